@@ -1,0 +1,62 @@
+# `make result` runs the demo study, `make test` the tests, `make lint` the style checks.
+# Each first sets up the pinned environment in .venv, once.
+
+PYTHON ?= python3.11
+# PyTorch's wheels for the CPU; the registry's own come with several GB of CUDA libraries.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := envs/requirements.lock
+READY := $(VENV)/.ready
+SOURCES := scripts tests models envs
+
+.PHONY: result test lint format lock help
+.DELETE_ON_ERROR:
+
+result: $(READY) ## run the study of config.yaml and print its table
+	$(BIN)/snakemake -c4 results/result.md
+	@echo "The tables are in results/result.md"
+
+test: $(READY) ## run the unit and workflow tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(READY) ## check style and types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+
+format: $(READY) ## bring the sources into shape
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/snakefmt Snakefile rules
+
+# Resolves the packages anew: edit envs/*.in, run this, then the tests.
+lock: ## make envs/requirements.lock and the conda files from envs/*.in
+	$(PYTHON) -m venv --clear $(VENV)-lock
+	$(VENV)-lock/bin/pip install --retries 1 --extra-index-url $(TORCH_INDEX) --requirement envs/requirements.in
+	$(VENV)-lock/bin/pip install --no-deps --no-build-isolation --no-binary xtcocotools --requirement envs/requirements-nodeps.in
+	( echo "# Made by \`make lock\` from requirements.in and requirements-nodeps.in. Every package, exactly."; \
+	  $(VENV)-lock/bin/pip freeze --all --exclude pip | sed 's/+cpu$$//' | sort --ignore-case ) > $(LOCK)
+	$(VENV)-lock/bin/python envs/write_conda_files.py
+	rm -r $(VENV)-lock
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+# torch first, with the dependencies of the very build that the index gives; then all others exactly as locked,
+# without their own wishes, some of which contradict each other. xtcocotools is compiled against the numpy here.
+$(READY): $(LOCK)
+	@echo "Setting up $(VENV) (about 2.5 GB, some minutes)"
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv --clear $(VENV)
+	@echo "[1/4] PyTorch"
+	$(BIN)/pip install --retries 1 --extra-index-url $(TORCH_INDEX) --constraint $(LOCK) torch
+	@echo "[2/4] build tools"
+	$(BIN)/pip install --no-deps --constraint $(LOCK) setuptools wheel cython numpy
+	@echo "[3/4] all other packages"
+	$(BIN)/pip install --no-deps --no-build-isolation --no-binary xtcocotools --requirement $(LOCK)
+	@echo "[4/4] compiling bytecode"
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
+	touch $(READY)

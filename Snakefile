@@ -1,0 +1,24 @@
+# PoseQuant: from a pose network's checkpoint to a table that says what each backend scores.
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/fetch.smk"
+include: "rules/export.smk"
+include: "rules/quantize.smk"
+include: "rules/evaluate.smk"
+include: "rules/benchmark.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    """The result of the study that `study` names."""
+    default_target: True
+    input:
+        "results/result.md",

@@ -1,0 +1,29 @@
+# What an artifact costs to run.
+
+
+rule measure_cost:
+    """Measure the latency of a variant in turn with ONNX Runtime, and its size on disk."""
+    input:
+        model=f"{RESULTS}/model.json",
+        artifact=artifact,
+        reference=f"{RESULTS}/onnx/simplified.onnx",
+        crops=f"{RESULTS}/calibration",
+        code=code("measure_cost"),
+    output:
+        f"{RESULTS}/{{variant}}/cost.json",
+    log:
+        f"{RESULTS}/{{variant}}/cost.log",
+    conda:
+        ENVIRONMENT
+    # All cores: a job beside it would be measured with it.
+    threads: workflow.cores
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        variant=lookup("variants/{variant}", within=config),
+    shell:
+        "python scripts/measure_cost.py --model {input.model} --crops {input.crops}"
+        " --backend {params.variant[backend]} --precision {params.variant[precision]}"
+        " --artifact {input.artifact} --reference {input.reference}"
+        " --out {output} 2>&1 | tee {log}"

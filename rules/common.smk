@@ -1,0 +1,113 @@
+# From the configuration to names: checks, wildcards and the helpers that rules use.
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from posequant.errors import InputError
+from posequant.source_closure import source_closure
+from posequant.study_config import validate_config
+
+# Jobs find the programs of this environment even where it is not activated.
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ["PATH"]]
+)
+
+ENVIRONMENT = "../envs/posequant.yaml"
+RESULTS = "results/{study}/{model}"
+
+try:
+    validate_config(config, Path(workflow.basedir) / "rules/config.schema.yaml")
+except InputError as error:
+    raise WorkflowError(str(error))
+
+
+def any_of(names) -> str:
+    """Regular expression that matches each of `names` and nothing else."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def models_from(*sources: str) -> list[str]:
+    """Names of the models, of any study, whose source is one of `sources`."""
+    return [
+        model
+        for study in config["studies"].values()
+        for model, settings in study["models"].items()
+        if settings["source"] in sources
+    ]
+
+
+def variants_with(**properties: str) -> list[str]:
+    """Names of the variants that have all the given `properties`."""
+    return [
+        name
+        for name, variant in config["variants"].items()
+        if properties.items() <= variant.items()
+    ]
+
+
+wildcard_constraints:
+    study=any_of(config["studies"]),
+    model=any_of(models_from("mmpose", "onnx")),
+    variant=any_of(config["variants"]),
+
+
+def code(script: str) -> list[str]:
+    """The files that `scripts/{script}.py` is made of: an edit of any of them reruns the rule."""
+    return [
+        os.path.relpath(path)
+        for path in source_closure(Path(workflow.basedir) / "scripts" / f"{script}.py")
+    ]
+
+
+def dataset(split: str, part: str):
+    """Input function: the `images` or `annotations` of a `split` of the study's dataset."""
+
+    def path(wildcards) -> str:
+        source = config["studies"][wildcards.study]["dataset"]
+        if "synthetic" not in source:
+            return source[split][part]
+        folder = f"results/{wildcards.study}/dataset"
+        annotations = f"{folder}/annotations/person_keypoints_{split}.json"
+        return annotations if part == "annotations" else f"{folder}/{split}"
+
+    return path
+
+
+def detections(wildcards) -> list[str]:
+    """Input function: the detector boxes, where the protocol takes them."""
+    study = config["studies"][wildcards.study]
+    if study["protocol"]["boxes"] == "ground-truth":
+        return []
+    return [study["dataset"]["detections"]]
+
+
+def artifact(wildcards) -> list[str]:
+    """Input function: the files that the variant's backend loads."""
+    folder = RESULTS.format(**wildcards)
+    match config["variants"][wildcards.variant]:
+        case {"backend": "pytorch"}:
+            model = config["studies"][wildcards.study]["models"][wildcards.model]
+            return [model["config"], model["checkpoint"]]
+        case {"backend": "onnxruntime"}:
+            return [f"{folder}/onnx/simplified.onnx"]
+        case {"backend": "openvino"}:
+            return multiext(f"{folder}/converted/openvino", ".xml", ".bin")
+        case {"precision": "int8"}:
+            return multiext(f"{folder}/{wildcards.variant}/model", ".param", ".bin")
+        case {"precision": precision}:
+            # bf16 is what the runtime makes of the fp32 weights when it loads them.
+            weights = "fp16" if precision == "fp16" else "fp32"
+            return multiext(f"{folder}/converted/ncnn-{weights}", ".param", ".bin")
+
+
+def official_tool(name: str) -> str:
+    """Option that hands a step to the official program, where the configuration or PATH names it."""
+    choice = config["tools"][name]
+    program = {"builtin": None, "auto": shutil.which(name)}.get(choice, choice)
+    return f"--tool {program}" if program else ""

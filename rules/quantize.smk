@@ -1,0 +1,133 @@
+# From the simplified ONNX file to ncnn, and from there to INT8.
+
+
+rule convert_ncnn:
+    """Convert to ncnn with weights in fp32 or fp16 and compare with ONNX Runtime on real crops."""
+    input:
+        model=f"{RESULTS}/model.json",
+        onnx=f"{RESULTS}/onnx/simplified.onnx",
+        crops=f"{RESULTS}/calibration",
+        code=code("convert_ncnn"),
+    output:
+        param=f"{RESULTS}/converted/ncnn-{{weights}}.param",
+        bin=f"{RESULTS}/converted/ncnn-{{weights}}.bin",
+        record=f"{RESULTS}/converted/ncnn-{{weights}}.json",
+    log:
+        f"{RESULTS}/converted/ncnn-{{weights}}.log",
+    benchmark:
+        f"{RESULTS}/converted/ncnn-{{weights}}.benchmark.tsv"
+    wildcard_constraints:
+        weights="fp32|fp16",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    shell:
+        "python scripts/convert_ncnn.py --model {input.model} --onnx {input.onnx}"
+        " --crops {input.crops} --weights {wildcards.weights}"
+        " --out-param {output.param} --out-bin {output.bin}"
+        " --record {output.record} 2>&1 | tee {log}"
+
+
+rule calibration_set:
+    """Choose the training people to calibrate on; refuse any that are in the evaluation set."""
+    input:
+        annotations=dataset("train", "annotations"),
+        evaluation_annotations=dataset("val", "annotations"),
+        code=code("choose_calibration"),
+    output:
+        "results/{study}/calibration.json",
+    log:
+        "results/{study}/calibration.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        settings=lookup("studies/{study}/calibration", within=config),
+    shell:
+        "python scripts/choose_calibration.py --annotations {input.annotations}"
+        " --evaluation-annotations {input.evaluation_annotations}"
+        " --people {params.settings[people]} --seed {params.settings[seed]}"
+        " --out {output} 2>&1 | tee {log}"
+
+
+rule calibration_crops:
+    """Crop the chosen people by the model's own test pipeline: the tensors that the network sees."""
+    input:
+        model=f"{RESULTS}/model.json",
+        calibration="results/{study}/calibration.json",
+        images=dataset("train", "images"),
+        code=code("make_crops"),
+    output:
+        directory(f"{RESULTS}/calibration"),
+    log:
+        f"{RESULTS}/calibration.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    shell:
+        "python scripts/make_crops.py --model {input.model}"
+        " --calibration {input.calibration} --images {input.images}"
+        " --out {output} 2>&1 | tee {log}"
+
+
+rule ncnn2table:
+    """Find the weight and activation scales of the layers to quantize."""
+    input:
+        param=f"{RESULTS}/converted/ncnn-fp32.param",
+        bin=f"{RESULTS}/converted/ncnn-fp32.bin",
+        crops=f"{RESULTS}/calibration",
+        code=code("ncnn2table"),
+    output:
+        f"{RESULTS}/{{variant}}/model.table",
+    log:
+        f"{RESULTS}/{{variant}}/ncnn2table.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/ncnn2table.benchmark.tsv"
+    wildcard_constraints:
+        variant=any_of(variants_with(precision="int8")),
+    conda:
+        ENVIRONMENT
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        method=lookup("variants/{variant}/calibration", within=config),
+        tool=official_tool("ncnn2table"),
+    shell:
+        "python scripts/ncnn2table.py --param {input.param} --bin {input.bin}"
+        " --crops {input.crops} --method {params.method} --threads {threads}"
+        " {params.tool} --out {output} 2>&1 | tee {log}"
+
+
+rule ncnn2int8:
+    """Quantize the network with the scales of the table."""
+    input:
+        param=f"{RESULTS}/converted/ncnn-fp32.param",
+        bin=f"{RESULTS}/converted/ncnn-fp32.bin",
+        table=f"{RESULTS}/{{variant}}/model.table",
+        code=code("ncnn2int8"),
+    output:
+        param=f"{RESULTS}/{{variant}}/model.param",
+        bin=f"{RESULTS}/{{variant}}/model.bin",
+    log:
+        f"{RESULTS}/{{variant}}/ncnn2int8.log",
+    wildcard_constraints:
+        variant=any_of(variants_with(precision="int8")),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        tool=official_tool("ncnn2int8"),
+    shell:
+        "python scripts/ncnn2int8.py --param {input.param} --bin {input.bin}"
+        " --table {input.table} {params.tool}"
+        " --out-param {output.param} --out-bin {output.bin} 2>&1 | tee {log}"

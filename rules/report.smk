@@ -1,0 +1,52 @@
+# The table that the user came for.
+
+
+def per_row(name: str) -> list[str]:
+    """The file `name` of every row of the study that is run."""
+    study = config["studies"][config["study"]]
+    return expand(
+        "results/{study}/{model}/{variant}/" + name,
+        study=config["study"],
+        model=study["models"],
+        variant=study["variants"],
+    )
+
+
+def per_model(name: str) -> list[str]:
+    """The file `name` of every model of the study that is run."""
+    return expand(
+        "results/{study}/{model}/" + name,
+        study=config["study"],
+        model=config["studies"][config["study"]]["models"],
+    )
+
+
+rule result:
+    """Render the tables of the study."""
+    input:
+        metrics=per_row("metrics.json"),
+        costs=per_row("cost.json"),
+        models=per_model("model.json"),
+        operators=per_model("onnx/operators.csv"),
+        calibration=f"results/{config['study']}/calibration.json",
+        code=code("render_result"),
+    output:
+        report("results/result.md", category="Result"),
+    log:
+        "results/result.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        architectures=[
+            settings.get("architecture", model)
+            for model, settings in config["studies"][config["study"]]["models"].items()
+        ],
+    shell:
+        "python scripts/render_result.py --metrics {input.metrics}"
+        " --costs {input.costs} --models {input.models}"
+        " --architectures {params.architectures:q}"
+        " --calibration {input.calibration}"
+        " --out {output} 2>&1 | tee {log}"

@@ -1,0 +1,1 @@
+"""PoseQuant: what the workflow's scripts call. Quantize a pose network and know exactly what it costs."""

@@ -1,0 +1,116 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from posequant.errors import InputError
+from posequant.study_config import validate_config
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "rules" / "config.schema.yaml"
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
+    return content
+
+
+def onnx_study() -> dict[str, Any]:
+    return {
+        "dataset": {
+            "train": {"images": "train", "annotations": "train.json"},
+            "val": {"images": "val", "annotations": "val.json"},
+        },
+        "models": {
+            "mine": {
+                "source": "onnx",
+                "onnx": "mine.onnx",
+                "input_size": [192, 256],
+                "mean": [0, 0, 0],
+                "std": [1, 1, 1],
+                "codec": {"type": "MSRAHeatmap"},
+            }
+        },
+        "variants": ["onnxruntime", "ncnn-int8"],
+    }
+
+
+def test_shipped_config_is_valid(config: dict[str, Any]) -> None:
+    validate_config(config, SCHEMA)
+
+
+def test_defaults_are_filled_at_every_depth(config: dict[str, Any]) -> None:
+    config["studies"]["mine"] = onnx_study()
+    validate_config(config, SCHEMA)
+    study = config["studies"]["mine"]
+    assert study["protocol"] == {"boxes": "ground-truth", "flip_test": False}
+    assert study["calibration"] == {"people": 128, "seed": 0}
+    assert study["models"]["mine"]["padding"] == 1.25
+    assert config["tools"] == {"ncnn2table": "auto", "ncnn2int8": "auto"}
+
+
+def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
+    config["studies"]["mine"] = onnx_study()
+    validate_config(config, SCHEMA)
+    config["studies"]["mine"]["protocol"]["flip_test"] = True
+    assert config["studies"]["demo"]["protocol"]["flip_test"] is False
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("studdy", "demo", "config: unknown key 'studdy'; did you mean 'study'?"),
+        ("studies.demo.protocl", {}, "studies.demo: unknown key 'protocl'; did you mean 'protocol'?"),
+        (
+            "studies.demo.models.hourglass_demo.chekpoint",
+            "x",
+            "studies.demo.models.hourglass_demo: unknown key 'chekpoint'; did you mean 'checkpoint'?",
+        ),
+        ("studies.demo.dataset.synthetic.seeed", 1, "unknown key 'seeed'; did you mean 'seed'?"),
+        ("studies.mine.models.mine.stdd", [1, 1, 1], "unknown key 'stdd'; did you mean 'std'?"),
+        ("variants.ncnn-int8.calibration", "kll", "'kll' is not one of ['kl', 'aciq']"),
+        ("variants.ncnn.calibration", "kl", "variants.ncnn: key 'calibration' does not belong here"),
+        ("variants.ncnn.precision", "int8", "'calibration' is a required property"),
+        ("variants.openvino.precision", "fp16", "variants.openvino.backend: 'ncnn' was expected"),
+        ("studies.demo.calibration", {"people": 0}, "studies.demo.calibration.people: 0 is less than the minimum of 1"),
+        ("study", "demmo", "study: there is no study 'demmo'; did you mean 'demo'?"),
+        ("studies.demo.variants", ["ncnn-int9"], "no variant 'ncnn-int9'; did you mean 'ncnn-int8'?"),
+        ("studies.demo.protocol", {"boxes": "detections"}, "needs the file studies.demo.dataset.detections"),
+        ("studies.mine.variants", ["pytorch"], "'pytorch' runs in PyTorch, but model 'mine' is an ONNX file"),
+        ("variants.onnx", {"backend": "ncnn", "precision": "fp32"}, "'onnx' is not allowed here"),
+    ],
+)
+def test_fault_is_named(config: dict[str, Any], path: str, value: object, message: str) -> None:
+    config["studies"]["mine"] = onnx_study()
+    *parents, last = path.split(".")
+    place = config
+    for step in parents:
+        place = place[step]
+    place[last] = value
+    with pytest.raises(InputError) as fault:
+        validate_config(config, SCHEMA)
+    assert message in str(fault.value)
+
+
+def test_same_model_name_with_two_sources_is_refused(config: dict[str, Any]) -> None:
+    other = onnx_study()
+    other["models"] = {"hourglass_demo": copy.deepcopy(other["models"]["mine"])}
+    config["studies"]["mine"] = other
+    with pytest.raises(InputError, match="another source in another study"):
+        validate_config(config, SCHEMA)
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    def undescribed(schema: Any, place: str) -> list[str]:
+        found = []
+        for name, part in schema.get("properties", {}).items():
+            if "$ref" not in part and "const" not in part and "description" not in part and place != "if":
+                found.append(f"{place}.{name}")
+            found += undescribed(part, f"{place}.{name}")
+        for name, part in schema.get("$defs", {}).items():
+            found += undescribed(part, name)
+        return found
+
+    assert undescribed(yaml.safe_load(SCHEMA.read_text()), "config") == []
