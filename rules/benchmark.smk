@@ -23,7 +23,8 @@ rule measure_cost:
     params:
         variant=lookup("variants/{variant}", within=config),
     shell:
-        "python scripts/measure_cost.py --model {input.model} --crops {input.crops}"
+        "python scripts/measure_cost.py --model {input.model} --variant {wildcards.variant}"
+        " --crops {input.crops}"
         " --backend {params.variant[backend]} --precision {params.variant[precision]}"
         " --artifact {input.artifact} --reference {input.reference}"
         " --out {output} 2>&1 | tee {log}"

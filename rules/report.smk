@@ -40,13 +40,14 @@ rule result:
         mem_mb=1000,
         runtime=5,
     params:
+        logs=per_row("evaluate.log"),
         architectures=[
             settings.get("architecture", model)
             for model, settings in config["studies"][config["study"]]["models"].items()
         ],
     shell:
         "python scripts/render_result.py --metrics {input.metrics}"
-        " --costs {input.costs} --models {input.models}"
+        " --costs {input.costs} --logs {params.logs} --models {input.models}"
         " --architectures {params.architectures:q}"
         " --calibration {input.calibration}"
         " --out {output} 2>&1 | tee {log}"

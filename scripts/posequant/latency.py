@@ -1,6 +1,8 @@
 """How long a network takes for one crop, told by a ratio that a busy machine does not spoil."""
 
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -72,3 +74,13 @@ def _seconds(network: Network, crop: NDArray[np.float32]) -> float:
     start = perf_counter()
     network.forward(crop)
     return perf_counter() - start
+
+
+def cpu_name() -> str:
+    """Return the model name of this machine's processor, as Linux tells it, or the architecture elsewhere."""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

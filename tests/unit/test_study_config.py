@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from posequant.errors import InputError
 from posequant.study_config import validate_config
 

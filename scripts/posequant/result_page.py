@@ -1,0 +1,193 @@
+"""The result of a study as Markdown: a summary of each model, a table of each variant, and what they rest on."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from posequant.errors import InputError
+from posequant.model_spec import ModelSpec
+
+STATISTICS = ("AP", "AP50", "AP75", "AR", "AR50")
+# What two rows must share before their figures may stand side by side.
+COMMON_GROUND = ("protocol", "images", "instances", "annotations_sha256", "detections_sha256")
+BACKEND_TITLES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant of one model.
+
+    Attributes:
+        metrics: what evaluation wrote: identity, statistics, counts.
+        cost: what the latency measurement wrote.
+        log: link to the log of the evaluation, relative to the page.
+    """
+
+    metrics: Mapping[str, Any]
+    cost: Mapping[str, Any]
+    log: str
+
+    @property
+    def title(self) -> str:
+        """The variant in words, such as `ncnn INT8 (kl)`."""
+        identity = self.metrics["identity"]
+        return variant_title(identity["variant"], identity["backend"], identity["precision"])
+
+
+def variant_title(variant: str, backend: str, precision: str) -> str:
+    """Return the variant's name in words: backend and precision, then what else its name says.
+
+    `ncnn-int8` becomes `ncnn INT8`, `ncnn-int8-aciq` becomes `ncnn INT8 aciq`.
+    """
+    rest = [part for part in variant.split("-") if part not in (backend, precision)]
+    return " ".join([BACKEND_TITLES[backend], precision.upper(), *rest])
+
+
+@dataclass(frozen=True)
+class Model:
+    """One network of the study: its description, its name in the Arch column, and its rows in order."""
+
+    spec: ModelSpec
+    architecture: str
+    rows: Sequence[Row]
+
+    @property
+    def input_size(self) -> str:
+        """Width and height as the tables show them."""
+        return "{}x{}".format(*self.spec.input_size)
+
+
+def render(models: Sequence[Model], calibration: Mapping[str, Any]) -> str:
+    """Return the page.
+
+    Raises:
+        InputError: rows of one model were made under different protocols or on different people.
+    """
+    for model in models:
+        _require_common_ground(model)
+    return (
+        "\n\n".join(
+            [
+                "# Results",
+                *_summary(models),
+                "# Backends",
+                *_backend_sections(models),
+                "# Protocol",
+                *_protocol(models[0].rows[0].metrics),
+                "# Calibration set",
+                *_calibration(calibration),
+                "# Versions and artifacts",
+                *_provenance(models),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _require_common_ground(model: Model) -> None:
+    first = model.rows[0].metrics
+    for row in model.rows[1:]:
+        for key in COMMON_GROUND:
+            if row.metrics["identity"][key] != first["identity"][key]:
+                raise InputError(
+                    f"{model.spec.name}: '{first['identity']['variant']}' and '{row.metrics['identity']['variant']}' "
+                    f"cannot stand in one table: {key} is {first['identity'][key]!r} and "
+                    f"{row.metrics['identity'][key]!r}. Delete the older metrics.json and predictions and run again."
+                )
+
+
+def _summary(models: Sequence[Model]) -> Iterable[str]:
+    for model in models:
+        reference = _reference(model)
+        yield f"## {model.architecture}, {model.input_size}"
+        yield _table(_summary_line(row, reference) for row in model.rows)
+        cost = model.rows[0].cost
+        yield (
+            f"AP as a difference to {reference.title}, and the share of its AP that is kept. "
+            f"Latency: median of single crops on one thread ({cost['cpu']}), each timed in turn with ONNX Runtime FP32 "
+            "on the same crop; speed is the median ratio to it. Size: the files that the runtime loads."
+        )
+
+
+def _reference(model: Model) -> Row:
+    by_backend = {row.metrics["identity"]["backend"]: row for row in reversed(model.rows)}
+    return by_backend.get("pytorch") or by_backend.get("onnxruntime") or model.rows[0]
+
+
+def _summary_line(row: Row, reference: Row) -> dict[str, str]:
+    identity, average_precision = row.metrics["identity"], row.metrics["statistics"]["AP"]
+    full = reference.metrics["statistics"]["AP"]
+    return {
+        "Backend": row.title.replace(f" {identity['precision'].upper()}", "", 1),
+        "Precision": identity["precision"].upper(),
+        "AP": f"{average_precision:.4f}",
+        "Difference": "reference" if row is reference else f"{average_precision - full:+.4f}",
+        "Kept": f"{average_precision / full:.2%}" if full > 0 else "-",
+        "Size": f"{row.cost['size_bytes'] / 1e6:.2f} MB",
+        "Latency": f"{row.cost['latency']['median_ms']:.2f} ms",
+        "Speed": f"{row.cost['latency']['speedup']:.2f}x",
+    }
+
+
+def _backend_sections(models: Sequence[Model]) -> Iterable[str]:
+    titles = dict.fromkeys(row.title for model in models for row in model.rows)
+    for title in titles:
+        yield f"## {title}"
+        yield _table(
+            {
+                "Arch": model.architecture,
+                "Input Size": model.input_size,
+                **{name: f"{row.metrics['statistics'][name]:.4f}" for name in STATISTICS},
+                "log": f"[log]({row.log})",
+            }
+            for model in models
+            for row in model.rows
+            if row.title == title
+        )
+
+
+def _protocol(metrics: Mapping[str, Any]) -> Iterable[str]:
+    identity = metrics["identity"]
+    protocol = identity["protocol"]
+    yield _table(
+        [
+            {"Protocol": "Boxes", "": protocol["boxes"]},
+            {"Protocol": "Flip test", "": "yes" if protocol["flip_test"] else "no"},
+            {"Protocol": "Images", "": str(identity["images"])},
+            {"Protocol": "Instances", "": str(identity["instances"])},
+            {"Protocol": "Metric", "": "COCO keypoints (OKS), pycocotools; scoring, rescoring and NMS as mmpose's"},
+            {"Protocol": "Annotations", "": f"sha256 `{identity['annotations_sha256']}`"},
+        ]
+    )
+
+
+def _calibration(calibration: Mapping[str, Any]) -> Iterable[str]:
+    yield _table(
+        [
+            {"Calibration": "People", "": str(len(calibration["people"]))},
+            {"Calibration": "Images", "": str(len({person["image_id"] for person in calibration["people"]}))},
+            {"Calibration": "Seed", "": str(calibration["seed"])},
+            {"Calibration": "Shared with the evaluation images", "": str(calibration["overlap"])},
+            {"Calibration": "Annotations", "": f"sha256 `{calibration['annotations_sha256']}`"},
+        ]
+    )
+
+
+def _provenance(models: Sequence[Model]) -> Iterable[str]:
+    rows = [(model, row) for model in models for row in model.rows]
+    yield _table(
+        {
+            "Arch": model.architecture,
+            "Backend": row.title,
+            "Artifact sha256": f"`{row.metrics['identity']['artifact_sha256']}`",
+            "Versions": ", ".join(f"{name} {version}" for name, version in row.metrics["identity"]["versions"].items()),
+        }
+        for model, row in rows
+    )
+
+
+def _table(lines: Iterable[Mapping[str, str]]) -> str:
+    markdown: str = pd.DataFrame(list(lines)).to_markdown(index=False, disable_numparse=True)
+    return markdown

@@ -1,0 +1,54 @@
+"""Render the tables of a study as Markdown from what evaluation and measurement wrote."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from posequant.errors import InputError, reports_input_errors
+from posequant.files import read_json, require_file, whole
+
+
+@reports_input_errors
+def main() -> None:
+    """Parse the command line, read the records, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics of every row, in order")
+    parser.add_argument("--costs", type=Path, nargs="+", required=True, help="costs of every row, in the same order")
+    parser.add_argument("--logs", type=Path, nargs="+", required=True, help="log of every row, in the same order")
+    parser.add_argument("--models", type=Path, nargs="+", required=True, help="description of every model")
+    parser.add_argument("--architectures", nargs="+", required=True, help="name of every model in the Arch column")
+    parser.add_argument("--calibration", type=Path, required=True, help="the calibration set")
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    arguments = parser.parse_args()
+
+    from posequant.model_spec import ModelSpec
+    from posequant.result_page import Model, Row, render
+
+    rows: dict[str, list[Row]] = {}
+    for metrics_path, cost_path, log in zip(arguments.metrics, arguments.costs, arguments.logs, strict=True):
+        metrics, cost = read_json(metrics_path), read_json(cost_path)
+        require_same_row(metrics["identity"], cost, cost_path)
+        require_file(log, f"Make it again with: snakemake -c4 -f {metrics_path}")
+        row = Row(metrics, cost, os.path.relpath(log, arguments.out.parent))
+        rows.setdefault(metrics["identity"]["model"], []).append(row)
+    specs = [ModelSpec.load(path) for path in arguments.models]
+    models = [
+        Model(spec, architecture, rows[spec.name])
+        for spec, architecture in zip(specs, arguments.architectures, strict=True)
+    ]
+    page = render(models, read_json(arguments.calibration))
+    with whole(arguments.out) as draft:
+        draft.write_text(page)
+    print(page)
+
+
+def require_same_row(identity: dict[str, Any], cost: dict[str, Any], cost_path: Path) -> None:
+    """Raise `InputError` unless metrics and cost are of the same model and variant."""
+    for key in ("model", "variant"):
+        if identity[key] != cost[key]:
+            raise InputError(f"{cost_path}: is of {key} '{cost[key]}', its metrics of '{identity[key]}'; delete it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+import copy
+from typing import Any
+
+import pytest
+
+from posequant.errors import InputError
+from posequant.model_spec import ModelSpec
+from posequant.result_page import Model, Row, render, variant_title
+
+SPEC = ModelSpec(
+    name="net",
+    input_size=(192, 256),
+    mean=(0, 0, 0),
+    std=(1, 1, 1),
+    to_rgb=True,
+    padding=1.25,
+    use_udp=False,
+    codec={"type": "MSRAHeatmap"},
+    flip_mode="heatmap",
+    shift_heatmap=True,
+    input_name="input",
+    output_names=("output",),
+)
+CALIBRATION = {
+    "people": [{"image_id": 1}, {"image_id": 1}, {"image_id": 4}],
+    "seed": 7,
+    "overlap": 0,
+    "annotations_sha256": "feed",
+}
+
+
+def row(variant: str, backend: str, precision: str, average_precision: float) -> Row:
+    metrics: dict[str, Any] = {
+        "identity": {
+            "model": "net",
+            "variant": variant,
+            "backend": backend,
+            "precision": precision,
+            "protocol": {"boxes": "ground-truth", "flip_test": False},
+            "images": 10,
+            "instances": 25,
+            "annotations_sha256": "beef",
+            "detections_sha256": None,
+            "artifact_sha256": "cafe",
+            "versions": {"python": "3.11"},
+        },
+        "statistics": {"AP": average_precision, "AP50": 0.9, "AP75": 0.8, "AR": 0.75, "AR50": 0.95},
+    }
+    latency = {"median_ms": 12.345, "speedup": 2.5}
+    return Row(
+        metrics, {"latency": latency, "size_bytes": 1_234_567, "cpu": "a CPU"}, f"demo/net/{variant}/evaluate.log"
+    )
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    return [row("ncnn-int8", "ncnn", "int8", 0.57), row("pytorch", "pytorch", "fp32", 0.6)]
+
+
+def cells(page: str, first: str) -> list[list[str]]:
+    lines = [line for line in page.splitlines() if line.startswith("|")]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [line for line in table if line[0] == first]
+
+
+def test_summary_states_difference_to_pytorch_and_share_kept(rows: list[Row]) -> None:
+    page = render([Model(SPEC, "Net", rows)], CALIBRATION)
+    assert "## Net, 192x256" in page
+    assert cells(page, "ncnn")[0] == ["ncnn", "INT8", "0.5700", "-0.0300", "95.00%", "1.23 MB", "12.35 ms", "2.50x"]
+    assert cells(page, "PyTorch")[0][2:5] == ["0.6000", "reference", "100.00%"]
+
+
+def test_every_variant_has_the_table_with_a_link_to_its_log(rows: list[Row]) -> None:
+    page = render([Model(SPEC, "Net", rows)], CALIBRATION)
+    section = page.partition("## ncnn INT8\n")[2].partition("\n## ")[0]
+    assert cells(section, "Arch") == [["Arch", "Input Size", "AP", "AP50", "AP75", "AR", "AR50", "log"]]
+    assert cells(section, "Net") == [
+        ["Net", "192x256", "0.5700", "0.9000", "0.8000", "0.7500", "0.9500", "[log](demo/net/ncnn-int8/evaluate.log)"]
+    ]
+
+
+def test_without_pytorch_onnxruntime_is_the_reference() -> None:
+    rows = [row("ncnn", "ncnn", "fp32", 0.5), row("onnxruntime", "onnxruntime", "fp32", 0.5)]
+    page = render([Model(SPEC, "Net", rows)], CALIBRATION)
+    assert cells(page, "ONNX Runtime")[0][3] == "reference"
+
+
+def test_calibration_counts_people_and_images(rows: list[Row]) -> None:
+    page = render([Model(SPEC, "Net", rows)], CALIBRATION)
+    assert cells(page, "People")[0][1] == "3"
+    assert cells(page, "Shared with the evaluation images")[0][1] == "0"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("instances", 24), ("protocol", {"boxes": "ground-truth", "flip_test": True}), ("annotations_sha256", "dead")],
+)
+def test_rows_on_different_ground_are_refused(rows: list[Row], key: str, value: object) -> None:
+    metrics = copy.deepcopy(dict(rows[1].metrics))
+    metrics["identity"][key] = value
+    with pytest.raises(InputError, match=f"'ncnn-int8' and 'pytorch' cannot stand in one table: {key}"):
+        render([Model(SPEC, "Net", [rows[0], Row(metrics, rows[1].cost, "log")])], CALIBRATION)
+
+
+@pytest.mark.parametrize(
+    ("variant", "backend", "precision", "title"),
+    [
+        ("ncnn", "ncnn", "fp32", "ncnn FP32"),
+        ("ncnn-int8", "ncnn", "int8", "ncnn INT8"),
+        ("ncnn-int8-aciq", "ncnn", "int8", "ncnn INT8 aciq"),
+        ("onnxruntime", "onnxruntime", "fp32", "ONNX Runtime FP32"),
+    ],
+)
+def test_title(variant: str, backend: str, precision: str, title: str) -> None:
+    assert variant_title(variant, backend, precision) == title

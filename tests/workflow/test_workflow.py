@@ -1,0 +1,161 @@
+"""The real workflow, run on a small version of the demo study: what it makes, and what reruns after which change."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("Snakefile", "config.yaml", "envs", "models", "profiles", "rules", "scripts")
+VARIANTS = ["pytorch", "onnxruntime", "openvino", "ncnn", "ncnn-fp16", "ncnn-bf16", "ncnn-int8"]
+MODEL = "results/demo/hourglass_demo"
+
+
+class Workflow:
+    """A copy of the workflow in a folder of its own, with a small demo study."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def configure(self, **study: Any) -> None:
+        """Write small.yaml: the demo study with the given settings in place of its own."""
+        (self.folder / "small.yaml").write_text(yaml.safe_dump({"studies": {"demo": study}}))
+
+    def run(self, *arguments: str, succeeds: bool = True) -> str:
+        command = [sys.executable, "-m", "snakemake", "-c4", "--configfile", "small.yaml", *arguments]
+        # A parent's activated environment must not be what makes the programs found.
+        environment = {**os.environ, "PATH": "/usr/local/bin:/usr/bin:/bin"}
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        output = done.stdout + done.stderr
+        assert (done.returncode == 0) == succeeds, output
+        return output
+
+    def planned(self, *arguments: str) -> Counter[str]:
+        """How many jobs of each rule a run would start."""
+        output = self.run("-n", *arguments)
+        stats = re.search(r"Job stats:\n.*\n[- ]+\n((?:\S+ +\d+\n)+)", output)
+        if stats is None:
+            assert "Nothing to be done" in output, output
+            return Counter()
+        jobs = Counter({name: int(count) for name, count in re.findall(r"(\S+) +(\d+)\n", stats[1])})
+        del jobs["total"]
+        return jobs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    folder = tmp_path_factory.mktemp("workflow")
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / part)
+    workflow = Workflow(folder)
+    workflow.configure(
+        dataset={"synthetic": {"train_images": 12, "val_images": 12}}, calibration={"people": 8}, variants=VARIANTS
+    )
+    workflow.run("results/result.md")
+    return workflow
+
+
+@pytest.fixture
+def workflow(finished: Workflow) -> Workflow:
+    """The finished workflow, with the study's settings put back."""
+    finished.configure(
+        dataset={"synthetic": {"train_images": 12, "val_images": 12}}, calibration={"people": 8}, variants=VARIANTS
+    )
+    return finished
+
+
+def test_result_has_a_row_and_a_section_for_every_variant(workflow: Workflow) -> None:
+    page = (workflow.folder / "results/result.md").read_text()
+    sections = re.findall(r"^## (.*)$", page.partition("# Backends")[2], flags=re.MULTILINE)
+    assert sections == [
+        "PyTorch FP32",
+        "ONNX Runtime FP32",
+        "OpenVINO FP32",
+        "ncnn FP32",
+        "ncnn FP16",
+        "ncnn BF16",
+        "ncnn INT8",
+    ]
+    links = re.findall(r"\[log\]\((.*?)\)", page)
+    assert len(links) == len(VARIANTS)
+    for link in links:
+        assert "Average Precision" in (workflow.folder / "results" / link).read_text()
+
+
+def test_float_backends_agree(workflow: Workflow) -> None:
+    precisions = {
+        variant: json.loads((workflow.folder / MODEL / variant / "metrics.json").read_text())["statistics"]["AP"]
+        for variant in ("pytorch", "onnxruntime", "openvino", "ncnn")
+    }
+    assert precisions["pytorch"] > 0.3
+    for variant, average_precision in precisions.items():
+        assert average_precision == pytest.approx(precisions["pytorch"], abs=0.001), variant
+
+
+def test_second_run_has_nothing_to_do(workflow: Workflow) -> None:
+    assert workflow.planned("results/result.md") == {}
+
+
+def test_rerunning_one_backend_runs_its_evaluation_alone(workflow: Workflow) -> None:
+    assert workflow.planned("-f", f"{MODEL}/ncnn-int8/metrics.json") == {"evaluate": 1}
+    assert workflow.planned("-f", f"{MODEL}/ncnn-int8/predictions.npz") == {"predict": 1}
+
+
+def test_removing_a_variant_reruns_only_the_report(workflow: Workflow) -> None:
+    workflow.configure(
+        dataset={"synthetic": {"train_images": 12, "val_images": 12}}, calibration={"people": 8}, variants=VARIANTS[:-1]
+    )
+    assert workflow.planned("results/result.md") == {"result": 1}
+
+
+def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Workflow) -> None:
+    decoder = workflow.folder / "scripts/posequant/decode.py"
+    original, modified = decoder.read_text(), decoder.stat().st_mtime
+    decoder.write_text(original + "\n# edited\n")
+    try:
+        assert workflow.planned("results/result.md") == {
+            "predict": len(VARIANTS),
+            "evaluate": len(VARIANTS),
+            "result": 1,
+        }
+    finally:
+        decoder.write_text(original)
+        os.utime(decoder, (modified, modified))
+
+
+def test_changing_the_calibration_method_reruns_only_the_int8_model(workflow: Workflow) -> None:
+    jobs = workflow.planned("results/result.md", "--config", "variants={ncnn-int8: {calibration: aciq}}")
+    assert jobs == {"ncnn2table": 1, "ncnn2int8": 1, "predict": 1, "evaluate": 1, "measure_cost": 1, "result": 1}
+
+
+def test_unknown_key_stops_before_any_job(workflow: Workflow) -> None:
+    workflow.configure(callibration={"people": 8})
+    output = workflow.run("results/result.md", succeeds=False)
+    assert "studies.demo: unknown key 'callibration'; did you mean 'calibration'?" in output
+    assert "Traceback" not in output
+
+
+def test_calibrating_on_the_evaluation_set_is_refused(workflow: Workflow) -> None:
+    split = {
+        "images": "results/demo/dataset/val",
+        "annotations": "results/demo/dataset/annotations/person_keypoints_val.json",
+    }
+    model = yaml.safe_load((workflow.folder / "config.yaml").read_text())["studies"]["demo"]["models"]
+    leaky = {"dataset": {"train": split, "val": split}, "models": model, "variants": ["ncnn-int8"]}
+    (workflow.folder / "small.yaml").write_text(yaml.safe_dump({"studies": {"leaky": leaky}}))
+    output = workflow.run("results/result.md", "--config", "study=leaky", succeeds=False)
+    assert "evaluation" in (workflow.folder / "results/leaky/calibration.log").read_text()
+    assert "error: " in output
+    assert not (workflow.folder / "results/leaky/calibration.json").exists()
