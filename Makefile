@@ -47,16 +47,16 @@ help: ## list the targets
 
 # torch first, with the dependencies of the very build that the index gives; then all others exactly as locked,
 # without their own wishes, some of which contradict each other. xtcocotools is compiled against the numpy here.
+# --compile: without bytecode every start of Snakemake takes seconds longer.
 $(READY): $(LOCK)
 	@echo "Setting up $(VENV) (about 2.5 GB, some minutes)"
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv --clear $(VENV)
-	@echo "[1/4] PyTorch"
-	$(BIN)/pip install --retries 1 --extra-index-url $(TORCH_INDEX) --constraint $(LOCK) torch
-	@echo "[2/4] build tools"
-	$(BIN)/pip install --no-deps --constraint $(LOCK) setuptools wheel cython numpy
-	@echo "[3/4] all other packages"
-	$(BIN)/pip install --no-deps --no-build-isolation --no-binary xtcocotools --requirement $(LOCK)
-	@echo "[4/4] compiling bytecode"
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
+	@echo "[1/3] PyTorch"
+	$(BIN)/pip install --compile --retries 1 --extra-index-url $(TORCH_INDEX) --constraint $(LOCK) torch
+	@echo "[2/3] build tools"
+	$(BIN)/pip install --compile --no-deps --constraint $(LOCK) setuptools wheel cython numpy
+	@echo "[3/3] all other packages"
+	$(BIN)/pip install --compile --no-deps --no-build-isolation --no-binary xtcocotools \
+		--requirement $(LOCK)
 	touch $(READY)
