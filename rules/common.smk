@@ -1,6 +1,8 @@
 # From the configuration to names: checks, wildcards and the helpers that rules use.
 
+import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -85,6 +87,15 @@ def detections(wildcards) -> list[str]:
     if study["protocol"]["boxes"] == "ground-truth":
         return []
     return [study["dataset"]["detections"]]
+
+
+def onnx_settings(wildcards) -> str:
+    """What the configuration says of an ONNX network's crops and output, as JSON."""
+    settings = config["studies"][wildcards.study]["models"][wildcards.model]
+    elsewhere = ("source", "architecture", "onnx")
+    return json.dumps(
+        {key: value for key, value in settings.items() if key not in elsewhere}
+    )
 
 
 def artifact(wildcards) -> list[str]:

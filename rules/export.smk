@@ -134,7 +134,6 @@ rule audit_mmpose_operators:
         config=lookup("studies/{study}/models/{model}/config", within=config),
         checkpoint=lookup("studies/{study}/models/{model}/checkpoint", within=config),
         deploy_config=f"{RESULTS}/onnx/deploy_config.py",
-        model=f"{RESULTS}/model.json",
         onnx=f"{RESULTS}/onnx/exported.onnx",
         code=code("audit_operators"),
     output:
@@ -152,14 +151,13 @@ rule audit_mmpose_operators:
     shell:
         "python scripts/audit_operators.py --config {input.config}"
         " --checkpoint {input.checkpoint} --deploy-config {input.deploy_config}"
-        " --model {input.model} --onnx {input.onnx}"
+        " --onnx {input.onnx}"
         " --out {output.table} --markdown {output.markdown} 2>&1 | tee {log}"
 
 
 rule audit_onnx_operators:
     """List ONNX operator and ncnn layer; stop on one that ncnn lacks."""
     input:
-        model=f"{RESULTS}/model.json",
         onnx=f"{RESULTS}/onnx/exported.onnx",
         code=code("audit_operators"),
     output:
@@ -175,7 +173,7 @@ rule audit_onnx_operators:
         mem_mb=2000,
         runtime=10,
     shell:
-        "python scripts/audit_operators.py --model {input.model} --onnx {input.onnx}"
+        "python scripts/audit_operators.py --onnx {input.onnx}"
         " --out {output.table} --markdown {output.markdown} 2>&1 | tee {log}"
 
 
@@ -206,6 +204,7 @@ rule simplify_onnx:
 rule convert_openvino:
     """Convert to OpenVINO's own format."""
     input:
+        model=f"{RESULTS}/model.json",
         onnx=f"{RESULTS}/onnx/simplified.onnx",
         crops=f"{RESULTS}/calibration",
         code=code("convert_openvino"),
@@ -223,5 +222,6 @@ rule convert_openvino:
         mem_mb=4000,
         runtime=30,
     shell:
-        "python scripts/convert_openvino.py --onnx {input.onnx} --crops {input.crops}"
+        "python scripts/convert_openvino.py --model {input.model} --onnx {input.onnx}"
+        " --crops {input.crops}"
         " --out {output.xml} --record {output.record} 2>&1 | tee {log}"

@@ -28,10 +28,10 @@ def main() -> None:
     rows: dict[str, list[Row]] = {}
     for metrics_path, cost_path, log in zip(arguments.metrics, arguments.costs, arguments.logs, strict=True):
         metrics, cost = read_json(metrics_path), read_json(cost_path)
-        require_same_row(metrics["identity"], cost, cost_path)
+        require_same_row(metrics, cost, cost_path)
         require_file(log, f"Make it again with: snakemake -c4 -f {metrics_path}")
         row = Row(metrics, cost, os.path.relpath(log, arguments.out.parent))
-        rows.setdefault(metrics["identity"]["model"], []).append(row)
+        rows.setdefault(metrics["model"], []).append(row)
     specs = [ModelSpec.load(path) for path in arguments.models]
     models = [
         Model(spec, architecture, rows[spec.name])
@@ -43,11 +43,11 @@ def main() -> None:
     print(page)
 
 
-def require_same_row(identity: dict[str, Any], cost: dict[str, Any], cost_path: Path) -> None:
+def require_same_row(metrics: dict[str, Any], cost: dict[str, Any], cost_path: Path) -> None:
     """Raise `InputError` unless metrics and cost are of the same model and variant."""
     for key in ("model", "variant"):
-        if identity[key] != cost[key]:
-            raise InputError(f"{cost_path}: is of {key} '{cost[key]}', its metrics of '{identity[key]}'; delete it")
+        if metrics[key] != cost[key]:
+            raise InputError(f"{cost_path}: is of {key} '{cost[key]}', its metrics of '{metrics[key]}'; delete it")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from posequant.model_spec import ModelSpec
 
 STATISTICS = ("AP", "AP50", "AP75", "AR", "AR50")
 # What two rows must share before their figures may stand side by side.
-COMMON_GROUND = ("protocol", "images", "instances", "annotations_sha256", "detections_sha256")
+COMMON_GROUND = ("protocol", "images", "instances")
+COMMON_FILES = ("model", "annotations", "detections")
 BACKEND_TITLES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn"}
 
 
@@ -20,7 +21,7 @@ class Row:
     """One variant of one model.
 
     Attributes:
-        metrics: what evaluation wrote: identity, statistics, counts.
+        metrics: what evaluation wrote: what was predicted by what from what, counts, statistics.
         cost: what the latency measurement wrote.
         log: link to the log of the evaluation, relative to the page.
     """
@@ -32,8 +33,7 @@ class Row:
     @property
     def title(self) -> str:
         """The variant in words, such as `ncnn INT8 (kl)`."""
-        identity = self.metrics["identity"]
-        return variant_title(identity["variant"], identity["backend"], identity["precision"])
+        return variant_title(self.metrics["variant"], self.metrics["backend"], self.metrics["precision"])
 
 
 def variant_title(variant: str, backend: str, precision: str) -> str:
@@ -87,14 +87,15 @@ def render(models: Sequence[Model], calibration: Mapping[str, Any]) -> str:
 
 
 def _require_common_ground(model: Model) -> None:
-    first = model.rows[0].metrics
-    for row in model.rows[1:]:
-        for key in COMMON_GROUND:
-            if row.metrics["identity"][key] != first["identity"][key]:
+    first, *others = [row.metrics for row in model.rows]
+    for other in others:
+        ground = [(key, first[key], other[key]) for key in COMMON_GROUND]
+        ground += [(f"sha256 of the {key}", first["sha256"][key], other["sha256"][key]) for key in COMMON_FILES]
+        for key, ours, theirs in ground:
+            if ours != theirs:
                 raise InputError(
-                    f"{model.spec.name}: '{first['identity']['variant']}' and '{row.metrics['identity']['variant']}' "
-                    f"cannot stand in one table: {key} is {first['identity'][key]!r} and "
-                    f"{row.metrics['identity'][key]!r}. Delete the older metrics.json and predictions and run again."
+                    f"{model.spec.name}: '{first['variant']}' and '{other['variant']}' cannot stand in one table: "
+                    f"{key} is {ours!r} and {theirs!r}. Delete the predictions of the older one and run again."
                 )
 
 
@@ -112,16 +113,16 @@ def _summary(models: Sequence[Model]) -> Iterable[str]:
 
 
 def _reference(model: Model) -> Row:
-    by_backend = {row.metrics["identity"]["backend"]: row for row in reversed(model.rows)}
+    by_backend = {row.metrics["backend"]: row for row in reversed(model.rows)}
     return by_backend.get("pytorch") or by_backend.get("onnxruntime") or model.rows[0]
 
 
 def _summary_line(row: Row, reference: Row) -> dict[str, str]:
-    identity, average_precision = row.metrics["identity"], row.metrics["statistics"]["AP"]
+    precision, average_precision = row.metrics["precision"].upper(), row.metrics["statistics"]["AP"]
     full = reference.metrics["statistics"]["AP"]
     return {
-        "Backend": row.title.replace(f" {identity['precision'].upper()}", "", 1),
-        "Precision": identity["precision"].upper(),
+        "Backend": row.title.replace(f" {precision}", "", 1),
+        "Precision": precision,
         "AP": f"{average_precision:.4f}",
         "Difference": "reference" if row is reference else f"{average_precision - full:+.4f}",
         "Kept": f"{average_precision / full:.2%}" if full > 0 else "-",
@@ -149,16 +150,15 @@ def _backend_sections(models: Sequence[Model]) -> Iterable[str]:
 
 
 def _protocol(metrics: Mapping[str, Any]) -> Iterable[str]:
-    identity = metrics["identity"]
-    protocol = identity["protocol"]
+    protocol = metrics["protocol"]
     yield _table(
         [
             {"Protocol": "Boxes", "": protocol["boxes"]},
             {"Protocol": "Flip test", "": "yes" if protocol["flip_test"] else "no"},
-            {"Protocol": "Images", "": str(identity["images"])},
-            {"Protocol": "Instances", "": str(identity["instances"])},
+            {"Protocol": "Images", "": str(metrics["images"])},
+            {"Protocol": "Instances", "": str(metrics["instances"])},
             {"Protocol": "Metric", "": "COCO keypoints (OKS), pycocotools; scoring, rescoring and NMS as mmpose's"},
-            {"Protocol": "Annotations", "": f"sha256 `{identity['annotations_sha256']}`"},
+            {"Protocol": "Annotations", "": f"sha256 `{metrics['sha256']['annotations']}`"},
         ]
     )
 
@@ -167,24 +167,25 @@ def _calibration(calibration: Mapping[str, Any]) -> Iterable[str]:
     yield _table(
         [
             {"Calibration": "People", "": str(len(calibration["people"]))},
-            {"Calibration": "Images", "": str(len({person["image_id"] for person in calibration["people"]}))},
+            {"Calibration": "Images", "": str(calibration["images"])},
             {"Calibration": "Seed", "": str(calibration["seed"])},
-            {"Calibration": "Shared with the evaluation images", "": str(calibration["overlap"])},
-            {"Calibration": "Annotations", "": f"sha256 `{calibration['annotations_sha256']}`"},
+            {"Calibration": "Shared with the evaluation images", "": str(calibration["evaluation"]["overlap"])},
+            {"Calibration": "Annotations", "": f"sha256 `{calibration['annotations']['sha256']}`"},
         ]
     )
 
 
 def _provenance(models: Sequence[Model]) -> Iterable[str]:
-    rows = [(model, row) for model in models for row in model.rows]
+    versions: dict[str, str] = {}
+    for model in models:
+        for row in model.rows:
+            versions |= row.metrics["versions"]
+    yield ", ".join(f"{name} {versions[name]}" for name in sorted(versions)) + "."
     yield _table(
-        {
-            "Arch": model.architecture,
-            "Backend": row.title,
-            "Artifact sha256": f"`{row.metrics['identity']['artifact_sha256']}`",
-            "Versions": ", ".join(f"{name} {version}" for name, version in row.metrics["identity"]["versions"].items()),
-        }
-        for model, row in rows
+        {"Arch": model.architecture, "Backend": row.title, "File": name, "sha256": f"`{digest}`"}
+        for model in models
+        for row in model.rows
+        for name, digest in row.metrics["sha256"]["artifact"].items()
     )
 
 

@@ -1,4 +1,3 @@
-import copy
 from typing import Any
 
 import pytest
@@ -22,34 +21,29 @@ SPEC = ModelSpec(
     output_names=("output",),
 )
 CALIBRATION = {
-    "people": [{"image_id": 1}, {"image_id": 1}, {"image_id": 4}],
     "seed": 7,
-    "overlap": 0,
-    "annotations_sha256": "feed",
+    "images": 2,
+    "people": [{}, {}, {}],
+    "annotations": {"sha256": "feed"},
+    "evaluation": {"overlap": 0},
 }
 
 
 def row(variant: str, backend: str, precision: str, average_precision: float) -> Row:
     metrics: dict[str, Any] = {
-        "identity": {
-            "model": "net",
-            "variant": variant,
-            "backend": backend,
-            "precision": precision,
-            "protocol": {"boxes": "ground-truth", "flip_test": False},
-            "images": 10,
-            "instances": 25,
-            "annotations_sha256": "beef",
-            "detections_sha256": None,
-            "artifact_sha256": "cafe",
-            "versions": {"python": "3.11"},
-        },
+        "model": "net",
+        "variant": variant,
+        "backend": backend,
+        "precision": precision,
+        "protocol": {"boxes": "ground-truth", "flip_test": False},
+        "images": 10,
+        "instances": 25,
+        "sha256": {"model": "1", "artifact": {"net.bin": "2"}, "annotations": "beef", "detections": None},
+        "versions": {backend: "1.0", "numpy": "2.0"},
         "statistics": {"AP": average_precision, "AP50": 0.9, "AP75": 0.8, "AR": 0.75, "AR50": 0.95},
     }
-    latency = {"median_ms": 12.345, "speedup": 2.5}
-    return Row(
-        metrics, {"latency": latency, "size_bytes": 1_234_567, "cpu": "a CPU"}, f"demo/net/{variant}/evaluate.log"
-    )
+    cost = {"latency": {"median_ms": 12.345, "speedup": 2.5}, "size_bytes": 1_234_567, "cpu": "a CPU"}
+    return Row(metrics, cost, f"demo/net/{variant}/evaluate.log")
 
 
 @pytest.fixture
@@ -91,15 +85,23 @@ def test_calibration_counts_people_and_images(rows: list[Row]) -> None:
     assert cells(page, "Shared with the evaluation images")[0][1] == "0"
 
 
+def test_versions_of_all_rows_are_listed_once(rows: list[Row]) -> None:
+    page = render([Model(SPEC, "Net", rows)], CALIBRATION)
+    assert "ncnn 1.0, numpy 2.0, pytorch 1.0." in page
+
+
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("instances", 24), ("protocol", {"boxes": "ground-truth", "flip_test": True}), ("annotations_sha256", "dead")],
+    ("key", "value", "named"),
+    [
+        ("instances", 24, "instances is 25 and 24"),
+        ("protocol", {"boxes": "ground-truth", "flip_test": True}, "protocol is"),
+        ("sha256", {"model": "1", "annotations": "dead", "detections": None}, "sha256 of the annotations is"),
+    ],
 )
-def test_rows_on_different_ground_are_refused(rows: list[Row], key: str, value: object) -> None:
-    metrics = copy.deepcopy(dict(rows[1].metrics))
-    metrics["identity"][key] = value
-    with pytest.raises(InputError, match=f"'ncnn-int8' and 'pytorch' cannot stand in one table: {key}"):
-        render([Model(SPEC, "Net", [rows[0], Row(metrics, rows[1].cost, "log")])], CALIBRATION)
+def test_rows_on_different_ground_are_refused(rows: list[Row], key: str, value: object, named: str) -> None:
+    other = Row({**rows[1].metrics, key: value}, rows[1].cost, rows[1].log)
+    with pytest.raises(InputError, match=f"'ncnn-int8' and 'pytorch' cannot stand in one table: {named}"):
+        render([Model(SPEC, "Net", [rows[0], other])], CALIBRATION)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""Convert an ONNX network to ncnn by pnnx, and check its output against ONNX Runtime on real crops."""
+
+import argparse
+from pathlib import Path
+
+from posequant.errors import reports_input_errors
+
+
+@reports_input_errors
+def main() -> None:
+    """Read the arguments and write the .param, the .bin and their record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--onnx", type=Path, required=True, help="the network, simplified")
+    parser.add_argument("--model", type=Path, required=True, help="model.json of the network")
+    parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
+    parser.add_argument("--weights", choices=["fp32", "fp16"], default="fp32", help="type of the weights in the .bin")
+    parser.add_argument("--out-param", type=Path, required=True, help=".param to write")
+    parser.add_argument("--out-bin", type=Path, required=True, help=".bin to write")
+    parser.add_argument("--record", type=Path, required=True, help="JSON to write: layers, difference, sha256")
+    arguments = parser.parse_args()
+
+    from posequant.convert import convert_to_ncnn
+    from posequant.files import write_json
+    from posequant.model_spec import ModelSpec
+    from posequant.verify import load_crops
+
+    record = convert_to_ncnn(
+        arguments.onnx,
+        ModelSpec.load(arguments.model),
+        load_crops(arguments.crops),
+        arguments.weights,
+        arguments.out_param,
+        arguments.out_bin,
+    )
+    write_json(arguments.record, record)
+
+
+if __name__ == "__main__":
+    main()

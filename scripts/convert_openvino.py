@@ -1,0 +1,30 @@
+"""Convert an ONNX network to OpenVINO in fp32, and check its output against ONNX Runtime on real crops."""
+
+import argparse
+from pathlib import Path
+
+from posequant.errors import reports_input_errors
+
+
+@reports_input_errors
+def main() -> None:
+    """Read the arguments and write the .xml, the .bin and their record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--onnx", type=Path, required=True, help="the network, simplified")
+    parser.add_argument("--model", type=Path, required=True, help="model.json of the network")
+    parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
+    parser.add_argument("--out", type=Path, required=True, help=".xml to write; the .bin is written beside it")
+    parser.add_argument("--record", type=Path, required=True, help="JSON to write: difference, versions, sha256")
+    arguments = parser.parse_args()
+
+    from posequant.convert import convert_to_openvino
+    from posequant.files import write_json
+    from posequant.model_spec import ModelSpec
+    from posequant.verify import load_crops
+
+    spec, crops = ModelSpec.load(arguments.model), load_crops(arguments.crops)
+    write_json(arguments.record, convert_to_openvino(arguments.onnx, spec, crops, arguments.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Quantize an ncnn model to INT8 by a calibration table, byte for byte as ncnn's own ncnn2int8 does."""
+
+import argparse
+from pathlib import Path
+
+from posequant.errors import reports_input_errors
+from posequant.quantize_ncnn import quantize_files
+
+
+@reports_input_errors
+def main() -> None:
+    """Read the command line and quantize."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
+    parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
+    parser.add_argument("--table", type=Path, required=True, help="the calibration table of ncnn2table")
+    parser.add_argument("--out-param", type=Path, required=True, help="the INT8 .param to write")
+    parser.add_argument("--out-bin", type=Path, required=True, help="the INT8 .bin to write")
+    parser.add_argument(
+        "--keep-float", nargs="+", default=[], metavar="LAYER", help="names of layers to leave in float (default: none)"
+    )
+    parser.add_argument("--tool", help="the official ncnn2int8 to run in place of this implementation")
+    args = parser.parse_args()
+    names = quantize_files(args.param, args.bin, args.table, args.out_param, args.out_bin, args.keep_float, args.tool)
+    print(f"{len(names)} layers are INT8; {', '.join(args.keep_float) or 'none that could be'} kept in float")
+
+
+if __name__ == "__main__":
+    main()

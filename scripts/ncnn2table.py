@@ -1,0 +1,35 @@
+"""Calibrate an ncnn model on crops: write the table of INT8 scales, as ncnn's own ncnn2table does."""
+
+import argparse
+from pathlib import Path
+
+from posequant.calibration.calibrate import METHODS, write_table
+from posequant.errors import reports_input_errors
+
+
+@reports_input_errors
+def main() -> None:
+    """Read the command line and calibrate."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
+    parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
+    parser.add_argument(
+        "--crops", type=Path, required=True, help="folder with the crops, float32 .npy tensors, and their list.txt"
+    )
+    parser.add_argument("--method", choices=METHODS, default="kl", help="how activations are clipped (default: kl)")
+    parser.add_argument("--out", type=Path, required=True, help="the calibration table to write")
+    parser.add_argument(
+        "--keep-float",
+        nargs="+",
+        default=[],
+        metavar="LAYER",
+        help="names of layers to leave out, so that they stay float",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="how many crops are computed at a time (default: 1)")
+    parser.add_argument("--tool", help="the official ncnn2table to run in place of this implementation")
+    args = parser.parse_args()
+    write_table(args.out, args.param, args.bin, args.crops, args.method, args.threads, args.keep_float, args.tool)
+
+
+if __name__ == "__main__":
+    main()

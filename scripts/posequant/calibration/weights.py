@@ -1,0 +1,78 @@
+"""Which layers of an ncnn model can be quantized, and the scales of their weights."""
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.calibration.thresholds import aciq_threshold
+from posequant.errors import InputError
+from posequant.ncnn_model import Layer
+
+# INT8 Winograd adds up weights before it multiplies, so its weights get 6 bits (ncnn: tools/quantize/ncnn2table.cpp).
+INT8_LIMIT = 127
+WINOGRAD_LIMIT = 31
+
+
+def quantizable(layers: list[Layer], keep_float: Collection[str] = ()) -> list[Layer]:
+    """Return the layers that ncnn2table calibrates: convolutions and inner products with weights of their own.
+
+    Args:
+        layers: the network's layers.
+        keep_float: names of such layers to leave out.
+
+    Raises:
+        InputError: if `keep_float` names another layer, or all of them.
+    """
+    found = [
+        layer
+        for layer in layers
+        if layer.type == "InnerProduct"
+        or (layer.type in ("Convolution", "ConvolutionDepthWise") and not layer.integer(19))
+    ]
+    if unknown := set(keep_float) - {layer.name for layer in found}:
+        raise InputError(
+            f"no layer {min(unknown)} of the model can be quantized, so it cannot be kept in float either."
+        )
+    kept = [layer for layer in found if layer.name not in keep_float]
+    if not kept:
+        raise InputError("no layer is left to quantize. Keep fewer layers in float, or use the float model.")
+    return kept
+
+
+def weight_scale_count(layer: Layer) -> int:
+    """Return how many weight scales a quantizable layer has: one per group if depthwise, else per output channel."""
+    return layer.integer(7, 1) if layer.type == "ConvolutionDepthWise" else layer.integer(0)
+
+
+def weight_limit(layer: Layer) -> int:
+    """Return the largest INT8 value for a layer's weights: 31 for 3x3 convolutions of stride and dilation 1, or 127."""
+    # Kernel, dilation and stride: width, then height, which is the width's where it is not given.
+    sides = [
+        (layer.integer(width, default), layer.integer(height, layer.integer(width, default)))
+        for width, height, default in ((1, 11, 0), (2, 12, 1), (3, 13, 1))
+    ]
+    winograd = layer.type == "Convolution" and sides == [(3, 3), (1, 1), (1, 1)]
+    return WINOGRAD_LIMIT if winograd else INT8_LIMIT
+
+
+def weight_scales(layer: Layer, weight: NDArray[np.floating], method: str) -> NDArray[np.float32]:
+    """Return the weight scales of a quantizable layer, as ncnn2table computes them.
+
+    Args:
+        layer: the layer.
+        weight: its weights, float, in ncnn's order.
+        method: `kl`, where the largest weight meets the limit, or `aciq`, which clips.
+
+    Returns:
+        Factors from a weight to its INT8 value, float32 (`weight_scale_count(layer)`,). A channel whose weights are all
+        zero gets 1; ncnn2table writes infinity.
+    """
+    channels = np.abs(weight.astype(np.float32)).reshape(weight_scale_count(layer), -1)
+    limit = weight_limit(layer)
+    threshold = channels.max(axis=1)
+    if method == "aciq":
+        threshold = aciq_threshold(threshold, channels.shape[1], bits=6 if limit == WINOGRAD_LIMIT else 8)
+    scales: NDArray[np.float32] = np.ones_like(threshold)
+    np.divide(limit, threshold, out=scales, where=threshold != 0)
+    return scales

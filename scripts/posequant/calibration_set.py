@@ -1,0 +1,126 @@
+"""The people by whom activation scales are chosen."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from posequant.crops import Cropper
+from posequant.dataset import (
+    ImageFile,
+    Instances,
+    ground_truth_instances,
+    load_annotations,
+    read_image,
+    require_images,
+)
+from posequant.errors import InputError
+from posequant.files import read_json, sha256
+from posequant.model_spec import ModelSpec
+
+
+def choose_people(instances: Instances, count: int, seed: int) -> NDArray[np.int64]:
+    """Return the indices of `count` people, chosen at random, spread over the images.
+
+    Nobody is taken as the second person of an image before every image has given its first; so for the third, and so
+    on. The first people of a larger choice are a smaller choice with the same seed.
+
+    Raises:
+        InputError: there are fewer people than asked for.
+    """
+    if count > len(instances):
+        raise InputError(f"asked to choose {count} people of {len(instances)}; ask for fewer, or give more images")
+    order = np.random.default_rng(seed).permutation(len(instances))
+    taken: dict[int, int] = {}
+    rounds = []
+    for image in instances.image_indices[order].tolist():
+        rounds.append(taken.get(image, 0))
+        taken[image] = rounds[-1] + 1
+    return order[np.argsort(rounds, kind="stable")][:count]
+
+
+def choose_calibration_set(annotations: Path, evaluation_annotations: Path, people: int, seed: int) -> dict[str, Any]:
+    """Choose the people to calibrate on; return the content of `calibration.json`.
+
+    They pass the filters of `ground_truth_instances`, which the people of the evaluation pass too.
+
+    Args:
+        annotations: COCO keypoint annotations of the training split.
+        evaluation_annotations: those of the split that is evaluated on.
+        people: how many to choose.
+        seed: of the random choice.
+
+    Raises:
+        InputError: a file is missing or damaged, there are too few people, or an image that was chosen is one of the
+            evaluation images, by its id or its file name.
+    """
+    training = ground_truth_instances(load_annotations(annotations))
+    evaluation_images = load_annotations(evaluation_annotations).images
+    chosen = training.select(choose_people(training, people, seed))
+    images = [chosen.images[index] for index in chosen.image_indices]
+    _require_disjoint(images, evaluation_images)
+    return {
+        "seed": seed,
+        "annotations": {"file": annotations.name, "sha256": sha256(annotations), "people": len(training)},
+        "evaluation": {
+            "file": evaluation_annotations.name,
+            "sha256": sha256(evaluation_annotations),
+            "images": len(evaluation_images),
+            "overlap": 0,
+        },
+        "images": len(set(images)),
+        "people": [
+            {"annotation_id": int(identifier), "bbox": bbox.tolist(), "image": asdict(image)}
+            for identifier, bbox, image in zip(chosen.ids, chosen.bboxes, images, strict=True)
+        ],
+    }
+
+
+def make_crops(model: Path, calibration: Path, images: Path, folder: Path) -> None:
+    """Write the network's input for each person of a calibration set.
+
+    Args:
+        model: the model description, `model.json`.
+        calibration: what `choose_calibration_set` chose, `calibration.json`.
+        images: folder of the images.
+        folder: where to write; it is created. `000000.npy` and so on, in the order of the people, hold the normalised
+            crops, float32 (3, H, W) in C order; `list.txt` has their names, one a line.
+
+    Raises:
+        InputError: an input is missing or damaged.
+    """
+    spec = ModelSpec.load(model)
+    people = _load_people(calibration)
+    require_images(images, [image for image, _ in people])
+    cropper = Cropper(spec)
+    folder.mkdir(parents=True)
+    names = []
+    for number, (image, bbox) in enumerate(tqdm(people, desc="cropping", unit="person", mininterval=2)):
+        crop, _, _ = cropper.cut(read_image(images, image), bbox)
+        names.append(f"{number:06d}.npy")
+        np.save(folder / names[-1], cropper.normalise(crop))
+    (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+def _load_people(calibration: Path) -> list[tuple[ImageFile, NDArray[np.float32]]]:
+    try:
+        return [
+            (ImageFile(**person["image"]), np.array(person["bbox"], np.float32).reshape(4))
+            for person in read_json(calibration)["people"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{calibration}: not a calibration set. Delete it and run again.") from error
+
+
+def _require_disjoint(chosen: list[ImageFile], evaluation: tuple[ImageFile, ...]) -> None:
+    ids = {image.id for image in evaluation}
+    names = {image.file_name for image in evaluation}
+    shared = sorted({image.id for image in chosen if image.id in ids or image.file_name in names})
+    if shared:
+        raise InputError(
+            f"{len(shared)} chosen calibration images are evaluation images, by their id or file name: image ids "
+            f"{', '.join(map(str, shared[:10]))}{', ...' if len(shared) > 10 else ''}. Calibrate on other images."
+        )

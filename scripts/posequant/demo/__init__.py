@@ -1,0 +1,1 @@
+"""The embedded demo: synthetic people in COCO format, and the small Hourglass trained on them."""

@@ -1,0 +1,48 @@
+"""What every runtime offers, and the checks that they share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from posequant.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Network(Protocol):
+    """A loaded network. One object serves many threads; each call computes on the thread that makes it."""
+
+    def forward(self, crops: "NDArray[np.float32]") -> "list[NDArray[np.float32]]":
+        """Run the network.
+
+        Args:
+            crops: normalised crops, float32 (N, 3, H, W), as `Cropper` makes them.
+
+        Returns:
+            Its outputs, float32 with N rows each: heatmaps (N, K, h, w), or for SimCC the two vectors
+            (N, K, width * split) and (N, K, height * split).
+
+        Raises:
+            InputError: the crops have another type or shape than the network takes.
+        """
+        ...
+
+
+def require_crops(crops: "NDArray[Any]", input_shape: tuple[int, int, int]) -> None:
+    """Raise `InputError` unless `crops` is float32 of shape (N, *input_shape)."""
+    if crops.dtype != "float32" or crops.ndim != 4 or crops.shape[1:] != input_shape:
+        expected = ", ".join(map(str, input_shape))
+        raise InputError(f"the network takes crops of float32 (N, {expected}), not {crops.dtype} {crops.shape}")
+
+
+def require_input_shape(path: Path, found: Sequence[Any], input_shape: tuple[int, int, int]) -> None:
+    """Raise `InputError` naming `path` unless a network whose input is of the shape `found` takes single crops.
+
+    An entry of `found` that is not a number is open and fits any size.
+    """
+    expected = (1, *input_shape)
+    open_or_equal = [size == wanted or not isinstance(size, int) for size, wanted in zip(found, expected, strict=False)]
+    if len(found) != len(expected) or not all(open_or_equal):
+        raise InputError(f"{path}: its input is {list(found)}, but the model description says {list(expected)}")

@@ -1,0 +1,199 @@
+"""A network in ncnn. What ncnn's Python module answers with a crash or with garbage is an `InputError` here."""
+
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import ncnn
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.errors import InputError
+from posequant.ncnn_model import PAIR_HINT, Layer, NcnnModel
+from posequant.networks.base import require_crops
+
+# ncnn.Option fields of each precision that are on; all others of these are off (ncnn: src/option.h).
+_PRECISION_OPTIONS = {
+    "fp32": set[str](),
+    "fp16": {"use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"},
+    "bf16": {"use_bf16_packed", "use_bf16_storage"},
+    "int8": {"use_int8_inference", "use_int8_packed", "use_int8_storage", "use_int8_arithmetic"},
+}
+
+
+class NcnnNetwork:
+    """A pose network run by ncnn on the CPU, one thread per call.
+
+    `forward` may be called from several threads at once: the weights are loaded once and ncnn releases the interpreter
+    lock while it computes.
+
+    Precisions, by ncnn's options: `fp32` has all reduced storage and arithmetic off; `fp16` and `bf16` have theirs on
+    (on x86 ncnn computes fp16 in float32, so there only a float16 `.bin` makes a difference); `int8` runs the layers
+    that carry an INT8 mark in INT8, the others in float32.
+    """
+
+    def __init__(
+        self,
+        param: Path,
+        bin_: Path,
+        precision: str,
+        input_shape: tuple[int, int, int],
+        int8_winograd: bool = False,
+    ) -> None:
+        """Load the network and run it once on zeros.
+
+        Args:
+            param: the `.param` file.
+            bin_: the `.bin` file that was written with it.
+            precision: one of `fp32`, `fp16`, `bf16`, `int8`.
+            input_shape: channels, height and width of a crop.
+            int8_winograd: whether INT8 3x3 convolutions may use Winograd's algorithm. It can overflow silently where
+                weights exceed 6 bits, takes several times the memory and is no faster on x86: off by default. Without
+                overflow the results are the same.
+
+        Raises:
+            InputError: if a file is missing, damaged or not the other's, if the model's INT8 marks do not fit the
+                precision, or if the network does not take such crops.
+        """
+        if precision not in _PRECISION_OPTIONS:
+            raise InputError(f"{precision!r} is no precision of ncnn. Choose one of {', '.join(_PRECISION_OPTIONS)}.")
+        # Reading the model compares the two files byte by byte before ncnn, which would crash on them, sees them.
+        self._layers = NcnnModel.read(param, bin_).layers
+        self._param = param
+        self._input_shape = input_shape
+        self._check_layers(precision)
+        self._input, self.output_names = _input_and_outputs(self._layers, param)
+        self._blobs = {top for layer in self._layers for top in layer.tops}
+
+        self._net = ncnn.Net()
+        _set_options(self._net.opt, precision, int8_winograd)
+        if self._net.load_param(str(param)) != 0:
+            raise InputError(f"{param}: ncnn cannot load it; its reason is above. Convert the model again.")
+        if self._net.load_model(str(bin_)) != 0:
+            raise InputError(f"{bin_}: ncnn cannot load it; its reason is above. {PAIR_HINT}")
+        self._output_shapes = self._try_out()
+
+    def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Run the network on crops, one after the other.
+
+        Args:
+            crops: float32 array (N, channels, height, width), normalised as the network expects.
+
+        Returns:
+            The network's outputs `out0`, `out1`, ..., each a float32 array (N, ...).
+
+        Raises:
+            InputError: if the crops have another type or shape or hold NaN or infinity, or if an output does.
+        """
+        self._check_crops(crops)
+        outputs = [np.empty((len(crops), *shape), np.float32) for shape in self._output_shapes]
+        for index, crop in enumerate(crops):
+            for output, values in zip(outputs, self._run(crop, str(index)), strict=True):
+                output[index] = values
+        return outputs
+
+    def activations(self, crop: NDArray[np.float32], blobs: list[str]) -> Iterator[NDArray[np.float32]]:
+        """Run the network on one crop and yield what flows through some of its blobs, one at a time.
+
+        Args:
+            crop: float32 array (channels, height, width).
+            blobs: names of blobs, in the order in which the `.param` makes them (ncnn frees what it has passed).
+
+        Yields:
+            The values of each blob: a float32 array, valid on its own.
+
+        Raises:
+            InputError: as `forward`, and if the network has no such blob.
+        """
+        self._check_crops(crop[np.newaxis])
+        if unknown := [blob for blob in blobs if blob not in self._blobs]:
+            raise InputError(f"{self._param}: there is no blob {unknown[0]}.")
+        extractor = self._extractor(crop)
+        for blob in blobs:
+            yield self._extract(extractor, blob, "given")
+
+    def _check_layers(self, precision: str) -> None:
+        marked = [layer.name for layer in self._layers if layer.int8_term]
+        if precision == "int8" and not marked:
+            raise InputError(f"{self._param}: no layer is marked as INT8. Quantize the model first.")
+        if precision != "int8" and marked:
+            raise InputError(f"{self._param}: layer {marked[0]} is INT8, so the model cannot be run as {precision}.")
+
+    def _try_out(self) -> list[tuple[int, ...]]:
+        """Run the network on zeros and return the shapes of its outputs.
+
+        A layer whose input has not as many channels as its weights are made for reads memory that is not its own: it is
+        an error before ncnn computes it.
+        """
+        extractor = self._extractor(np.zeros(self._input_shape, np.float32))
+        for layer in self._layers:
+            inputs = _weighted_inputs(layer)
+            if inputs is None:
+                continue
+            shape = self._extract(extractor, layer.bottoms[0], "of zeros").shape
+            found = {prod(shape), shape[-1]} if layer.type == "InnerProduct" else {shape[0]}
+            if inputs not in found:
+                raise InputError(
+                    f"{self._param}: layer {layer.name} has weights for {inputs} inputs, but gets {shape} from crops "
+                    f"of {self._input_shape}. Use crops of the size that the model was converted for."
+                )
+        return [self._extract(extractor, name, "of zeros").shape for name in self.output_names]
+
+    def _check_crops(self, crops: NDArray[np.float32]) -> None:
+        # ncnn crashes on other types, and computes garbage from other shapes and from NaN.
+        require_crops(crops, self._input_shape)
+        if not np.isfinite(crops).all():
+            raise InputError("a crop holds NaN or infinity. Check how it was normalised.")
+
+    def _run(self, crop: NDArray[np.float32], which: str) -> list[NDArray[np.float32]]:
+        extractor = self._extractor(crop)
+        return [self._extract(extractor, name, which) for name in self.output_names]
+
+    def _extractor(self, crop: NDArray[np.float32]) -> Any:
+        extractor = self._net.create_extractor()
+        # A Mat made of an array borrows its memory; the clone owns its own, aligned as ncnn's layers want it.
+        contiguous = np.ascontiguousarray(crop)
+        if extractor.input(self._input, ncnn.Mat(contiguous).clone()) != 0:
+            raise InputError(f"{self._param}: ncnn takes no input at blob {self._input}.")
+        return extractor
+
+    def _extract(self, extractor: Any, blob: str, which: str) -> NDArray[np.float32]:
+        status, mat = extractor.extract(blob)
+        # An array made of an empty Mat is a segmentation fault.
+        if status != 0 or mat.empty():
+            raise InputError(f"{self._param}: ncnn fails to compute blob {blob} from a crop of {self._input_shape}.")
+        values = np.array(mat)
+        if not np.isfinite(values).all():
+            raise InputError(f"{self._param}: blob {blob} holds NaN or infinity for crop {which}.")
+        return values
+
+
+def _set_options(options: Any, precision: str, int8_winograd: bool) -> None:
+    for switch in set().union(*_PRECISION_OPTIONS.values()):
+        setattr(options, switch, switch in _PRECISION_OPTIONS[precision])
+    options.num_threads = 1
+    options.use_vulkan_compute = False
+    options.use_winograd_convolution = precision != "int8" or int8_winograd
+
+
+def _weighted_inputs(layer: Layer) -> int | None:
+    """Return the number of input channels (of an inner product, values) that a layer's weights are made for, if any."""
+    if layer.type == "InnerProduct":
+        return layer.integer(2) // layer.integer(0)
+    dynamic = {"Convolution": 19, "ConvolutionDepthWise": 19, "Deconvolution": 28, "DeconvolutionDepthWise": 28}
+    if layer.type not in dynamic or layer.integer(dynamic[layer.type]):
+        return None
+    width = layer.integer(1)
+    outputs = layer.integer(0) * width * layer.integer(11, width)
+    return layer.integer(6) * layer.integer(7, 1) // outputs
+
+
+def _input_and_outputs(layers: list[Layer], param: Path) -> tuple[str, list[str]]:
+    """Return the name of the one input blob, and those of the blobs that no layer reads: `out0`, `out1`, ..."""
+    inputs = [layer.tops[0] for layer in layers if layer.type == "Input"]
+    if len(inputs) != 1:
+        raise InputError(f"{param}: the network has {len(inputs)} inputs; a pose network has one.")
+    read = {blob for layer in layers for blob in layer.bottoms}
+    outputs = [top for layer in layers for top in layer.tops if top not in read]
+    return inputs[0], sorted(outputs, key=lambda name: (len(name), name))

@@ -1,0 +1,45 @@
+"""ONNX Runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from posequant.errors import InputError
+from posequant.files import require_file
+from posequant.model_spec import ModelSpec
+from posequant.networks.base import require_crops, require_input_shape
+
+
+class OnnxRuntimeNetwork:
+    """An ONNX file on the CPU, in the arithmetic of its weights."""
+
+    def __init__(self, onnx: Path, spec: ModelSpec) -> None:
+        """Load `onnx`; `InputError` if it is no ONNX file or its input and outputs are not those of `spec`."""
+        options = ort.SessionOptions()
+        # Callers bring the threads.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(require_file(onnx), options, providers=["CPUExecutionProvider"])
+        except InputError:
+            raise
+        except Exception as error:  # the exceptions of onnxruntime share no base class of their own
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{onnx}: ONNX Runtime cannot load it ({reason})") from error
+        inputs = {node.name: node for node in self._session.get_inputs()}
+        outputs = {node.name for node in self._session.get_outputs()}
+        if list(inputs) != [spec.input_name] or not outputs.issuperset(spec.output_names):
+            raise InputError(
+                f"{onnx}: has inputs {list(inputs)} and outputs {sorted(outputs)}, but the model description says "
+                f"{[spec.input_name]} and {list(spec.output_names)}"
+            )
+        require_input_shape(onnx, inputs[spec.input_name].shape, spec.input_shape)
+        self._spec = spec
+
+    def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """See `Network.forward`; the crops go through the network one by one."""
+        require_crops(crops, self._spec.input_shape)
+        rows = [self._session.run(self._spec.output_names, {self._spec.input_name: crop[np.newaxis]}) for crop in crops]
+        return [np.concatenate(output) for output in zip(*rows, strict=True)]

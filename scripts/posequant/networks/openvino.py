@@ -1,0 +1,61 @@
+"""OpenVINO."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from posequant.errors import InputError
+from posequant.files import require_file
+from posequant.model_spec import ModelSpec
+from posequant.networks.base import require_crops, require_input_shape
+
+
+class OpenVinoNetwork:
+    """OpenVINO's .xml and .bin on the CPU, in fp32."""
+
+    def __init__(self, xml: Path, weights: Path, spec: ModelSpec, threads: int) -> None:
+        """Load `xml` and `weights` for use by `threads` threads at a time.
+
+        Raises:
+            InputError: a file is missing or damaged, or input and outputs are not those of `spec`.
+        """
+        settings = {
+            # Left to itself, OpenVINO computes in bf16 or fp16 wherever the processor can.
+            "INFERENCE_PRECISION_HINT": "f32",
+            # One stream of one thread for each caller. Pinned to cores, they would ignore who else uses these.
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": threads,
+            "ENABLE_CPU_PINNING": False,
+        }
+        core = ov.Core()
+        try:
+            model = core.read_model(require_file(xml), require_file(weights))
+            self._compiled = core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            reason = str(error).strip().rpartition("\n")[2]
+            raise InputError(f"{xml}, {weights}: OpenVINO cannot load them ({reason})") from error
+        if len(self._compiled.inputs) != 1 or len(self._compiled.outputs) != len(spec.output_names):
+            raise InputError(
+                f"{xml}: has {len(self._compiled.inputs)} inputs and {len(self._compiled.outputs)} outputs, but the "
+                f"model description says 1 and {len(spec.output_names)}"
+            )
+        shape = [size.get_length() if size.is_static else None for size in self._compiled.input(0).partial_shape]
+        require_input_shape(xml, shape, spec.input_shape)
+        self._input_shape = spec.input_shape
+        self._of_thread = threading.local()
+
+    def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """See `Network.forward`; the crops go through the network one by one."""
+        require_crops(crops, self._input_shape)
+        # A request holds the tensors of one inference: each thread has its own.
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        request = self._of_thread.request
+        rows = []
+        for crop in crops:
+            results = request.infer([crop[np.newaxis]])
+            rows.append([np.array(results[output]) for output in self._compiled.outputs])
+        return [np.concatenate(output) for output in zip(*rows, strict=True)]

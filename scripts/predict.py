@@ -1,0 +1,60 @@
+"""Predict the keypoints of every person of an evaluation set with one backend."""
+
+import argparse
+from pathlib import Path
+
+from posequant.errors import reports_input_errors
+from posequant.networks import PRECISIONS
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="model description, model.json")
+    parser.add_argument("--variant", required=True, help="name of the row that the predictions belong to")
+    parser.add_argument("--backend", choices=PRECISIONS, required=True, help="runtime that executes the network")
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16", "bf16", "int8"), required=True, help="arithmetic; fp32 but for ncnn"
+    )
+    parser.add_argument(
+        "--artifact",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="files of the network: mmpose config and checkpoint; .onnx; .xml and .bin; or .param and .bin",
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
+    parser.add_argument(
+        "--detections", type=Path, help="COCO detection results; their boxes are taken in place of the annotated ones"
+    )
+    parser.add_argument("--flip-test", action="store_true", help="average with the prediction for the mirrored crop")
+    parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="predictions to write, .npz")
+    return parser.parse_args()
+
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.predict import make_predictions
+
+    predictions = make_predictions(
+        model=arguments.model,
+        variant=arguments.variant,
+        backend=arguments.backend,
+        precision=arguments.precision,
+        artifacts=arguments.artifact,
+        images=arguments.images,
+        annotations=arguments.annotations,
+        detections=arguments.detections,
+        flip_test=arguments.flip_test,
+        threads=arguments.threads,
+    )
+    predictions.save(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Train the demo's network on synthetic people, on the CPU; an interrupted run resumes when it is started again."""
+
+import argparse
+from pathlib import Path
+
+from posequant.demo.training import save_weights, train
+from posequant.errors import reports_input_errors
+
+CONFIG = Path(__file__).resolve().parents[1] / "models" / "hourglass_demo" / "config.py"
+
+
+@reports_input_errors
+def main() -> None:
+    """Read the arguments, train, and write the checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder that generate_demo_data.py wrote")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    parser.add_argument("--work-dir", type=Path, required=True, help="folder for logs and for resuming")
+    parser.add_argument("--epochs", type=int, help="number of epochs (default: the config's)")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="mmpose config (default: %(default)s)")
+    arguments = parser.parse_args()
+    weights = train(arguments.config, arguments.data, arguments.work_dir, arguments.epochs)
+    save_weights(weights, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
