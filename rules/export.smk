@@ -39,7 +39,7 @@ rule describe_onnx_model:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=lookup("studies/{study}/models/{model}", within=config),
+        settings=onnx_settings,
     shell:
         "python scripts/describe_model.py --name {wildcards.model} --onnx {input.onnx}"
         " --onnx-settings {params.settings:q} --out {output} 2>&1 | tee {log}"

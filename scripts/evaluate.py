@@ -14,7 +14,6 @@ def parse_arguments() -> argparse.Namespace:
         "--annotations", type=Path, required=True, help="the COCO keypoint annotations that were predicted for"
     )
     parser.add_argument("--out", type=Path, required=True, help="statistics to write, .json")
-    parser.add_argument("--log", type=Path, help="file for the summary in words, which is printed as well")
     return parser.parse_args()
 
 
@@ -27,9 +26,6 @@ def main() -> None:
 
     metrics, summary = evaluate_predictions(arguments.predictions, arguments.annotations)
     print(summary, end="")
-    if arguments.log:
-        with whole(arguments.log) as draft:
-            draft.write_text(summary)
     write_json(arguments.out, metrics)
 
 

@@ -20,7 +20,7 @@ from posequant.openmmlab import make_importable
 NUM_KEYPOINTS = 17
 
 _IMAGE_FIELDS = {"id", "file_name", "width", "height"}
-_PERSON_FIELDS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "num_keypoints"}
+_PERSON_FIELDS = {"image_id", "bbox", "area", "iscrowd", "num_keypoints", "keypoints"}
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,14 @@ def load_annotations(path: Path) -> Annotations:
     ):
         raise InputError(f"{path}: not a COCO annotation file: it needs the lists images, annotations and categories")
     _require_fields(path, "image", content["images"], _IMAGE_FIELDS)
-    people = [entry for entry in content["annotations"] if isinstance(entry, dict) and entry.get("keypoints")]
-    if not people:
+    _require_fields(path, "annotation", content["annotations"], {"id", "category_id"})
+    categories = {entry["category_id"] for entry in content["annotations"] if entry.get("keypoints")}
+    if not categories:
         raise InputError(f"{path}: no annotation has keypoints. Give COCO's person_keypoints file, not instances.")
-    _require_fields(path, "annotation", people, _PERSON_FIELDS)
-    categories = {entry["category_id"] for entry in people}
     if len(categories) != 1:
         raise InputError(f"{path}: keypoints of {len(categories)} categories; keep those of one, the person")
+    people = [entry for entry in content["annotations"] if entry["category_id"] in categories]
+    _require_fields(path, "annotation", people, _PERSON_FIELDS)
     _require_sound_people(path, people, {image["id"] for image in content["images"]})
     images = tuple(ImageFile(*(image[name] for name in ImageFile.__annotations__)) for image in content["images"])
     return Annotations(path, _index(content), categories.pop(), images)
@@ -126,7 +127,7 @@ def ground_truth_instances(annotations: Annotations) -> Instances:
         (index, entry)
         for index, image in enumerate(annotations.images)
         for entry in annotations.coco.imgToAnns.get(image.id, ())
-        if entry.get("category_id") == annotations.person_category and "keypoints" in entry
+        if entry["category_id"] == annotations.person_category
     ]
     image_indices = np.array([index for index, _ in rows], np.int64)
     people = [entry for _, entry in rows]

@@ -182,6 +182,18 @@ def weight_slots(layer: Layer) -> list[Slot]:
     return [Slot(name, size, tagged) for name, size, tagged in _slots(layer) if size]
 
 
+def weighted_inputs(layer: Layer) -> int | None:
+    """Return the number of input channels (of an inner product, values) that a layer's weights are made for, if any."""
+    if layer.type == "InnerProduct":
+        return layer.integer(2) // layer.integer(0)
+    dynamic = {"Convolution": 19, "ConvolutionDepthWise": 19, "Deconvolution": 28, "DeconvolutionDepthWise": 28}
+    if layer.type not in dynamic or layer.integer(dynamic[layer.type]):
+        return None
+    width = layer.integer(1)
+    outputs = layer.integer(0) * width * layer.integer(11, width)
+    return layer.integer(6) * layer.integer(7, 1) // outputs
+
+
 def _slots(layer: Layer) -> Iterator[tuple[str, int, bool]]:
     integer = layer.integer
     match layer.type:

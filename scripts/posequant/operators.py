@@ -139,21 +139,19 @@ def _table(model: "ModelProto", source: Path, traced: list[_Traced]) -> "DataFra
     from pandas import DataFrame
 
     simplified = _convertible(model, source)
-    layers = {node.output[0]: (node.op_type, layer) for node, layer in simplified}
+    layers = {_identity(node): layer for node, layer in simplified}
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     counts: Counter[tuple[str, str, str]] = Counter()
     origins: dict[tuple[str, str, str], set[int]] = defaultdict(set)
     for node, index in zip(model.graph.node, _match(model, traced), strict=True):
         operator = "" if index is None else traced[index].operator
-        # A fusion may leave the name of this operator's output to another operator.
-        onnx_operator, layer = layers.get(node.output[0], ("", ""))
-        way = (operator, node.op_type, layer if onnx_operator == node.op_type else "")
+        way = (operator, node.op_type, layers.get(_identity(node), ""))
         counts[way] += 1
         if operator and index is not None:
             origins[way].add(index)
-    exported = {(node.op_type, node.output[0]) for node in model.graph.node}
+    exported = {_identity(node) for node in model.graph.node}
     for node, layer in simplified:
-        if (node.op_type, node.output[0]) not in exported:
+        if _identity(node) not in exported:
             counts[_FUSED, node.op_type, layer] += 1
     folded = set(range(len(traced))).difference(*origins.values())
     folded_counts = Counter(traced[index].operator for index in folded if traced[index].operator)
@@ -171,6 +169,11 @@ def _table(model: "ModelProto", source: Path, traced: list[_Traced]) -> "DataFra
         }
         for (operator, onnx_operator, layer), torch_count, onnx_count in ways
     )
+
+
+def _identity(node: "NodeProto") -> tuple[str, str]:
+    """Return what tells a node apart before and after onnxsim, which may fuse it away or rename its output."""
+    return node.op_type, node.name or node.output[0]
 
 
 def _match(model: "ModelProto", traced: list[_Traced]) -> list[int | None]:

@@ -18,7 +18,7 @@ from posequant.calibration.table import CalibrationTable
 from posequant.calibration.weights import INT8_LIMIT, quantizable
 from posequant.errors import InputError
 from posequant.files import whole
-from posequant.ncnn_model import Layer, NcnnModel, weight_slots
+from posequant.ncnn_model import Layer, NcnnModel, weight_slots, weighted_inputs
 from posequant.ncnn_tools import run_ncnn2int8
 
 # Added to the INT8 mark of a layer whose output is requantized for the layers that read it.
@@ -50,7 +50,7 @@ def quantize_files(
 
     Raises:
         InputError: if a file is missing or damaged, the table cannot quantize the model (`CalibrationTable.check`), the
-            model is INT8 already, or `tool` fails or leaves out a layer.
+            model is INT8 already, ncnn cannot compute a layer in INT8, or `tool` fails or leaves out a layer.
     """
     model = NcnnModel.read(param, bin_)
     if marked := [layer.name for layer in model.layers if layer.int8_term]:
@@ -58,8 +58,10 @@ def quantize_files(
     scales = CalibrationTable.read(table)
     scales.check(model.layers, keep_float, table)
     scales = scales.without(keep_float)
+    layers = quantizable(model.layers, keep_float)
+    _check_groups(layers, param)
     _check_splits(model.layers, scales, table)
-    names = [layer.name for layer in quantizable(model.layers, keep_float)]
+    names = [layer.name for layer in layers]
     with whole(out_param) as draft_param, whole(out_bin) as draft_bin:
         if tool is None:
             quantize(model, scales).write(draft_param, draft_bin)
@@ -153,6 +155,22 @@ def _requantized(layers: list[Layer], table: CalibrationTable) -> dict[str, np.f
         for name, readers in _convolutions_after(layers).items()
         if name in scales and all(reader.name in scales for reader in readers)
     }
+
+
+def _check_groups(layers: list[Layer], param: Path) -> None:
+    """Refuse grouped convolutions that are not depthwise: in INT8 ncnn 1.0.20261020 computes garbage for them on x86.
+
+    It does so where a group has a multiple of 8 channels, and not where `Option.use_packing_layout` is off.
+    """
+    grouped = [
+        layer.name
+        for layer in layers
+        if layer.type == "ConvolutionDepthWise" and layer.integer(7, 1) not in (1, weighted_inputs(layer))
+    ]
+    if grouped:
+        raise InputError(
+            f"{param}: ncnn computes grouped convolutions wrongly in INT8. Keep them in float: {' '.join(grouped)}"
+        )
 
 
 def _check_splits(layers: list[Layer], table: CalibrationTable, source: Path) -> None:

@@ -62,6 +62,18 @@ def test_boxes_without_extent_or_in_other_images_are_left_out(dataset: Dataset, 
         detected_instances(load_annotations(dataset.annotations), path)
 
 
+def test_annotations_of_other_things_are_ignored(dataset: Dataset, tmp_path: Path) -> None:
+    content = json.loads(dataset.annotations.read_text())
+    content["categories"].append({"id": 2, "name": "dog"})
+    content["annotations"].insert(3, {"id": 7, "image_id": 1, "category_id": 2, "bbox": [1, 2, 30, 40]})
+    path = tmp_path / "with_dogs.json"
+    path.write_text(json.dumps(content))
+    found, expected = (
+        ground_truth_instances(load_annotations(file)).ids.tolist() for file in (path, dataset.annotations)
+    )
+    assert found == expected
+
+
 def test_keypoint_description_is_that_of_coco() -> None:
     np.testing.assert_allclose(keypoint_sigmas(), Params(iouType="keypoints").kpt_oks_sigmas, rtol=1e-6)
     assert flip_indices() == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
@@ -86,7 +98,10 @@ def spoiled(content: Any, path: list[str | int], value: Any) -> Any:
         (["images"], [], "is of image 1, which is not there"),
         (["images", 2, "width"], None, "image id 3 lacks width"),
         (["images", 1, "id"], 1, "image id 1 appears 2 times"),
-        (["annotations"], [{"id": 1, "bbox": [0, 0, 1, 1]}], "person_keypoints file"),
+        (["annotations"], [{"id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}], "person_keypoints file"),
+        (["annotations", 5], "x", "annotation number 5 lacks category_id, id"),
+        (["annotations", 5, "category_id"], None, "annotation id 1005 lacks category_id"),
+        (["annotations", 5, "keypoints"], None, "annotation id 1005 lacks keypoints"),
         (["annotations", 0, "area"], None, "annotation id 1000 lacks area"),
         (["annotations", 3, "id"], 1001, "annotation id 1001 appears 2 times"),
         (["annotations", 3, "image_id"], 77, "annotation id 1003 is of image 77"),

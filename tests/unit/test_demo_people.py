@@ -180,7 +180,7 @@ def test_a_front_view_shows_everything_and_a_back_view_no_face() -> None:
 
 def test_a_side_view_hides_the_far_side() -> None:
     seen_from_the_left = visible(figure(np.pi / 2))
-    near = {joint: seen_from_the_left[f"left_{joint}"] for joint in ("eye", "ear", "shoulder", "hip", "wrist")}
+    near = {joint: seen_from_the_left[f"left_{joint}"] for joint in ("eye", "ear", "shoulder", "wrist", "knee")}
     far = {joint: seen_from_the_left[f"right_{joint}"] for joint in near}
     assert set(near.values()) == {2}
     assert 2 not in far.values()

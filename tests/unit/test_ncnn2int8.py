@@ -1,10 +1,12 @@
 """Quantization: weights, scales and marks worked by hand, and the INT8 network in ncnn beside the float one."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, draw_crops, small_network, sqnr, write_crops
 
 from posequant.calibration.calibrate import write_table
@@ -223,6 +225,35 @@ def test_readers_of_one_requantized_output_need_one_scale(model: Pair, table: Pa
         quantize_files(*model, table, *out(tmp_path))
     # Where nothing is requantized each has its own.
     quantize_files(*model, table, *out(tmp_path), keep_float=["conv_b"])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "group", "refused"), [(8, 8, 8, False), (8, 16, 8, False), (16, 16, 2, True)]
+)
+def test_grouped_convolutions_are_refused_unless_ncnn_can_compute_them(
+    inputs: int, outputs: int, group: int, refused: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    pair = (
+        Builder()
+        .add("Input", "in0", "", "in0")
+        .convolution("stem", "in0", "a", rng.normal(size=(inputs, 3, 1, 1)).astype(np.float32))
+        .convolution(
+            "it", "a", "out0", rng.normal(size=(outputs, inputs // group, 3, 3)).astype(np.float32), group=group
+        )
+        .write(tmp_path)
+    )
+    write_crops(tmp_path / "crops", draw_crops(2))
+    write_table(tmp_path / "table", *pair, tmp_path / "crops", "aciq")
+    if refused:
+        with pytest.raises(InputError, match=r"computes grouped convolutions wrongly in INT8.*: it$"):
+            quantize_files(*pair, tmp_path / "table", *out(tmp_path))
+        quantize_files(*pair, tmp_path / "table", *out(tmp_path), keep_float=["it"])
+    else:
+        quantize_files(*pair, tmp_path / "table", *out(tmp_path))
+    crops = draw_crops(2)
+    expected = NcnnNetwork(*pair, "fp32", INPUT_SHAPE).forward(crops)[0]
+    assert sqnr(expected, forward_int8(out(tmp_path), crops)[0]) > 15
 
 
 def test_nothing_quantized_is_an_error(model: Pair, table: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Workflow:
         (self.folder / "small.yaml").write_text(yaml.safe_dump({"studies": {"demo": study}}))
 
     def run(self, *arguments: str, succeeds: bool = True) -> str:
-        command = [sys.executable, "-m", "snakemake", "-c4", "--configfile", "small.yaml", *arguments]
+        command = [sys.executable, "-m", "snakemake", "-c4", *arguments, "--configfile", "small.yaml"]
         # A parent's activated environment must not be what makes the programs found.
         environment = {**os.environ, "PATH": "/usr/local/bin:/usr/bin:/bin"}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from posequant.networks.ncnn import NcnnNetwork
 METHODS = ("kl", "aciq")
 _REMAKE = "Make the crops again."
 _LAYERS_AT_ONCE = 16
+# numpy parses the header of a .npy with Python's ast, which in Python 3.11 fails at times in several threads at once.
+_LOADING = Lock()
 
 Floats = NDArray[np.float32]
 
@@ -182,7 +185,8 @@ def read_crop(path: Path, shape: tuple[int, ...] | None = None) -> Floats:
         InputError: naming the file, if it is not that, not in C order, or not of `shape` where that is given.
     """
     try:
-        crop = np.load(require_file(path, _REMAKE), allow_pickle=False)
+        with _LOADING:
+            crop = np.load(require_file(path, _REMAKE), allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{path}: not a .npy file ({error}). {_REMAKE}") from error
     if not isinstance(crop, np.ndarray) or crop.dtype != np.float32 or crop.ndim != 3 or not crop.flags.c_contiguous:

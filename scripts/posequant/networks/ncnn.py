@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.errors import InputError
-from posequant.ncnn_model import PAIR_HINT, Layer, NcnnModel
+from posequant.ncnn_model import PAIR_HINT, Layer, NcnnModel, weighted_inputs
 from posequant.networks.base import require_crops
 
 # ncnn.Option fields of each precision that are on; all others of these are off (ncnn: src/option.h).
@@ -128,7 +128,7 @@ class NcnnNetwork:
         """
         extractor = self._extractor(np.zeros(self._input_shape, np.float32))
         for layer in self._layers:
-            inputs = _weighted_inputs(layer)
+            inputs = weighted_inputs(layer)
             if inputs is None:
                 continue
             shape = self._extract(extractor, layer.bottoms[0], "of zeros").shape
@@ -175,18 +175,6 @@ def _set_options(options: Any, precision: str, int8_winograd: bool) -> None:
     options.num_threads = 1
     options.use_vulkan_compute = False
     options.use_winograd_convolution = precision != "int8" or int8_winograd
-
-
-def _weighted_inputs(layer: Layer) -> int | None:
-    """Return the number of input channels (of an inner product, values) that a layer's weights are made for, if any."""
-    if layer.type == "InnerProduct":
-        return layer.integer(2) // layer.integer(0)
-    dynamic = {"Convolution": 19, "ConvolutionDepthWise": 19, "Deconvolution": 28, "DeconvolutionDepthWise": 28}
-    if layer.type not in dynamic or layer.integer(dynamic[layer.type]):
-        return None
-    width = layer.integer(1)
-    outputs = layer.integer(0) * width * layer.integer(11, width)
-    return layer.integer(6) * layer.integer(7, 1) // outputs
 
 
 def _input_and_outputs(layers: list[Layer], param: Path) -> tuple[str, list[str]]:
