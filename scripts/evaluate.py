@@ -21,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    from posequant.files import whole, write_json
+    from posequant.files import write_json
     from posequant.keypoint_metrics import evaluate_predictions
 
     metrics, summary = evaluate_predictions(arguments.predictions, arguments.annotations)
