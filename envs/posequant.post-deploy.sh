@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Written by write_conda_files.py from requirements.lock (make lock): the same pins, for `snakemake --sdm conda`.
+# Written by write_conda_files.py from requirements.lock (make lock), for `snakemake --sdm conda`.
 set -euo pipefail
 pip install --no-deps --no-build-isolation --no-binary xtcocotools \
     mmcv-lite==2.1.0 \

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOTICE = "# Written by write_conda_files.py from requirements.lock (make lock): the same pins, for `snakemake --sdm conda`.\n"
+NOTICE = "# Written by write_conda_files.py from requirements.lock (make lock), for `snakemake --sdm conda`.\n"
 
 
 def read_pins(name: str) -> list[str]:

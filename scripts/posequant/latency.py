@@ -67,7 +67,8 @@ def measure_latency(
 
 
 def _crop(crops: NDArray[np.float32], index: int) -> NDArray[np.float32]:
-    return crops[index % len(crops)][np.newaxis]
+    place = index % len(crops)
+    return crops[place : place + 1]
 
 
 def _seconds(network: Network, crop: NDArray[np.float32]) -> float:

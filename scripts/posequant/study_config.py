@@ -39,17 +39,20 @@ def _fill_defaults(
     yield from Draft202012Validator.VALIDATORS["properties"](validator, properties, instance, schema)
 
 
-_FillingValidator: Any = validators.extend(Draft202012Validator, {"properties": _fill_defaults})
+_FillingValidator: Any = validators.extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator, {"properties": _fill_defaults}
+)
 
 
 def _describe(error: ValidationError) -> str:
     place = ".".join(str(step) for step in error.absolute_path) or "config"
+    schema: Any = error.schema
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = list(error.schema["properties"])
+        known = list(schema["properties"])
         unknown = [str(key) for key in error.instance if key not in known]
         return "; ".join(f"{place}: unknown key '{key}'{_nearest(key, known)}" for key in unknown)
     if error.validator == "not":
-        misplaced = error.validator_value.get("required")
+        misplaced = schema["not"].get("required")
         what = f"key '{misplaced[0]}' does not belong here" if misplaced else f"{error.instance!r} is not allowed here"
         return f"{place}: {what}"
     return f"{place}: {error.message}"
