@@ -27,7 +27,7 @@ rule result:
         metrics=per_row("metrics.json"),
         costs=per_row("cost.json"),
         models=per_model("model.json"),
-        operators=per_model("onnx/operators.csv"),
+        operators=per_model("onnx/operators.md"),
         calibration=f"results/{config['study']}/calibration.json",
         code=code("render_result"),
     output:
@@ -48,6 +48,6 @@ rule result:
     shell:
         "python scripts/render_result.py --metrics {input.metrics}"
         " --costs {input.costs} --logs {params.logs} --models {input.models}"
-        " --architectures {params.architectures:q}"
+        " --operators {input.operators} --architectures {params.architectures:q}"
         " --calibration {input.calibration}"
         " --out {output} 2>&1 | tee {log}"

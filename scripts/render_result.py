@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--costs", type=Path, nargs="+", required=True, help="costs of every row, in the same order")
     parser.add_argument("--logs", type=Path, nargs="+", required=True, help="log of every row, in the same order")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="description of every model")
+    parser.add_argument("--operators", type=Path, nargs="+", required=True, help="operator table of every model")
     parser.add_argument("--architectures", nargs="+", required=True, help="name of every model in the Arch column")
     parser.add_argument("--calibration", type=Path, required=True, help="the calibration set")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
@@ -25,17 +26,20 @@ def main() -> None:
     from posequant.model_spec import ModelSpec
     from posequant.result_page import Model, Row, render
 
+    def link(path: Path) -> str:
+        return os.path.relpath(path, arguments.out.parent)
+
     rows: dict[str, list[Row]] = {}
     for metrics_path, cost_path, log in zip(arguments.metrics, arguments.costs, arguments.logs, strict=True):
         metrics, cost = read_json(metrics_path), read_json(cost_path)
         require_same_row(metrics, cost, cost_path)
         require_file(log, f"Make it again with: snakemake -c4 -f {metrics_path}")
-        row = Row(metrics, cost, os.path.relpath(log, arguments.out.parent))
+        row = Row(metrics, cost, link(log))
         rows.setdefault(metrics["model"], []).append(row)
     specs = [ModelSpec.load(path) for path in arguments.models]
     models = [
-        Model(spec, architecture, rows[spec.name])
-        for spec, architecture in zip(specs, arguments.architectures, strict=True)
+        Model(spec, architecture, link(operators), rows[spec.name])
+        for spec, architecture, operators in zip(specs, arguments.architectures, arguments.operators, strict=True)
     ]
     page = render(models, read_json(arguments.calibration))
     with whole(arguments.out) as draft:

@@ -47,10 +47,18 @@ def variant_title(variant: str, backend: str, precision: str) -> str:
 
 @dataclass(frozen=True)
 class Model:
-    """One network of the study: its description, its name in the Arch column, and its rows in order."""
+    """One network of the study.
+
+    Attributes:
+        spec: its description.
+        architecture: its name in the Arch column.
+        operators: link to the table of its operators, relative to the page.
+        rows: its rows, in the order in which they are shown.
+    """
 
     spec: ModelSpec
     architecture: str
+    operators: str
     rows: Sequence[Row]
 
     @property
@@ -108,7 +116,8 @@ def _summary(models: Sequence[Model]) -> Iterable[str]:
         yield (
             f"AP as a difference to {reference.title}, and the share of its AP that is kept. "
             f"Latency: median of single crops on one thread ({cost['cpu']}), each timed in turn with ONNX Runtime FP32 "
-            "on the same crop; speed is the median ratio to it. Size: the files that the runtime loads."
+            "on the same crop; speed is the median ratio to it. Size: the files that the runtime loads. "
+            f"What the network is made of, in PyTorch, ONNX and ncnn: [operators]({model.operators})."
         )
 
 
@@ -124,12 +133,17 @@ def _summary_line(row: Row, reference: Row) -> dict[str, str]:
         "Backend": row.title.replace(f" {precision}", "", 1),
         "Precision": precision,
         "AP": f"{average_precision:.4f}",
-        "Difference": "reference" if row is reference else f"{average_precision - full:+.4f}",
+        "Difference": "reference" if row is reference else _signed(average_precision - full),
         "Kept": f"{average_precision / full:.2%}" if full > 0 else "-",
         "Size": f"{row.cost['size_bytes'] / 1e6:.2f} MB",
         "Latency": f"{row.cost['latency']['median_ms']:.2f} ms",
         "Speed": f"{row.cost['latency']['speedup']:.2f}x",
     }
+
+
+def _signed(difference: float) -> str:
+    # Adding zero turns a negative zero into a positive one.
+    return f"{round(difference, 4) + 0.0:+.4f}"
 
 
 def _backend_sections(models: Sequence[Model]) -> Iterable[str]:
