@@ -1,0 +1,81 @@
+"""Random weights with which a network behaves as a trained one does: for trying the pipeline without a download."""
+
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.crops import Cropper
+from posequant.demo.people import draw_scene
+from posequant.demo.training import save_weights
+from posequant.describe import describe_mmpose
+from posequant.model_spec import ModelSpec
+from posequant.openmmlab import build_model, load_config
+
+if TYPE_CHECKING:
+    import torch
+
+BATCHES, BATCH = 4, 4
+
+
+def write_random_checkpoint(config: str | Path, seed: int, out: Path) -> int:
+    """Write a checkpoint of random weights for an mmpose network; the same seed gives the same weights.
+
+    The statistics of its batch norms are those of drawn people, as in a trained network. Without them activations
+    grow or fade from layer to layer, and neither half precision nor INT8 can be told from noise.
+
+    Args:
+        config: path, or name of a config that mmpose ships.
+        seed: of weights and people.
+        out: the checkpoint to write.
+
+    Returns:
+        The number of parameters.
+
+    Raises:
+        InputError: as `describe_mmpose`.
+    """
+    import torch
+
+    spec = describe_mmpose("random", config)
+    model = build_model(load_config(config), None, seed)
+    crops = drawn_crops(spec, BATCHES * BATCH, seed)
+    measure_batch_norms(model, torch.from_numpy(crops).split(BATCH))
+    save_weights(model.state_dict(), out)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def measure_batch_norms(model: "torch.nn.Module", batches: "tuple[torch.Tensor, ...]") -> None:
+    """Set the running statistics of all batch norms of an mmpose network to their means over `batches` of crops."""
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # PyTorch's way to ask for the plain mean of all batches
+        norm.train()
+    with torch.inference_mode():
+        for batch in batches:
+            model(batch, None, mode="tensor")
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def drawn_crops(spec: ModelSpec, number: int, seed: int) -> NDArray[np.float32]:
+    """Return crops of drawn people as the network takes them, float32 (`number`, 3, H, W)."""
+    cropper = Cropper(spec)
+    crops: list[NDArray[np.float32]] = []
+    for index in count():
+        scene = draw_scene(seed, "train", index)
+        for person in scene.people:
+            left, top, width, height = person["bbox"]
+            bbox = np.array([left, top, left + width, top + height], np.float32)
+            crops.append(cropper.normalise(cropper.cut(scene.image, bbox)[0]))
+        if len(crops) >= number:
+            break
+    return np.stack(crops[:number])
