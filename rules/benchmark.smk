@@ -13,6 +13,8 @@ rule measure_cost:
         f"{RESULTS}/{{variant}}/cost.json",
     log:
         f"{RESULTS}/{{variant}}/cost.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/cost.benchmark.tsv"
     conda:
         ENVIRONMENT
     # All cores: a job beside it would be measured with it.

@@ -49,6 +49,8 @@ rule evaluate:
         f"{RESULTS}/{{variant}}/metrics.json",
     log:
         f"{RESULTS}/{{variant}}/evaluate.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/evaluate.benchmark.tsv"
     conda:
         ENVIRONMENT
     resources:

@@ -141,6 +141,8 @@ rule audit_mmpose_operators:
         markdown=f"{RESULTS}/onnx/operators.md",
     log:
         f"{RESULTS}/onnx/operators.log",
+    benchmark:
+        f"{RESULTS}/onnx/operators.benchmark.tsv"
     wildcard_constraints:
         model=any_of(models_from("mmpose")),
     conda:
@@ -165,6 +167,8 @@ rule audit_onnx_operators:
         markdown=f"{RESULTS}/onnx/operators.md",
     log:
         f"{RESULTS}/onnx/operators.log",
+    benchmark:
+        f"{RESULTS}/onnx/operators.benchmark.tsv"
     wildcard_constraints:
         model=any_of(models_from("onnx")),
     conda:

@@ -40,6 +40,8 @@ rule calibration_set:
         "results/{study}/calibration.json",
     log:
         "results/{study}/calibration.log",
+    benchmark:
+        "results/{study}/calibration.benchmark.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -65,6 +67,8 @@ rule calibration_crops:
         directory(f"{RESULTS}/calibration"),
     log:
         f"{RESULTS}/calibration.log",
+    benchmark:
+        f"{RESULTS}/calibration.benchmark.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -118,6 +122,8 @@ rule ncnn2int8:
         bin=f"{RESULTS}/{{variant}}/model.bin",
     log:
         f"{RESULTS}/{{variant}}/ncnn2int8.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/ncnn2int8.benchmark.tsv"
     wildcard_constraints:
         variant=any_of(variants_with(precision="int8")),
     conda:
