@@ -1,5 +1,6 @@
 """Random weights with which a network behaves as a trained one does: for trying the pipeline without a download."""
 
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,12 +43,12 @@ def write_random_checkpoint(config: str | Path, seed: int, out: Path) -> int:
     spec = describe_mmpose("random", config)
     model = build_model(load_config(config), None, seed)
     crops = drawn_crops(spec, BATCHES * BATCH, seed)
-    measure_batch_norms(model, torch.from_numpy(crops).split(BATCH))
+    measure_batch_norms(model, [torch.from_numpy(batch) for batch in np.split(crops, BATCHES)])
     save_weights(model.state_dict(), out)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def measure_batch_norms(model: "torch.nn.Module", batches: "tuple[torch.Tensor, ...]") -> None:
+def measure_batch_norms(model: "torch.nn.Module", batches: "Sequence[torch.Tensor]") -> None:
     """Set the running statistics of all batch norms of an mmpose network to their means over `batches` of crops."""
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm

@@ -3,14 +3,13 @@
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +19,12 @@ from posequant.errors import InputError
 from posequant.model_spec import ModelSpec
 
 STAGES = (
-    *("describe", "weights", "export", "audit", "simplify", "convert to ncnn"),
+    *("describe", "make weights", "make crops", "export", "audit", "simplify", "convert to ncnn"),
     *("calibrate", "quantize", "compare", "evaluate", "convert to OpenVINO"),
 )
 """What a network goes through, in order."""
 
-_CALIBRATION_IMAGES, _EVALUATION_IMAGES = 8, 3
-_CROPS = 8
-
-Result = TypeVar("Result")
+_IMAGES, _CROPS = 6, 8
 
 
 @dataclass
@@ -96,7 +92,7 @@ def survey(config: str) -> Record:
     return record
 
 
-def survey_all(configs: Sequence[str], processes: int = 1) -> list[Record]:
+def survey_all(configs: Sequence[str]) -> list[Record]:
     """Return the record of each of `configs`, every one made in a process of its own, which may die."""
     records = []
     for config in tqdm(configs, desc="networks", unit="network", mininterval=1):
@@ -113,6 +109,7 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
     from posequant.calibration.calibrate import write_table
     from posequant.calibration_set import choose_calibration_set, make_crops
     from posequant.convert import convert_to_ncnn, convert_to_openvino
+    from posequant.demo.people import write_dataset
     from posequant.describe import describe_mmpose
     from posequant.export import export_verified, write_deploy_config
     from posequant.files import write_json
@@ -125,7 +122,7 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
     from posequant.simplify import simplify_verified
     from posequant.verify import load_crops
 
-    data = _drawn_dataset(folder / "data")
+    data = folder / "data"
     checkpoint, deploy_config = folder / "checkpoint.pth", folder / "deploy_config.py"
     exported, simplified = folder / "exported.onnx", folder / "simplified.onnx"
     ncnn = folder / "fp32.param", folder / "fp32.bin"
@@ -135,13 +132,15 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
         spec = describe_mmpose(record.config, config)
         record.codec, record.input_size = spec.codec["type"], spec.input_size
         spec.save(folder / "model.json")
-    with record.stage("weights"):
+    with record.stage("make weights"):
         record.parameters = write_random_checkpoint(config, 0, checkpoint)
     train, val = (data / "annotations" / f"person_keypoints_{split}.json" for split in ("train", "val"))
-    for people, others, split in ((train, val, "train"), (val, train, "val")):
-        write_json(folder / f"{split}.json", choose_calibration_set(people, others, _CROPS, seed=0))
-        make_crops(folder / "model.json", folder / f"{split}.json", data / split, folder / f"{split}_crops")
-    crops, unseen = load_crops(folder / "train_crops", 2), load_crops(folder / "val_crops")
+    with record.stage("make crops"):
+        write_dataset(data, {"train": _IMAGES, "val": _IMAGES}, seed=0)
+        for people, others, split in ((train, val, "train"), (val, train, "val")):
+            write_json(folder / f"{split}.json", choose_calibration_set(people, others, _CROPS, seed=0))
+            make_crops(folder / "model.json", folder / f"{split}.json", data / split, folder / f"{split}_crops")
+        crops, unseen = load_crops(folder / "train_crops", 2), load_crops(folder / "val_crops")
     with record.stage("export"):
         write_deploy_config(spec, 11, "INT8", use_vulkan=False, target=deploy_config)
         export_verified(config, checkpoint, deploy_config, spec, crops, exported)
@@ -179,3 +178,99 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
             record.people = len(predictions.ids)
     with record.stage("convert to OpenVINO"):
         convert_to_openvino(simplified, spec, crops, folder / "openvino.xml")
+
+
+def _compare(
+    spec: ModelSpec, onnx: Path, ncnn: tuple[Path, Path], int8: tuple[Path, Path], crops: NDArray[np.float32]
+) -> dict[str, float | None]:
+    """Return the SQNR in dB of ncnn in each precision against ONNX Runtime; None where an output is not finite."""
+    from posequant.networks import open_network
+    from posequant.verify import compare, run_onnx
+
+    reference = run_onnx(onnx, crops)
+    found: dict[str, float | None] = {}
+    for precision, files in (("fp32", ncnn), ("bf16", ncnn), ("int8", int8)):
+        try:
+            outputs = open_network("ncnn", precision, files, spec).forward(crops)
+            found[precision] = compare(reference, outputs).sqnr_db
+        except InputError as error:
+            if "NaN or infinity" not in str(error):
+                raise
+            found[precision] = None
+    return found
+
+
+def _kept_float(param: Path, quantized: Sequence[str]) -> dict[str, int]:
+    """Count the layers with weights that are not quantized, by the reason."""
+    from posequant.calibration.weights import miscomputed
+    from posequant.ncnn_model import read_param, weight_slots
+
+    layers = read_param(param)
+    grouped = set(miscomputed(layers))
+    reasons = Counter(
+        "grouped convolution, wrong in ncnn's INT8" if layer.name in grouped else f"{layer.type}, not calibrated"
+        for layer in layers
+        if layer.name not in quantized and any(slot.name in _MATRICES for slot in weight_slots(layer))
+    )
+    return dict(reasons.most_common())
+
+
+# Names of the weights that a product is made with, as `weight_slots` calls them; others are biases and norms.
+_MATRICES = {"weight", "a", "b", "q_weight"}
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """Return a page with a table of the networks that went all the way, one of the others, and the times."""
+    done = [_row(record) for record in records if not record.failed]
+    stopped = [
+        (f"`{record.config}`", record.codec, record.failed, record.reason) for record in records if record.failed
+    ]
+    seconds = [
+        (f"`{record.config}`", *(f"{record.seconds[stage]:.1f}" if stage in record.seconds else "" for stage in STAGES))
+        for record in records
+    ]
+    parts = [_INTRODUCTION]
+    if done:
+        parts += ["## All the way", _table(_HEADINGS, done), _NOTES]
+    if stopped:
+        parts += ["## Stopped", _table(("config", "codec", "stage", "reason"), stopped)]
+    parts += ["## Seconds of each stage", _table(("config", *STAGES), seconds)]
+    return "\n\n".join(parts) + "\n"
+
+
+_INTRODUCTION = """# Which networks work
+
+*Made by `make survey`, which takes configs of mmpose through every stage with random weights; not to be edited.*"""
+
+_HEADINGS = (
+    *("config", "codec", "input", "parameters", "ONNX operators", "ncnn layers", "fp32 dB", "bf16 dB", "INT8 dB"),
+    *("INT8 layers", "layers in float"),
+)
+
+_NOTES = f"""fp32, bf16 and INT8: the signal-to-noise ratio of ncnn's output against ONNX Runtime's, on {_CROPS} drawn
+people that are not among the {_CROPS} of the calibration. NaN: the network overflows in this precision. The weights are
+random, with batch norm statistics of drawn people, so INT8 here tells whether a network is quantized correctly, and
+little of what it loses once trained. Layers in float are those with weights of their own that are not INT8."""
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    decibels = [record.sqnr_db[precision] for precision in ("fp32", "bf16", "int8")]
+    return (
+        f"`{record.config}`",
+        record.codec,
+        "x".join(map(str, record.input_size)),
+        f"{record.parameters / 1e6:.2f} M",
+        str(record.onnx_nodes),
+        str(record.ncnn_layers),
+        *("NaN" if value is None else f"{value:.1f}" for value in decibels),
+        str(len(record.quantized)),
+        "; ".join(f"{count} {reason}" for reason, count in record.kept_float.items()) or "none",
+    )
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    from pandas import DataFrame
+
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    table: str = DataFrame(cells, columns=list(headings)).to_markdown(index=False, disable_numparse=True)
+    return table
