@@ -15,8 +15,8 @@ rule measure_cost:
         f"{RESULTS}/{{variant}}/cost.log",
     conda:
         ENVIRONMENT
-    # All cores: a job beside it would be measured with it.
-    threads: workflow.cores
+    # It runs on one; the others are kept free of jobs that would be measured with it.
+    threads: 4
     resources:
         mem_mb=4000,
         runtime=30,
