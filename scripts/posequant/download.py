@@ -17,7 +17,7 @@ import tenacity
 from requests.structures import CaseInsensitiveDict
 from tqdm import tqdm
 from urllib3 import Retry
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import HTTPError, InvalidHeader
 
 from posequant.errors import InputError
 from posequant.files import read_json, sha256, write_json
@@ -183,7 +183,7 @@ class _Transfer:
             with requests.get(self._url, headers=headers, stream=True, timeout=self._patience.timeout) as response:
                 self._require_success(response)
                 self._receive(response, received, size, validator)
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as fault:
+        except (requests.ConnectionError, requests.Timeout, HTTPError) as fault:
             raise _BrokenError(f"the connection broke ({_root(fault)})") from fault
 
     def _remembered(self) -> tuple[int, int | None, str]:
@@ -228,7 +228,8 @@ class _Transfer:
         self._bar.n = self._bar.initial = received
         with self.part.open("r+b" if received else "wb") as stream:
             stream.seek(received)
-            for chunk in response.iter_content(_CHUNK):
+            # Whatever has come, as it comes: waiting for full chunks would lose the last one of a broken connection.
+            while chunk := response.raw.read1(_CHUNK, decode_content=False):
                 stream.write(chunk)
                 received += len(chunk)
                 self._most_received = max(self._most_received, received)

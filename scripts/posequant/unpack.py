@@ -56,8 +56,6 @@ def _files_of(content: ZipFile, archive: Path, member: str) -> dict[PurePosixPat
     found = {}
     for entry in content.infolist():
         path = PurePosixPath(entry.filename)
-        if entry.is_dir() or not path.is_relative_to(wanted):
-            continue
         if (
             path.is_absolute()
             or ".." in path.parts
@@ -65,7 +63,8 @@ def _files_of(content: ZipFile, archive: Path, member: str) -> dict[PurePosixPat
             or stat.S_ISLNK(entry.external_attr >> 16)
         ):
             raise InputError(f"{archive}: '{entry.filename}' leads out of the archive; nothing is unpacked. Delete it.")
-        found[path.relative_to(wanted)] = entry
+        if path.is_relative_to(wanted) and not entry.is_dir():
+            found[path.relative_to(wanted)] = entry
     if not found:
         known = sorted({PurePosixPath(name).parts[0] for name in content.namelist()})
         raise InputError(f"{archive}: has no '{member}'; at its top are {', '.join(known[:10])}")
