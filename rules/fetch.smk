@@ -90,6 +90,24 @@ def detections(wildcards) -> list[str]:
     return [located(source)]
 
 
+def of_the_study() -> list[str]:
+    """All that is fetched for the study that is run."""
+    study = config["studies"][config["study"]]
+    contents = [f"{DOWNLOADS}/{found.content}" for _, found in find_downloads(study)]
+    chosen = f"results/{config['study']}/calibration_images"
+    named = {"synthetic", "images"} & {
+        *study["dataset"],
+        *study["dataset"].get("train", ()),
+    }
+    return contents if named else [*contents, chosen]
+
+
+rule fetch:
+    """Fetch all that the study needs, and no more: for a machine that has no network later."""
+    input:
+        of_the_study(),
+
+
 rule download:
     """Download a file, whole and checked; what broke off goes on where it stopped."""
     output:
