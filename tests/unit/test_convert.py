@@ -95,9 +95,7 @@ def test_layer_that_ncnn_lacks_is_named(tmp_path: Path) -> None:
         helper.make_node("Where", ["mask", "a", "b"], ["y"]),
     ]
     source = save_onnx_by_hand(tmp_path / "mine.onnx", nodes, convolution_weights())
-    with pytest.raises(
-        InputError, match=r"mine\.onnx: pnnx leaves 'IsNaN.*' as a layer of type IsNaN"
-    ):
+    with pytest.raises(InputError, match=r"mine\.onnx: pnnx leaves 'IsNaN.*' as a layer of type IsNaN"):
         convert_to_ncnn(
             source, by_hand(source), random_crops(shape=(3, 8, 6)), "fp32", tmp_path / "m.param", tmp_path / "m.bin"
         )
