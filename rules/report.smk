@@ -31,7 +31,8 @@ rule result:
         calibration=f"results/{config['study']}/calibration.json",
         code=code("render_result"),
     output:
-        report("results/result.md", category="Result"),
+        page=report("results/result.md", category="Result"),
+        figure=report("results/result.svg", category="Result"),
     log:
         "results/result.log",
     conda:
@@ -50,4 +51,4 @@ rule result:
         " --costs {input.costs} --logs {params.logs} --models {input.models}"
         " --operators {input.operators} --architectures {params.architectures:q}"
         " --calibration {input.calibration}"
-        " --out {output} 2>&1 | tee {log}"
+        " --out {output.page} --figure {output.figure} 2>&1 | tee {log}"

@@ -21,9 +21,11 @@ def main() -> None:
     parser.add_argument("--architectures", nargs="+", required=True, help="name of every model in the Arch column")
     parser.add_argument("--calibration", type=Path, required=True, help="the calibration set")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument("--figure", type=Path, required=True, help="picture to write (SVG); the page shows it")
     arguments = parser.parse_args()
 
     from posequant.model_spec import ModelSpec
+    from posequant.result_figure import draw
     from posequant.result_page import Model, Row, render
 
     def link(path: Path) -> str:
@@ -41,8 +43,9 @@ def main() -> None:
         Model(spec, architecture, link(operators), rows[spec.name])
         for spec, architecture, operators in zip(specs, arguments.architectures, arguments.operators, strict=True)
     ]
-    page = render(models, read_json(arguments.calibration))
-    with whole(arguments.out) as draft:
+    page = render(models, read_json(arguments.calibration), link(arguments.figure))
+    with whole(arguments.figure) as figure, whole(arguments.out) as draft:
+        draw(models, figure)
         draft.write_text(page)
     print(page)
 

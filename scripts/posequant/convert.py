@@ -48,7 +48,7 @@ def convert_to_ncnn(
     with tempfile.TemporaryDirectory() as folder:
         draft_param, draft_bin = _run_pnnx(onnx_file, spec, weights, Path(folder))
         layers = _require_layers(draft_param, spec, onnx_file)
-        network = NcnnNetwork(draft_param, draft_bin, "fp32", spec.input_shape)
+        network = NcnnNetwork(draft_param, draft_bin, "fp32", spec.input_shape, spec.output_shapes)
         minimum = MIN_SQNR_DB[weights]
         reference = run_onnx(onnx_file, crops)
         difference = require_same(reference, network.forward(crops), minimum, f"{onnx_file}: conversion to ncnn")

@@ -114,6 +114,16 @@ def load_annotations(path: Path) -> Annotations:
     return Annotations(path, _index(content), categories.pop(), images)
 
 
+def evaluation_instances(annotations: Path, detections: Path | None) -> Instances:
+    """Return the people of an evaluation set: the detected ones where there are `detections`, else the annotated.
+
+    Raises:
+        InputError: as `load_annotations`, `ground_truth_instances` and `detected_instances`.
+    """
+    annotated = load_annotations(annotations)
+    return detected_instances(annotated, detections) if detections else ground_truth_instances(annotated)
+
+
 def ground_truth_instances(annotations: Annotations) -> Instances:
     """Return the annotated people, image by image, as mmpose's CocoDataset takes them in test mode.
 

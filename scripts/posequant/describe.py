@@ -113,7 +113,7 @@ def require_matching_graph(spec: ModelSpec, model: "ModelProto", source: Path) -
             f"{source}: has the inputs {[value.name for value in inputs]}; a network with one image input is needed"
         )
     _require_shape(source, "input", inputs[0], (1, *spec.input_shape))
-    expected = _output_shapes(spec)
+    expected = [(1, *shape) for shape in spec.output_shapes]
     if len(graph.output) != len(expected):
         raise InputError(
             f"{source}: has {len(graph.output)} outputs {[value.name for value in graph.output]}, where codec "
@@ -157,17 +157,6 @@ def _checked_codec(source: str, codec: Any, input_size: tuple[int, int]) -> dict
     if tuple(plain["input_size"]) != input_size:
         raise InputError(f"{source}: the codec's input_size {plain['input_size']} is not the crop's {list(input_size)}")
     return plain
-
-
-def _output_shapes(spec: ModelSpec) -> list[tuple[int | None, ...]]:
-    """Return the shapes that the codec decodes; None for the number of channels, which it does not know."""
-    if spec.codec["type"] == "SimCCLabel":
-        ratio = spec.codec.get("simcc_split_ratio", 2.0)
-        return [(1, None, int(side * ratio)) for side in spec.input_size]
-    if "heatmap_size" in spec.codec:
-        width, height = spec.codec["heatmap_size"]
-        return [(1, None, height, width)]
-    return [(1, None, None)]
 
 
 def _require_shape(path: Path, role: str, value: "ValueInfoProto", expected: Sequence[int | None]) -> None:

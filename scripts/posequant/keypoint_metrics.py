@@ -14,7 +14,7 @@ from posequant.dataset import Annotations, keypoint_sigmas, load_annotations
 from posequant.errors import InputError
 from posequant.files import sha256
 from posequant.openmmlab import make_importable
-from posequant.predict import Predictions
+from posequant.predictions import Predictions
 
 # In the order in which pycocotools' COCOeval gives them.
 STATISTICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")

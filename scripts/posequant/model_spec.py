@@ -46,6 +46,17 @@ class ModelSpec:
         width, height = self.input_size
         return (3, height, width)
 
+    @property
+    def output_shapes(self) -> tuple[tuple[int | None, ...], ...]:
+        """Shape of each output for one crop, as the codec reads it; None for a size that it does not know."""
+        if self.codec["type"] == "SimCCLabel":
+            ratio = self.codec.get("simcc_split_ratio", 2.0)
+            return tuple((None, int(side * ratio)) for side in self.input_size)
+        if "heatmap_size" in self.codec:
+            width, height = self.codec["heatmap_size"]
+            return ((None, height, width),)
+        return ((None, None),)
+
     def save(self, path: Path) -> None:
         """Write the description as JSON."""
         write_json(path, asdict(self))

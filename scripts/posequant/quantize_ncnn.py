@@ -1,9 +1,10 @@
 """Quantize an ncnn model to INT8, byte for byte as ncnn's own ncnn2int8 does.
 
 The steps are those of ncnn's `tools/quantize/ncnn2int8.cpp`, the files those of its `tools/modelwriter.h`. What that
-tool passes over in silence is an error here. It differs in two things: the layers that the tool quantizes without
-calibration (matrix products, attention, embeddings) stay in float, and a layer whose weights can make INT8 Winograd
-overflow is marked, so that ncnn computes it directly (the 6-bit weights of ncnn2table rarely can).
+tool passes over in silence is an error here. It differs in three things: the layers that the tool quantizes without
+calibration (matrix products, attention, embeddings) stay in float, and so do those that ncnn computes wrongly in INT8;
+and a layer whose weights can make INT8 Winograd overflow is marked, so that ncnn computes it directly (the 6-bit
+weights of ncnn2table rarely can).
 """
 
 from collections.abc import Collection
@@ -16,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.calibration.table import CalibrationTable
-from posequant.calibration.weights import INT8_LIMIT, quantizable
+from posequant.calibration.weights import INT8_LIMIT, miscomputed, quantizable, warn_of_miscomputed
 from posequant.errors import InputError
 from posequant.files import whole
-from posequant.ncnn_model import Layer, NcnnModel, format_param, weight_slots, weighted_inputs
+from posequant.ncnn_model import Layer, NcnnModel, format_param, weight_slots
 from posequant.ncnn_tools import run_ncnn2int8
 from posequant.overflow import mark_winograd_safe
 
@@ -54,16 +55,17 @@ def quantize_files(
 
     Raises:
         InputError: if a file is missing or damaged, the table cannot quantize the model (`CalibrationTable.check`), the
-            model is INT8 already, ncnn cannot compute a layer in INT8, or `tool` fails or leaves out a layer.
+            model is INT8 already, or `tool` fails or leaves out a layer.
     """
     model = NcnnModel.read(param, bin_)
     if marked := [layer.name for layer in model.layers if layer.int8_term]:
         raise InputError(f"{param}: layer {marked[0]} is INT8 already. Give the float model.")
-    scales = CalibrationTable.read(table)
+    warn_of_miscomputed(model.layers)
+    # A table of the official ncnn2table has their lines.
+    scales = CalibrationTable.read(table).without(miscomputed(model.layers))
     scales.check(model.layers, keep_float, table)
     scales = scales.without(keep_float)
     layers = quantizable(model.layers, keep_float)
-    _check_groups(layers, param)
     _check_splits(model.layers, scales, table)
     names = [layer.name for layer in layers]
     with whole(out_param) as draft_param, whole(out_bin) as draft_bin:
@@ -162,22 +164,6 @@ def _requantized(layers: list[Layer], table: CalibrationTable) -> dict[str, np.f
         for name, readers in _convolutions_after(layers).items()
         if name in scales and all(reader.name in scales for reader in readers)
     }
-
-
-def _check_groups(layers: list[Layer], param: Path) -> None:
-    """Refuse grouped convolutions that are not depthwise: in INT8 ncnn 1.0.20261020 computes garbage for them on x86.
-
-    It does so where a group has a multiple of 8 channels, and not where `Option.use_packing_layout` is off.
-    """
-    grouped = [
-        layer.name
-        for layer in layers
-        if layer.type == "ConvolutionDepthWise" and layer.integer(7, 1) not in (1, weighted_inputs(layer))
-    ]
-    if grouped:
-        raise InputError(
-            f"{param}: ncnn computes grouped convolutions wrongly in INT8. Keep them in float: {' '.join(grouped)}"
-        )
 
 
 def _check_splits(layers: list[Layer], table: CalibrationTable, source: Path) -> None:

@@ -67,8 +67,13 @@ class Model:
         return "{}x{}".format(*self.spec.input_size)
 
 
-def render(models: Sequence[Model], calibration: Mapping[str, Any]) -> str:
+def render(models: Sequence[Model], calibration: Mapping[str, Any], figure: str) -> str:
     """Return the page.
+
+    Args:
+        models: the networks of the study.
+        calibration: the calibration set, as it was written.
+        figure: link to the picture of the result, relative to the page.
 
     Raises:
         InputError: rows of one model were made under different protocols or on different people.
@@ -80,6 +85,7 @@ def render(models: Sequence[Model], calibration: Mapping[str, Any]) -> str:
             [
                 "# Results",
                 *_summary(models),
+                f"![AP, speed and size of every variant]({figure})",
                 "# Backends",
                 *_backend_sections(models),
                 "# Protocol",

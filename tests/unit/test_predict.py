@@ -23,7 +23,8 @@ from posequant.errors import InputError
 from posequant.files import sha256
 from posequant.networks import open_network
 from posequant.networks.base import Network
-from posequant.predict import CHUNK, Predictions, make_predictions, predict_poses
+from posequant.predict import CHUNK, make_predictions, predict_poses
+from posequant.predictions import Predictions
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

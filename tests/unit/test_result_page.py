@@ -58,14 +58,14 @@ def cells(page: str, first: str) -> list[list[str]]:
 
 
 def test_summary_states_difference_to_pytorch_and_share_kept(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION)
+    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
     assert "## Net, 192x256" in page
     assert cells(page, "ncnn")[0] == ["ncnn", "INT8", "0.5700", "-0.0300", "95.00%", "1.23 MB", "12.35 ms", "2.50x"]
     assert cells(page, "PyTorch")[0][2:5] == ["0.6000", "reference", "100.00%"]
 
 
 def test_every_variant_has_the_table_with_a_link_to_its_log(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION)
+    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
     section = page.partition("## ncnn INT8\n")[2].partition("\n## ")[0]
     assert cells(section, "Arch") == [["Arch", "Input Size", "AP", "AP50", "AP75", "AR", "AR50", "log"]]
     assert cells(section, "Net") == [
@@ -74,24 +74,31 @@ def test_every_variant_has_the_table_with_a_link_to_its_log(rows: list[Row]) -> 
 
 
 def test_difference_that_rounds_to_zero_has_no_minus(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "operators.md", [rows[1], row("ncnn", "ncnn", "fp32", 0.59999)])], CALIBRATION)
+    page = render(
+        [Model(SPEC, "Net", "operators.md", [rows[1], row("ncnn", "ncnn", "fp32", 0.59999)])], CALIBRATION, "result.svg"
+    )
     assert cells(page, "ncnn")[0][3] == "+0.0000"
 
 
 def test_without_pytorch_onnxruntime_is_the_reference() -> None:
     rows = [row("ncnn", "ncnn", "fp32", 0.5), row("onnxruntime", "onnxruntime", "fp32", 0.5)]
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION)
+    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
     assert cells(page, "ONNX Runtime")[0][3] == "reference"
 
 
 def test_calibration_counts_people_and_images(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION)
+    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
     assert cells(page, "People")[0][1] == "3"
     assert cells(page, "Shared with the evaluation images")[0][1] == "0"
 
 
+def test_picture_is_shown(rows: list[Row]) -> None:
+    page = render([Model(SPEC, "Net", "operators.md", rows)], CALIBRATION, "result.svg")
+    assert "](result.svg)" in page
+
+
 def test_versions_of_all_rows_are_listed_once(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION)
+    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
     assert "ncnn 1.0, numpy 2.0, pytorch 1.0." in page
 
 
@@ -106,7 +113,7 @@ def test_versions_of_all_rows_are_listed_once(rows: list[Row]) -> None:
 def test_rows_on_different_ground_are_refused(rows: list[Row], key: str, value: object, named: str) -> None:
     other = Row({**rows[1].metrics, key: value}, rows[1].cost, rows[1].log)
     with pytest.raises(InputError, match=f"'ncnn-int8' and 'pytorch' cannot stand in one table: {named}"):
-        render([Model(SPEC, "Net", "demo/net/onnx/operators.md", [rows[0], other])], CALIBRATION)
+        render([Model(SPEC, "Net", "demo/net/onnx/operators.md", [rows[0], other])], CALIBRATION, "result.svg")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from posequant.calibration.table import CalibrationTable
 from posequant.calibration.thresholds import HISTOGRAM_BINS, aciq_threshold, histogram, kl_thresholds
-from posequant.calibration.weights import INT8_LIMIT, quantizable, weight_scales
+from posequant.calibration.weights import INT8_LIMIT, miscomputed, quantizable, warn_of_miscomputed, weight_scales
 from posequant.errors import InputError
 from posequant.files import require_file, whole
 from posequant.ncnn_model import Layer, NcnnModel, read_param
@@ -85,6 +85,8 @@ def write_table(
 ) -> None:
     """Calibrate an ncnn network on a folder of crops and write its table, checked, whole or not at all.
 
+    Layers that ncnn computes wrongly in INT8 are left out of it, and named on stderr.
+
     Args:
         out: the table to write.
         param: the network's `.param`.
@@ -99,6 +101,8 @@ def write_table(
         InputError: as `calibrate` and `CalibrationTable.check`, and if `tool` fails.
     """
     files = read_crop_list(crops)
+    layers = read_param(param)
+    warn_of_miscomputed(layers)
     if tool is None:
         table = calibrate(param, bin_, files, method, threads, keep_float)
     else:
@@ -106,11 +110,12 @@ def write_table(
         for file in files:
             read_crop(file, shape)
         size = shape[2], shape[1]
-        table = run_ncnn2table(tool, param, bin_, files, size, method, threads).without(keep_float)
+        table = run_ncnn2table(tool, param, bin_, files, size, method, threads)
+        table = table.without({*keep_float, *miscomputed(layers)})
     with whole(out) as draft:
         table.write(draft)
         # What is checked is what the file says: it holds six decimals.
-        CalibrationTable.read(draft).check(read_param(param), keep_float, out)
+        CalibrationTable.read(draft).check(layers, keep_float, out)
 
 
 class Activations:

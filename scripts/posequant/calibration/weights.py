@@ -1,5 +1,6 @@
 """Which layers of an ncnn model can be quantized, and the scales of their weights."""
 
+import sys
 from collections.abc import Collection
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from posequant.calibration.thresholds import aciq_threshold
 from posequant.errors import InputError
-from posequant.ncnn_model import Layer
+from posequant.ncnn_model import Layer, weighted_inputs
 from posequant.overflow import is_winograd_shaped
 
 # INT8 Winograd adds up weights before it multiplies, so its weights get 6 bits (ncnn: tools/quantize/ncnn2table.cpp).
@@ -16,29 +17,56 @@ WINOGRAD_LIMIT = 31
 
 
 def quantizable(layers: list[Layer], keep_float: Collection[str] = ()) -> list[Layer]:
-    """Return the layers that ncnn2table calibrates: convolutions and inner products with weights of their own.
+    """Return the layers to quantize: convolutions and inner products with weights of their own.
+
+    Those are the layers that ncnn2table calibrates, without the `miscomputed` ones.
 
     Args:
         layers: the network's layers.
-        keep_float: names of such layers to leave out.
+        keep_float: names of further such layers to leave out.
 
     Raises:
-        InputError: if `keep_float` names another layer, or all of them.
+        InputError: if `keep_float` names another layer, or none is left.
     """
-    found = [
-        layer
-        for layer in layers
-        if layer.type == "InnerProduct"
-        or (layer.type in ("Convolution", "ConvolutionDepthWise") and not layer.integer(19))
-    ]
+    found = [layer for layer in layers if _has_weights(layer)]
     if unknown := set(keep_float) - {layer.name for layer in found}:
         raise InputError(
             f"no layer {min(unknown)} of the model can be quantized, so it cannot be kept in float either."
         )
-    kept = [layer for layer in found if layer.name not in keep_float]
+    left_out = {*keep_float, *miscomputed(layers)}
+    kept = [layer for layer in found if layer.name not in left_out]
     if not kept:
         raise InputError("no layer is left to quantize. Keep fewer layers in float, or use the float model.")
     return kept
+
+
+def miscomputed(layers: list[Layer]) -> list[str]:
+    """Return the names of the layers that ncnn computes wrongly in INT8: grouped convolutions that are not depthwise.
+
+    ncnn 1.0.20261020 computes garbage for them on x86 where a group has a multiple of 8 channels, unless
+    `Option.use_packing_layout` is off.
+    """
+    return [
+        layer.name
+        for layer in layers
+        if layer.type == "ConvolutionDepthWise"
+        and _has_weights(layer)
+        and layer.integer(7, 1) not in (1, weighted_inputs(layer))
+    ]
+
+
+def warn_of_miscomputed(layers: list[Layer]) -> None:
+    """Say on stderr which layers of a network are `miscomputed`, if any, and so stay in float."""
+    if names := miscomputed(layers):
+        print(
+            f"notice: kept in float, as ncnn computes grouped convolutions wrongly in INT8: {' '.join(names)}",
+            file=sys.stderr,
+        )
+
+
+def _has_weights(layer: Layer) -> bool:
+    convolution = layer.type in ("Convolution", "ConvolutionDepthWise") and not layer.integer(19)
+    return convolution or layer.type == "InnerProduct"
 
 
 def weight_scale_count(layer: Layer) -> int:

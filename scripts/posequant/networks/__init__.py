@@ -50,7 +50,7 @@ def open_network(backend: str, precision: str, artifacts: Sequence[Path], spec: 
             from posequant.networks.ncnn import NcnnNetwork
 
             param, weights = _one_each(artifacts, "a .param file", "a .bin file")
-            return NcnnNetwork(param, weights, precision, spec.input_shape)
+            return NcnnNetwork(param, weights, precision, spec.input_shape, spec.output_shapes)
     offered = "; ".join(f"{name}: {', '.join(precisions)}" for name, precisions in PRECISIONS.items())
     raise InputError(f"backend '{backend}' with precision '{precision}' is not offered. Choose from {offered}")
 

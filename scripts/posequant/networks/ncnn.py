@@ -1,6 +1,6 @@
 """A network in ncnn. What ncnn's Python module answers with a crash or with garbage is an `InputError` here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class NcnnNetwork:
         bin_: Path,
         precision: str,
         input_shape: tuple[int, int, int],
+        output_shapes: Sequence[tuple[int | None, ...]] | None = None,
         int8_winograd: bool = False,
     ) -> None:
         """Load the network and run it once on zeros.
@@ -48,13 +49,16 @@ class NcnnNetwork:
             bin_: the `.bin` file that was written with it.
             precision: one of `fp32`, `fp16`, `bf16`, `int8`.
             input_shape: channels, height and width of a crop.
+            output_shapes: shape of each output for one crop, None for a size that may be any; as ncnn gives them where
+                it is None. Where pnnx finds operators that mix the axes, as in attention, it keeps the batch's axis of
+                1 in the network: given the shapes, `forward` drops it.
             int8_winograd: whether INT8 3x3 convolutions may use Winograd's algorithm. It can overflow silently where
                 weights exceed 6 bits, takes several times the memory and is no faster on x86: off by default. Without
                 overflow the results are the same.
 
         Raises:
             InputError: if a file is missing, damaged or not the other's, if the model's INT8 marks do not fit the
-                precision, or if the network does not take such crops.
+                precision, or if the network does not take such crops or give such outputs.
         """
         if precision not in _PRECISION_OPTIONS:
             raise InputError(f"{precision!r} is no precision of ncnn. Choose one of {', '.join(_PRECISION_OPTIONS)}.")
@@ -73,6 +77,8 @@ class NcnnNetwork:
         if self._net.load_model(str(bin_)) != 0:
             raise InputError(f"{bin_}: ncnn cannot load it; its reason is above. {PAIR_HINT}")
         self._output_shapes = self._try_out()
+        if output_shapes is not None:
+            self._output_shapes = _without_batch(self._output_shapes, output_shapes, param)
 
     def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Run the network on crops, one after the other.
@@ -90,7 +96,7 @@ class NcnnNetwork:
         outputs = [np.empty((len(crops), *shape), np.float32) for shape in self._output_shapes]
         for index, crop in enumerate(crops):
             for output, values in zip(outputs, self._run(crop, str(index)), strict=True):
-                output[index] = values
+                output[index] = values.reshape(output.shape[1:])
         return outputs
 
     def activations(self, crop: NDArray[np.float32], blobs: list[str]) -> Iterator[NDArray[np.float32]]:
@@ -167,6 +173,21 @@ class NcnnNetwork:
         if not np.isfinite(values).all():
             raise InputError(f"{self._param}: blob {blob} holds NaN or infinity for crop {which}.")
         return values
+
+
+def _without_batch(
+    found: list[tuple[int, ...]], expected: Sequence[tuple[int | None, ...]], param: Path
+) -> list[tuple[int, ...]]:
+    """Return the shapes `found` without the batch's axis of 1 where they have one; `InputError` if they do not fit."""
+    shapes = []
+    for shape, wanted in zip(found, expected, strict=False):
+        one = shape[1:] if len(shape) == len(wanted) + 1 and shape[0] == 1 else shape
+        if len(one) == len(wanted) and all(size in (None, has) for has, size in zip(one, wanted, strict=True)):
+            shapes.append(one)
+    if not len(shapes) == len(found) == len(expected):
+        sizes = ["x".join("?" if size is None else str(size) for size in wanted) for wanted in expected]
+        raise InputError(f"{param}: its outputs for a crop are {found}, but the codec reads {', '.join(sizes)}.")
+    return shapes
 
 
 def _set_options(options: Any, precision: str, int8_winograd: bool) -> None:
