@@ -109,47 +109,58 @@ def is_winograd_safe(layer: Layer) -> bool:
 
 
 def bounds(layer: Layer, weight: NDArray[np.int8]) -> list[Bound]:
-    """Return how far each integer quantity of an INT8 layer can grow, over all inputs.
+    """Return how far each integer quantity that ncnn may form in an INT8 layer can grow, over all inputs.
 
     Args:
         layer: a convolution, depthwise convolution or inner product.
         weight: its INT8 weights, one-dimensional, output channel after output channel.
-
-    Returns:
-        For every layer the int32 accumulator of the direct computation and the int16 sum of two products that ARM's
-        kernels without dot products form; for a 3x3 convolution of stride and dilation 1 also the int16 transforms and
-        the int32 result of both forms of Winograd's algorithm, whether or not the layer's line forbids it.
     """
-    channels = weight.astype(np.int64).reshape(layer.integer(0), -1)
-    reach = ACTIVATION_LIMIT * np.abs(channels).sum(axis=1)
-    found = [
-        _worst("int32 accumulator", reach, INT32_LIMIT),
-        _worst("int16 pair of products", 2 * ACTIVATION_LIMIT * np.abs(channels).max(axis=1), INT16_LIMIT),
+    found = direct_bounds(layer, weight)
+    if is_winograd_shaped(layer) and not is_winograd_safe(layer):
+        found += winograd_bounds(layer, weight)
+    return found
+
+
+def direct_bounds(layer: Layer, weight: NDArray[np.int8]) -> list[Bound]:
+    """Return the bounds without Winograd's algorithm.
+
+    They are of the int32 accumulator, and of the sum of two products that ncnn's kernels for ARM processors without
+    dot products form in int16 (vmull_s8 and vmlal_s8 in src/layer/arm/convolution_im2col_gemm_int8.h).
+    """
+    magnitudes = np.abs(_channels(layer, weight))
+    return [
+        _worst("int32 accumulator", ACTIVATION_LIMIT * magnitudes.sum(axis=1), INT32_LIMIT),
+        _worst("int16 pair of products", 2 * ACTIVATION_LIMIT * magnitudes.max(axis=1), INT16_LIMIT),
     ]
-    if is_winograd_shaped(layer):
-        kernels = channels.reshape(len(channels), -1, 3, 3)
-        for form in (F43, F23):
-            transformed = form.kernel @ kernels @ form.kernel.T
-            growth = np.abs(form.data).sum(axis=1)
-            inputs = np.full(len(channels), ACTIVATION_LIMIT * growth.max() ** 2)
-            found += [
-                _worst(f"{form.name} int16 kernel", np.abs(transformed).max(axis=(1, 2, 3)), INT16_LIMIT),
-                _worst(f"{form.name} int16 input", inputs, INT16_LIMIT),
-                _worst(f"{form.name} int32 result", form.factor * reach, INT32_LIMIT),
-            ]
+
+
+def winograd_bounds(layer: Layer, weight: NDArray[np.int8]) -> list[Bound]:
+    """Return the bounds in both forms of Winograd's algorithm: of the int16 transforms and of the int32 result."""
+    channels = _channels(layer, weight)
+    reach = ACTIVATION_LIMIT * np.abs(channels).sum(axis=1)
+    kernels = channels.reshape(len(channels), -1, 3, 3)
+    found = []
+    for form in (F43, F23):
+        transformed = form.kernel @ kernels @ form.kernel.T
+        growth = np.abs(form.data).sum(axis=1).max() ** 2
+        found += [
+            _worst(f"{form.name} int16 kernel", np.abs(transformed).max(axis=(1, 2, 3)), INT16_LIMIT),
+            _worst(f"{form.name} int16 input", np.full(len(channels), ACTIVATION_LIMIT * growth), INT16_LIMIT),
+            _worst(f"{form.name} int32 result", form.factor * reach, INT32_LIMIT),
+        ]
     return found
 
 
 def needs_mark(layer: Layer, weights: Weights) -> bool:
-    """Return whether some input makes an INT8 layer overflow in Winograd's algorithm and not without it.
+    """Return whether some input makes a layer overflow in Winograd's algorithm, and its line does not forbid that.
 
     Args:
-        layer: any layer.
-        weights: its weights; only INT8 ones count.
+        layer: any layer; only an INT8 one can.
+        weights: its weights.
     """
     if not layer.int8_term or not is_winograd_shaped(layer) or is_winograd_safe(layer):
         return False
-    return any(bound.exceeds and bound.quantity.startswith("F(") for bound in bounds(layer, weights["weight"]))
+    return any(bound.exceeds for bound in winograd_bounds(layer, weights["weight"]))
 
 
 def mark_winograd_safe(layers: Iterable[Layer], weights: Iterable[Weights]) -> list[Layer]:
@@ -163,6 +174,10 @@ def mark_winograd_safe(layers: Iterable[Layer], weights: Iterable[Weights]) -> l
         else layer
         for layer, values in zip(layers, weights, strict=True)
     ]
+
+
+def _channels(layer: Layer, weight: NDArray[np.int8]) -> NDArray[np.int64]:
+    return weight.astype(np.int64).reshape(layer.integer(0), -1)
 
 
 def _worst(quantity: str, magnitudes: NDArray[Any], limit: int) -> Bound:

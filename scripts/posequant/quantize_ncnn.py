@@ -76,9 +76,9 @@ def quantize_files(
         written = NcnnModel.read(draft_param, draft_bin)
         if left := set(names) - {layer.name for layer in written.layers if layer.int8_term}:
             raise InputError(f"{tool}: it left layer {min(left)} in float, although the table has its scales.")
-        marked = mark_winograd_safe(written.layers, written.weights)
-        if marked != written.layers:
-            draft_param.write_text(format_param(marked))
+        safe = mark_winograd_safe(written.layers, written.weights)
+        if safe != written.layers:
+            draft_param.write_text(format_param(safe))
     return names
 
 
