@@ -104,6 +104,11 @@ def dataset(split: str, part: str):
     return path
 
 
+def detections_option(wildcards, input) -> str:
+    """Option that names the detector boxes, where the protocol takes them."""
+    return f"--detections {input.detections}" if input.detections else ""
+
+
 def onnx_settings(wildcards) -> str:
     """What the configuration says of an ONNX network's crops and output, as JSON."""
     settings = config["studies"][wildcards.study]["models"][wildcards.model]

@@ -52,3 +52,23 @@ rule result:
         " --operators {input.operators} --architectures {params.architectures:q}"
         " --calibration {input.calibration}"
         " --out {output.page} --figure {output.figure} 2>&1 | tee {log}"
+
+
+rule throughput:
+    """Put the throughput of all rows of the study in one table."""
+    input:
+        measured=per_row("throughput.json"),
+        code=code("render_throughput"),
+    output:
+        markdown="results/bench/throughput.md",
+        table="results/bench/throughput.csv",
+    log:
+        "results/bench/throughput.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    shell:
+        "python scripts/render_throughput.py --measured {input.measured}"
+        " --out {output.markdown} --table {output.table} 2>&1 | tee {log}"

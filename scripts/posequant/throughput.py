@@ -1,12 +1,14 @@
 """How much of a network's speed the evaluation job keeps: reading, cropping and decoding take the rest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -86,6 +88,35 @@ def measure_throughput(
         job_per_second=float(len(people) / job_time),
         network_per_second=float(len(people) / bare_time),
         ratio=float(np.median(times[:, 1] / times[:, 0])),
+    )
+
+
+def throughput_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return one line for each record: the fields of `Throughput`, after `model`, `variant` and `cpu`."""
+    fields = ["model", "variant", "cpu", *Throughput.__annotations__]
+    return pd.DataFrame([{field: record[field] for field in fields} for record in records])
+
+
+def throughput_page(table: pd.DataFrame) -> str:
+    """Return the table of `throughput_table` in words and Markdown."""
+    shown = pd.DataFrame(
+        {
+            "Model": table["model"],
+            "Variant": table["variant"],
+            "Threads": table["threads"].map(str),
+            "People": table["people"].map(str),
+            "Rounds": table["rounds"].map(str),
+            "Prediction": table["job_per_second"].map("{:.2f}/s".format),
+            "Network alone": table["network_per_second"].map("{:.2f}/s".format),
+            "Ratio": table["ratio"].map("{:.3f}".format),
+        }
+    )
+    return (
+        "# Throughput\n\n"
+        f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
+        "People per second. Prediction: images read, people cropped, inferred and decoded, without flip test. Network "
+        "alone: the same people as ready crops, with the same threads. Rounds of the two alternate in one run; the "
+        f"ratio is the median over the rounds. Measured on {', '.join(sorted(set(table['cpu'])))}.\n"
     )
 
 
