@@ -112,7 +112,7 @@ def detections_option(wildcards, input) -> str:
 def onnx_settings(wildcards) -> str:
     """What the configuration says of an ONNX network's crops and output, as JSON."""
     settings = config["studies"][wildcards.study]["models"][wildcards.model]
-    elsewhere = ("source", "architecture", "onnx")
+    elsewhere = ("source", "architecture", "published", "onnx")
     return json.dumps(
         {key: value for key, value in settings.items() if key not in elsewhere}
     )

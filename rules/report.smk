@@ -46,10 +46,17 @@ rule result:
             settings.get("architecture", model)
             for model, settings in config["studies"][config["study"]]["models"].items()
         ],
+        published=json.dumps(
+            [
+                settings.get("published", [])
+                for settings in config["studies"][config["study"]]["models"].values()
+            ]
+        ),
     shell:
         "python scripts/render_result.py --metrics {input.metrics}"
         " --costs {input.costs} --logs {params.logs} --models {input.models}"
         " --operators {input.operators} --architectures {params.architectures:q}"
+        " --published {params.published:q}"
         " --calibration {input.calibration}"
         " --out {output.page} --figure {output.figure} 2>&1 | tee {log}"
 
