@@ -45,8 +45,7 @@ rule measure_throughput:
         f"{RESULTS}/{{variant}}/throughput.log",
     conda:
         ENVIRONMENT
-    # All cores: a job beside it would be measured with it.
-    threads: workflow.cores
+    threads: 4
     resources:
         mem_mb=4000,
         runtime=30,
