@@ -104,10 +104,15 @@ def dataset(split: str, part: str):
     return path
 
 
+def detections_option(wildcards, input) -> str:
+    """Option that names the detector boxes, where the protocol takes them."""
+    return f"--detections {input.detections}" if input.detections else ""
+
+
 def onnx_settings(wildcards) -> str:
     """What the configuration says of an ONNX network's crops and output, as JSON."""
     settings = config["studies"][wildcards.study]["models"][wildcards.model]
-    elsewhere = ("source", "architecture", "onnx")
+    elsewhere = ("source", "architecture", "published", "onnx")
     return json.dumps(
         {key: value for key, value in settings.items() if key not in elsewhere}
     )

@@ -3,11 +3,6 @@
 SHARDS = f"{RESULTS}/{{variant}}/shards/{{shard}}-of-{{shards}}"
 
 
-def detections_option(wildcards, input) -> str:
-    """Option that names the detector boxes, where the protocol takes them."""
-    return f"--detections {input.detections}" if input.detections else ""
-
-
 def shards(wildcards) -> list[str]:
     """Input function: the predictions of all shards of the evaluation set."""
     count = config["studies"][wildcards.study]["shards"]

@@ -1,20 +1,22 @@
 """How much of a network's speed the evaluation job keeps: reading, cropping and decoding take the rest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from posequant.crops import Cropper
 from posequant.dataset import Instances, read_image
 from posequant.model_spec import ModelSpec
 from posequant.networks.base import Network
 from posequant.predict import CHUNK, predict_poses
+from posequant.timing import time_in_turn
 
 # Long enough that starting the threads does not count, short enough for many rounds.
 ROUND_SECONDS = 2.0
@@ -47,8 +49,8 @@ def measure_throughput(
 ) -> Throughput:
     """Time the prediction of people, and the network alone on their ready crops, in turn.
 
-    Both take the same people in the same chunks on as many threads. The two swap places in every other round. No flip
-    test: it would only double the network's share.
+    Both take the same people in the same chunks on as many threads. No flip test: it would only double the network's
+    share.
 
     Args:
         network: loaded for `threads` threads.
@@ -66,18 +68,20 @@ def measure_throughput(
     first = instances.select(np.arange(min(CHUNK, len(instances))))
     crops = ready_crops(spec, first, images)
     network.forward(crops)  # the first inference sets up what later ones use
-    pace = _seconds(lambda: network.forward(crops)) / len(crops)
+    start = perf_counter()
+    network.forward(crops)
+    pace = (perf_counter() - start) / len(crops)
     people = instances.select(np.arange(people_per_round(pace, threads, len(instances))))
     crops = ready_crops(spec, people, images)
     chunks = [crops[start : start + CHUNK] for start in range(0, len(crops), CHUNK)]
 
-    def job() -> None:
+    def job(_: int) -> None:
         predict_poses(network, spec, people, images, flip_test=False, threads=threads, show_progress=False)
 
-    def bare() -> None:
+    def bare(_: int) -> None:
         _infer(network, chunks, threads)
 
-    times = _in_turn(job, bare, rounds, seconds)
+    times = time_in_turn(job, bare, warm_up=1, rounds=rounds, minimum_rounds=MINIMUM_ROUNDS, seconds=seconds)
     job_time, bare_time = np.median(times, axis=0)
     return Throughput(
         people=len(people),
@@ -86,6 +90,35 @@ def measure_throughput(
         job_per_second=float(len(people) / job_time),
         network_per_second=float(len(people) / bare_time),
         ratio=float(np.median(times[:, 1] / times[:, 0])),
+    )
+
+
+def throughput_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return one line for each record: the fields of `Throughput`, after `model`, `variant` and `cpu`."""
+    fields = ["model", "variant", "cpu", *Throughput.__annotations__]
+    return pd.DataFrame([{field: record[field] for field in fields} for record in records])
+
+
+def throughput_page(table: pd.DataFrame) -> str:
+    """Return the table of `throughput_table` in words and Markdown."""
+    shown = pd.DataFrame(
+        {
+            "Model": table["model"],
+            "Variant": table["variant"],
+            "Threads": table["threads"].map(str),
+            "People": table["people"].map(str),
+            "Rounds": table["rounds"].map(str),
+            "Prediction": table["job_per_second"].map("{:.2f}/s".format),
+            "Network alone": table["network_per_second"].map("{:.2f}/s".format),
+            "Ratio": table["ratio"].map("{:.3f}".format),
+        }
+    )
+    return (
+        "# Throughput\n\n"
+        f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
+        "People per second. Prediction: images read, people cropped, inferred and decoded, without flip test. Network "
+        "alone: the same people as ready crops, with the same threads. Rounds of the two alternate in one run; the "
+        f"ratio is the median over the rounds. Measured on {', '.join(sorted(set(table['cpu'])))}.\n"
     )
 
 
@@ -115,25 +148,3 @@ def _infer(network: Network, chunks: Sequence[NDArray[np.float32]], threads: int
     with ThreadPoolExecutor(threads) as executor:
         for _ in executor.map(network.forward, chunks):
             pass
-
-
-def _in_turn(first: Callable[[], None], second: Callable[[], None], rounds: int, seconds: float) -> NDArray[np.float64]:
-    """Return the times of both in seconds, float64 (rounds, 2), after an untimed round."""
-    pair = (first, second)
-    for contender in pair:
-        contender()
-    times: list[tuple[float, float]] = []
-    end = perf_counter() + seconds
-    with tqdm(total=rounds, desc="timing", unit="round", mininterval=2) as progress:
-        while len(times) < rounds and (len(times) < MINIMUM_ROUNDS or perf_counter() < end):
-            order = (0, 1) if len(times) % 2 == 0 else (1, 0)
-            measured = {contender: _seconds(pair[contender]) for contender in order}
-            times.append((measured[0], measured[1]))
-            progress.update()
-    return np.array(times)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = perf_counter()
-    work()
-    return perf_counter() - start
