@@ -11,12 +11,16 @@ LOCK := envs/requirements.lock
 READY := $(VENV)/.ready
 SOURCES := scripts tests models envs
 
-.PHONY: result test lint format lock help
+.PHONY: result bench test lint format lock help
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table
 	$(BIN)/snakemake -c4 results/result.md
 	@echo "The tables are in results/result.md"
+
+bench: $(READY) ## measure what reading, cropping and decoding cost beside inference
+	$(BIN)/snakemake -c all results/bench/throughput.md
+	@echo "The table is in results/bench/throughput.md"
 
 test: $(READY) ## run the unit and workflow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

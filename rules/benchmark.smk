@@ -17,8 +17,8 @@ rule measure_cost:
         f"{RESULTS}/{{variant}}/cost.benchmark.tsv"
     conda:
         ENVIRONMENT
-    # All cores: a job beside it would be measured with it.
-    threads: workflow.cores
+    # It runs on one; the others are kept free of jobs that would be measured with it.
+    threads: 4
     resources:
         mem_mb=4000,
         runtime=30,
@@ -30,3 +30,33 @@ rule measure_cost:
         " --backend {params.variant[backend]} --precision {params.variant[precision]}"
         " --artifact {input.artifact} --reference {input.reference}"
         " --out {output} 2>&1 | tee {log}"
+
+
+rule measure_throughput:
+    """Measure how much of a variant's speed its prediction keeps, in turn with the bare network."""
+    input:
+        model=f"{RESULTS}/model.json",
+        artifact=artifact,
+        annotations=dataset("val", "annotations"),
+        images=dataset("val", "images"),
+        detections=detections,
+        code=code("benchmark_throughput"),
+    output:
+        f"{RESULTS}/{{variant}}/throughput.json",
+    log:
+        f"{RESULTS}/{{variant}}/throughput.log",
+    conda:
+        ENVIRONMENT
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        variant=lookup("variants/{variant}", within=config),
+        detections=detections_option,
+    shell:
+        "python scripts/benchmark_throughput.py --model {input.model}"
+        " --variant {wildcards.variant} --backend {params.variant[backend]}"
+        " --precision {params.variant[precision]} --artifact {input.artifact}"
+        " --annotations {input.annotations} --images {input.images}"
+        " {params.detections} --threads {threads} --out {output} 2>&1 | tee {log}"

@@ -12,7 +12,9 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from posequant.errors import InputError
+from posequant.openmmlab import find_config
 from posequant.source_closure import source_closure
+from posequant.sources import find_downloads, parse_source
 from posequant.study_config import validate_config
 
 # Jobs find the programs of this environment even where it is not activated.
@@ -22,9 +24,11 @@ os.environ["PATH"] = os.pathsep.join(
 
 ENVIRONMENT = "../envs/posequant.yaml"
 RESULTS = "results/{study}/{model}"
+DOWNLOADS = "results/downloads"
 
 try:
     validate_config(config, Path(workflow.basedir) / "rules/config.schema.yaml")
+    downloads = list(find_downloads(config["studies"], "studies"))
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -67,32 +71,48 @@ def code(script: str) -> list[str]:
     ]
 
 
+def located(source: str) -> str:
+    """Where a file or folder lies that the configuration names by its path or address."""
+    download = parse_source(source)
+    return f"{DOWNLOADS}/{download.content}" if download else source
+
+
+def model_file(key: str):
+    """Input function: the `config`, `checkpoint` or `onnx` of a model."""
+
+    def path(wildcards) -> str:
+        source = config["studies"][wildcards.study]["models"][wildcards.model][key]
+        # A config may go by the name under which mmpose ships it.
+        return str(find_config(Path(source))) if key == "config" else located(source)
+
+    return path
+
+
 def dataset(split: str, part: str):
     """Input function: the `images` or `annotations` of a `split` of the study's dataset."""
 
     def path(wildcards) -> str:
         source = config["studies"][wildcards.study]["dataset"]
-        if "synthetic" not in source:
-            return source[split][part]
         folder = f"results/{wildcards.study}/dataset"
+        if "synthetic" not in source:
+            # Training images that are not named are fetched, those that calibration needs.
+            fetched = f"results/{wildcards.study}/calibration_images"
+            return located(source[split][part]) if part in source[split] else fetched
         annotations = f"{folder}/annotations/person_keypoints_{split}.json"
         return annotations if part == "annotations" else f"{folder}/{split}"
 
     return path
 
 
-def detections(wildcards) -> list[str]:
-    """Input function: the detector boxes, where the protocol takes them."""
-    study = config["studies"][wildcards.study]
-    if study["protocol"]["boxes"] == "ground-truth":
-        return []
-    return [study["dataset"]["detections"]]
+def detections_option(wildcards, input) -> str:
+    """Option that names the detector boxes, where the protocol takes them."""
+    return f"--detections {input.detections}" if input.detections else ""
 
 
 def onnx_settings(wildcards) -> str:
     """What the configuration says of an ONNX network's crops and output, as JSON."""
     settings = config["studies"][wildcards.study]["models"][wildcards.model]
-    elsewhere = ("source", "architecture", "onnx")
+    elsewhere = ("source", "architecture", "published", "onnx")
     return json.dumps(
         {key: value for key, value in settings.items() if key not in elsewhere}
     )
@@ -103,8 +123,7 @@ def artifact(wildcards) -> list[str]:
     folder = RESULTS.format(**wildcards)
     match config["variants"][wildcards.variant]:
         case {"backend": "pytorch"}:
-            model = config["studies"][wildcards.study]["models"][wildcards.model]
-            return [model["config"], model["checkpoint"]]
+            return [model_file(key)(wildcards) for key in ("config", "checkpoint")]
         case {"backend": "onnxruntime"}:
             return [f"{folder}/onnx/simplified.onnx"]
         case {"backend": "openvino"}:

@@ -1,8 +1,16 @@
 # From an artifact to its predictions, and from those to the COCO keypoint statistics.
 
+SHARDS = f"{RESULTS}/{{variant}}/shards/{{shard}}-of-{{shards}}"
+
+
+def shards(wildcards) -> list[str]:
+    """Input function: the predictions of all shards of the evaluation set."""
+    count = config["studies"][wildcards.study]["shards"]
+    return expand(f"{SHARDS}.npz", shard=range(1, count + 1), shards=count, **wildcards)
+
 
 rule predict:
-    """Predict the keypoints of every person of the evaluation set."""
+    """Predict the keypoints of the people of one shard of the evaluation set."""
     input:
         model=f"{RESULTS}/model.json",
         artifact=artifact,
@@ -11,11 +19,14 @@ rule predict:
         detections=detections,
         code=code("predict"),
     output:
-        f"{RESULTS}/{{variant}}/predictions.npz",
+        temp(f"{SHARDS}.npz"),
     log:
-        f"{RESULTS}/{{variant}}/predict.log",
+        f"{SHARDS}.log",
     benchmark:
-        f"{RESULTS}/{{variant}}/predict.benchmark.tsv"
+        f"{SHARDS}.benchmark.tsv"
+    wildcard_constraints:
+        shard=r"\d+",
+        shards=r"\d+",
     conda:
         ENVIRONMENT
     threads: 4
@@ -24,9 +35,7 @@ rule predict:
         runtime=240,
     params:
         variant=lookup("variants/{variant}", within=config),
-        detections=lambda wildcards, input: (
-            f"--detections {input.detections}" if input.detections else ""
-        ),
+        detections=detections_option,
         flip_test=branch(
             lookup("studies/{study}/protocol/flip_test", within=config),
             then="--flip-test",
@@ -36,7 +45,32 @@ rule predict:
         " --backend {params.variant[backend]} --precision {params.variant[precision]}"
         " --artifact {input.artifact} --annotations {input.annotations}"
         " --images {input.images} {params.detections} {params.flip_test}"
+        " --shard {wildcards.shard} --shards {wildcards.shards}"
         " --threads {threads} --out {output} 2>&1 | tee {log}"
+
+
+rule merge_predictions:
+    """Put the shards together; everybody must be there exactly once."""
+    input:
+        shards=shards,
+        annotations=dataset("val", "annotations"),
+        detections=detections,
+        code=code("merge_predictions"),
+    output:
+        f"{RESULTS}/{{variant}}/predictions.npz",
+    log:
+        f"{RESULTS}/{{variant}}/merge_predictions.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        detections=detections_option,
+    shell:
+        "python scripts/merge_predictions.py --shards {input.shards}"
+        " --annotations {input.annotations} {params.detections}"
+        " --out {output} 2>&1 | tee {log}"
 
 
 rule evaluate:

@@ -4,7 +4,7 @@
 rule describe_mmpose_model:
     """Read from the mmpose config what the network expects of a crop and how its output is decoded."""
     input:
-        config=lookup("studies/{study}/models/{model}/config", within=config),
+        config=model_file("config"),
         code=code("describe_model"),
     output:
         f"{RESULTS}/model.json",
@@ -77,8 +77,8 @@ rule deploy_config:
 rule export_onnx:
     """Export the network to ONNX through mmdeploy and compare it with PyTorch on real crops."""
     input:
-        config=lookup("studies/{study}/models/{model}/config", within=config),
-        checkpoint=lookup("studies/{study}/models/{model}/checkpoint", within=config),
+        config=model_file("config"),
+        checkpoint=model_file("checkpoint"),
         deploy_config=f"{RESULTS}/onnx/deploy_config.py",
         model=f"{RESULTS}/model.json",
         crops=f"{RESULTS}/calibration",
@@ -107,7 +107,7 @@ rule export_onnx:
 rule import_onnx:
     """Clean up a user's ONNX file for the converters and check that its output stays the same."""
     input:
-        onnx=lookup("studies/{study}/models/{model}/onnx", within=config),
+        onnx=model_file("onnx"),
         code=code("import_onnx"),
     output:
         onnx=f"{RESULTS}/onnx/exported.onnx",
@@ -131,8 +131,8 @@ rule import_onnx:
 rule audit_mmpose_operators:
     """List torch operator, ONNX operator and ncnn layer; stop on one that ncnn lacks."""
     input:
-        config=lookup("studies/{study}/models/{model}/config", within=config),
-        checkpoint=lookup("studies/{study}/models/{model}/checkpoint", within=config),
+        config=model_file("config"),
+        checkpoint=model_file("checkpoint"),
         deploy_config=f"{RESULTS}/onnx/deploy_config.py",
         onnx=f"{RESULTS}/onnx/exported.onnx",
         code=code("audit_operators"),

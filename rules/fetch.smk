@@ -1,5 +1,14 @@
 # What a study starts from.
 
+from posequant.files import require_file
+
+DETECTIONS_HINT = (
+    "Detector boxes are not downloaded. Those of COCO val2017 (COCO_val2017_detections_AP_H_56_person.json, 104,125"
+    " boxes) are offered for download by hand, from OneDrive and Google Drive, at"
+    " https://mmpose.readthedocs.io/en/latest/dataset_zoo/2d_body_keypoint.html#coco. Place the file at that path, or"
+    " name another in the study's dataset.detections, or evaluate with protocol: {boxes: ground-truth}."
+)
+
 
 rule demo_dataset:
     """Draw the images of synthetic people and write their annotations."""
@@ -29,3 +38,140 @@ rule demo_dataset:
         " --val-images {params.settings[val_images]}"
         " --seed {params.settings[seed]} --processes {threads}"
         " --out {params.folder} 2>&1 | tee {log}"
+
+
+# Downloads are shared between studies. Their rules do not name their code: an edit of it must not fetch anything
+# again. A file whose hash is known comes last, and counts where two keys name it.
+FETCHED = {
+    download.file: download
+    for _, download in sorted(downloads, key=lambda named: named[1].sha256)
+}
+UNPACKED = {
+    download.content: (key, download)
+    for key, download in downloads
+    if download.is_archive
+}
+
+
+def address(wildcards) -> str:
+    """The address of a download, with what is known of its SHA-256."""
+    download = FETCHED[wildcards.download]
+    return download.url + (f"#sha256={download.sha256}" if download.sha256 else "")
+
+
+def unpacked_folders() -> list[str]:
+    """What is taken from archives as a folder of images."""
+    return [content for content, (key, _) in UNPACKED.items() if key == "images"]
+
+
+def unpacked_files() -> list[str]:
+    """What is taken from archives as a file."""
+    return [content for content, (key, _) in UNPACKED.items() if key != "images"]
+
+
+def archive(wildcards) -> str:
+    """Input function: the archive that `content` is taken from."""
+    return f"{DOWNLOADS}/{UNPACKED[wildcards.content][1].file}"
+
+
+def member(wildcards) -> str:
+    """The path of `content` in its archive."""
+    return UNPACKED[wildcards.content][1].member
+
+
+def detections(wildcards) -> list[str]:
+    """Input function: the detector boxes, where the protocol takes them."""
+    study = config["studies"][wildcards.study]
+    if study["protocol"]["boxes"] == "ground-truth":
+        return []
+    source = study["dataset"]["detections"]
+    if not parse_source(source):
+        require_file(Path(source), DETECTIONS_HINT)
+    return [located(source)]
+
+
+def of_the_study() -> list[str]:
+    """All that is fetched for the study that is run."""
+    study = config["studies"][config["study"]]
+    contents = [f"{DOWNLOADS}/{found.content}" for _, found in find_downloads(study)]
+    chosen = f"results/{config['study']}/calibration_images"
+    named = {"synthetic", "images"} & {
+        *study["dataset"],
+        *study["dataset"].get("train", ()),
+    }
+    return contents if named else [*contents, chosen]
+
+
+rule fetch:
+    """Fetch all that the study needs, and no more: for a machine that has no network later."""
+    input:
+        of_the_study(),
+
+
+rule download:
+    """Download a file, whole and checked; what broke off goes on where it stopped."""
+    output:
+        f"{DOWNLOADS}/{{download}}",
+    log:
+        f"{DOWNLOADS}/{{download}}.log",
+    wildcard_constraints:
+        download=any_of(FETCHED),
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=500,
+        runtime=240,
+    params:
+        address=address,
+    shell:
+        "python scripts/fetch.py {params.address:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule unpack_file:
+    """Take a file out of a downloaded archive."""
+    input:
+        archive,
+    output:
+        f"{DOWNLOADS}/{{content}}",
+    log:
+        f"{DOWNLOADS}/{{content}}.log",
+    wildcard_constraints:
+        content=any_of(unpacked_files()),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=500,
+        runtime=30,
+    params:
+        member=member,
+    shell:
+        "python scripts/unpack.py --archive {input:q} --member {params.member:q}"
+        " --out {output:q} 2>&1 | tee {log:q}"
+
+
+use rule unpack_file as unpack_folder with:
+    output:
+        directory(f"{DOWNLOADS}/{{content}}"),
+    wildcard_constraints:
+        content=any_of(unpacked_folders()),
+
+
+rule calibration_images:
+    """Fetch the training images of the people chosen for calibration, and no others."""
+    input:
+        calibration="results/{study}/calibration.json",
+        annotations=dataset("train", "annotations"),
+    output:
+        directory("results/{study}/calibration_images"),
+    log:
+        "results/{study}/calibration_images.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        "python scripts/fetch_calibration_images.py --calibration {input.calibration}"
+        " --annotations {input.annotations} --out {output} 2>&1 | tee {log}"

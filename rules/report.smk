@@ -31,7 +31,8 @@ rule result:
         calibration=f"results/{config['study']}/calibration.json",
         code=code("render_result"),
     output:
-        report("results/result.md", category="Result"),
+        page=report("results/result.md", category="Result"),
+        figure=report("results/result.svg", category="Result"),
     log:
         "results/result.log",
     conda:
@@ -45,9 +46,36 @@ rule result:
             settings.get("architecture", model)
             for model, settings in config["studies"][config["study"]]["models"].items()
         ],
+        published=json.dumps(
+            [
+                settings.get("published", [])
+                for settings in config["studies"][config["study"]]["models"].values()
+            ]
+        ),
     shell:
         "python scripts/render_result.py --metrics {input.metrics}"
         " --costs {input.costs} --logs {params.logs} --models {input.models}"
         " --operators {input.operators} --architectures {params.architectures:q}"
+        " --published {params.published:q}"
         " --calibration {input.calibration}"
-        " --out {output} 2>&1 | tee {log}"
+        " --out {output.page} --figure {output.figure} 2>&1 | tee {log}"
+
+
+rule throughput:
+    """Put the throughput of all rows of the study in one table."""
+    input:
+        measured=per_row("throughput.json"),
+        code=code("render_throughput"),
+    output:
+        markdown="results/bench/throughput.md",
+        table="results/bench/throughput.csv",
+    log:
+        "results/bench/throughput.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    shell:
+        "python scripts/render_throughput.py --measured {input.measured}"
+        " --out {output.markdown} --table {output.table} 2>&1 | tee {log}"

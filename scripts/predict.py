@@ -1,10 +1,10 @@
-"""Predict the keypoints of every person of an evaluation set with one backend."""
+"""Predict the keypoints of every person of an evaluation set, or of a shard of it, with one backend."""
 
 import argparse
 from pathlib import Path
 
 from posequant.errors import reports_input_errors
-from posequant.networks import PRECISIONS
+from posequant.networks.opening import PRECISIONS
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,6 +31,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--flip-test", action="store_true", help="average with the prediction for the mirrored crop")
     parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
+    parser.add_argument("--shard", type=int, default=1, help="which shard to predict (default: %(default)s)")
+    parser.add_argument("--shards", type=int, default=1, help="number of shards (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="predictions to write, .npz")
     return parser.parse_args()
 
@@ -52,6 +54,8 @@ def main() -> None:
         detections=arguments.detections,
         flip_test=arguments.flip_test,
         threads=arguments.threads,
+        shard=arguments.shard,
+        shards=arguments.shards,
     )
     predictions.save(arguments.out)
 

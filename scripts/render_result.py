@@ -1,6 +1,7 @@
 """Render the tables of a study as Markdown from what evaluation and measurement wrote."""
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,20 @@ def main() -> None:
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="description of every model")
     parser.add_argument("--operators", type=Path, nargs="+", required=True, help="operator table of every model")
     parser.add_argument("--architectures", nargs="+", required=True, help="name of every model in the Arch column")
+    parser.add_argument(
+        "--published",
+        type=json.loads,
+        required=True,
+        metavar="JSON",
+        help="list of the published figures of every model",
+    )
     parser.add_argument("--calibration", type=Path, required=True, help="the calibration set")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument("--figure", type=Path, required=True, help="picture to write (SVG); the page shows it")
     arguments = parser.parse_args()
 
     from posequant.model_spec import ModelSpec
+    from posequant.result_figure import draw
     from posequant.result_page import Model, Row, render
 
     def link(path: Path) -> str:
@@ -38,11 +48,14 @@ def main() -> None:
         rows.setdefault(metrics["model"], []).append(row)
     specs = [ModelSpec.load(path) for path in arguments.models]
     models = [
-        Model(spec, architecture, link(operators), rows[spec.name])
-        for spec, architecture, operators in zip(specs, arguments.architectures, arguments.operators, strict=True)
+        Model(spec, architecture, link(operators), rows[spec.name], published)
+        for spec, architecture, operators, published in zip(
+            specs, arguments.architectures, arguments.operators, arguments.published, strict=True
+        )
     ]
-    page = render(models, read_json(arguments.calibration))
-    with whole(arguments.out) as draft:
+    page = render(models, read_json(arguments.calibration), link(arguments.figure))
+    with whole(arguments.figure) as figure, whole(arguments.out) as draft:
+        draw(models, figure)
         draft.write_text(page)
     print(page)
 

@@ -93,7 +93,7 @@ def make_crops(model: Path, calibration: Path, images: Path, folder: Path) -> No
         InputError: an input is missing or damaged.
     """
     spec = ModelSpec.load(model)
-    people = _load_people(calibration)
+    people = load_people(calibration)
     require_images(images, [image for image, _ in people])
     cropper = Cropper(spec)
     folder.mkdir(parents=True)
@@ -105,7 +105,12 @@ def make_crops(model: Path, calibration: Path, images: Path, folder: Path) -> No
     (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
 
 
-def _load_people(calibration: Path) -> list[tuple[ImageFile, NDArray[np.float32]]]:
+def load_people(calibration: Path) -> list[tuple[ImageFile, NDArray[np.float32]]]:
+    """Read the people of a `calibration.json`: of each the image, and the box as float32 (4,), left to bottom.
+
+    Raises:
+        InputError: the file is missing or not a calibration set.
+    """
     try:
         return [
             (ImageFile(**person["image"]), np.array(person["bbox"], np.float32).reshape(4))

@@ -114,6 +114,16 @@ def load_annotations(path: Path) -> Annotations:
     return Annotations(path, _index(content), categories.pop(), images)
 
 
+def evaluation_instances(annotations: Path, detections: Path | None) -> Instances:
+    """Return the people of an evaluation set: the detected ones where there are `detections`, else the annotated.
+
+    Raises:
+        InputError: as `load_annotations`, `ground_truth_instances` and `detected_instances`.
+    """
+    annotated = load_annotations(annotations)
+    return detected_instances(annotated, detections) if detections else ground_truth_instances(annotated)
+
+
 def ground_truth_instances(annotations: Annotations) -> Instances:
     """Return the annotated people, image by image, as mmpose's CocoDataset takes them in test mode.
 
@@ -220,6 +230,12 @@ def read_image(folder: Path, image: ImageFile) -> NDArray[np.uint8]:
 def keypoint_sigmas() -> NDArray[np.float32]:
     """Return the falloff of OKS for each of COCO's keypoints, float32 (17,), from mmpose's description of COCO."""
     return np.asarray(_coco_metainfo()["sigmas"], np.float32)
+
+
+def keypoint_names() -> list[str]:
+    """Return the names of COCO's keypoints, from mmpose's description of COCO."""
+    names = _coco_metainfo()["keypoint_id2name"]
+    return [names[index] for index in range(NUM_KEYPOINTS)]
 
 
 def flip_indices() -> list[int]:

@@ -14,7 +14,7 @@ from posequant.dataset import Annotations, keypoint_sigmas, load_annotations
 from posequant.errors import InputError
 from posequant.files import sha256
 from posequant.openmmlab import make_importable
-from posequant.predict import Predictions
+from posequant.predictions import Predictions
 
 # In the order in which pycocotools' COCOeval gives them.
 STATISTICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -101,11 +101,8 @@ def coco_statistics(annotations: Annotations, results: list[dict[str, Any]]) -> 
     CocoMetric takes xtcocotools, which gives the same unless a `num_keypoints` is wrong, or all keypoints of a result
     score 0 or less.
     """
+    evaluation = matched_people(annotations, results)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(annotations.coco, annotations.coco.loadRes(results), "keypoints")
-        evaluation.params.kpt_oks_sigmas = keypoint_sigmas()
-        evaluation.params.catIds = [annotations.person_category]
-        evaluation.evaluate()
         evaluation.accumulate()
     with contextlib.redirect_stdout(io.StringIO()) as log:
         evaluation.summarize()
@@ -114,3 +111,13 @@ def coco_statistics(annotations: Annotations, results: list[dict[str, Any]]) -> 
         name: None if value < 0 else float(value) for name, value in zip(STATISTICS, evaluation.stats, strict=True)
     }
     return statistics, log.getvalue()
+
+
+def matched_people(annotations: Annotations, results: list[dict[str, Any]]) -> COCOeval:
+    """Return pycocotools' evaluation, in which results and annotated people are matched image by image."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(annotations.coco, annotations.coco.loadRes(results), "keypoints")
+        evaluation.params.kpt_oks_sigmas = keypoint_sigmas()
+        evaluation.params.catIds = [annotations.person_category]
+        evaluation.evaluate()
+    return evaluation

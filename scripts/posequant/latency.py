@@ -1,15 +1,15 @@
 """How long a network takes for one crop, told by a ratio that a busy machine does not spoil."""
 
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from posequant.networks.base import Network
+from posequant.timing import time_in_turn
 
 WARM_UP_ROUNDS = 3
 MINIMUM_ROUNDS = 10
@@ -39,23 +39,21 @@ def measure_latency(
 ) -> Latency:
     """Time `network` and `reference` in turn on one crop after the other of `crops` (N, 3, H, W).
 
-    Stops after `rounds` rounds, or after `seconds` once at least `MINIMUM_ROUNDS` are done. The two swap places in
-    every other round, as whatever runs second finds the caches full of the other's weights.
+    Stops after `rounds` rounds, or after `seconds` once at least `MINIMUM_ROUNDS` are done.
     """
-    pair = (network, reference)
-    for index in range(WARM_UP_ROUNDS):
-        for contender in pair:
-            contender.forward(_crop(crops, index))
-    times: list[tuple[float, float]] = []
-    end = perf_counter() + seconds
-    with tqdm(total=rounds, desc="timing", unit="round", mininterval=2) as progress:
-        while len(times) < rounds and (len(times) < MINIMUM_ROUNDS or perf_counter() < end):
-            index = len(times)
-            order = (0, 1) if index % 2 == 0 else (1, 0)
-            measured = {contender: _seconds(pair[contender], _crop(crops, index)) for contender in order}
-            times.append((measured[0], measured[1]))
-            progress.update()
-    milliseconds = 1000 * np.array(times)
+
+    def run(contender: Network) -> Callable[[int], object]:
+        return lambda number: contender.forward(_crop(crops, number))
+
+    times = time_in_turn(
+        run(network),
+        run(reference),
+        warm_up=WARM_UP_ROUNDS,
+        rounds=rounds,
+        minimum_rounds=MINIMUM_ROUNDS,
+        seconds=seconds,
+    )
+    milliseconds = 1000 * times
     first, median, third = np.percentile(milliseconds[:, 0], [25, 50, 75])
     return Latency(
         rounds=len(times),
@@ -69,12 +67,6 @@ def measure_latency(
 def _crop(crops: NDArray[np.float32], index: int) -> NDArray[np.float32]:
     place = index % len(crops)
     return crops[place : place + 1]
-
-
-def _seconds(network: Network, crop: NDArray[np.float32]) -> float:
-    start = perf_counter()
-    network.forward(crop)
-    return perf_counter() - start
 
 
 def cpu_name() -> str:

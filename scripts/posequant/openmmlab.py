@@ -54,6 +54,28 @@ def make_importable() -> None:
     sys.modules[_COMPILED_OPERATORS] = operators
 
 
+def find_config(config: Path) -> Path:
+    """Return the file of an mmpose config; imports nothing.
+
+    Args:
+        config: a path, or the bare name (with or without `.py`) of a config that mmpose ships.
+
+    Raises:
+        InputError: there is no such config.
+    """
+    if config.is_file():
+        return config
+    mmpose = find_spec("mmpose")
+    folders = (mmpose.submodule_search_locations if mmpose else None) or []
+    paths = {path.stem: path for folder in folders for path in sorted(Path(folder, ".mim/configs").rglob("*.py"))}
+    name = config.name.removesuffix(".py")
+    if config.name == str(config) and name in paths:
+        return paths[name]
+    close = difflib.get_close_matches(name, paths, n=1)
+    hint = f" The nearest config that mmpose ships is '{close[0]}'." if close else ""
+    raise InputError(f"{config}: no such config, neither a file nor the name of one that mmpose ships.{hint}")
+
+
 def load_config(config: str | Path) -> "Config":
     """Read the mmpose config of a top-down network.
 
@@ -67,7 +89,7 @@ def load_config(config: str | Path) -> "Config":
     make_importable()
     from mmengine import Config
 
-    path = _find_config(Path(config))
+    path = find_config(Path(config))
     try:
         content = Config.fromfile(path)
     except Exception as error:  # a config is a program: it can fail in any way
@@ -146,21 +168,6 @@ def loadable_globals() -> Iterator[None]:
     harmless: list[Any] = [*functions, *old_names, np.ndarray, np.dtype, *dtypes, HistoryBuffer]
     with torch.serialization.safe_globals([*harmless, (statistic, "builtins.getattr")]):
         yield
-
-
-def _find_config(config: Path) -> Path:
-    if config.is_file():
-        return config
-    import mmpose
-
-    shipped = Path(mmpose.__file__).parent / ".mim" / "configs"
-    paths = {path.stem: path for path in sorted(shipped.rglob("*.py"))}
-    name = config.name.removesuffix(".py")
-    if config.name == str(config) and name in paths:
-        return paths[name]
-    close = difflib.get_close_matches(name, paths, n=1)
-    hint = f" The nearest config that mmpose ships is '{close[0]}'." if close else ""
-    raise InputError(f"{config}: no such config, neither a file nor the name of one that mmpose ships.{hint}")
 
 
 def _load_weights(model: "torch.nn.Module", checkpoint: Path) -> None:

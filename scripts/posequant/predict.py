@@ -1,13 +1,10 @@
 """Keypoints of every person of a dataset, by any backend."""
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,85 +13,22 @@ from tqdm import tqdm
 from posequant.crops import Cropper
 from posequant.dataset import (
     Instances,
-    detected_instances,
-    ground_truth_instances,
-    load_annotations,
+    evaluation_instances,
     read_image,
     require_images,
 )
 from posequant.decode import Decoder, average_with_mirrored, mirror
 from posequant.errors import InputError
-from posequant.files import require_file, sha256, whole
+from posequant.files import sha256
 from posequant.model_spec import ModelSpec
-from posequant.networks import open_network
 from posequant.networks.base import Network
+from posequant.networks.opening import open_network
+from posequant.predictions import Poses, Predictions
 
 # People that one thread takes at a time: enough for a batch, and few enough to keep all threads busy to the end.
 CHUNK = 8
 
 _PACKAGE = {"pytorch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
-
-
-@dataclass(frozen=True)
-class Poses:
-    """Predicted poses of N people, in the order of the instances.
-
-    Attributes:
-        keypoints: float32 (N, 17, 2), in pixels of the image.
-        keypoint_scores: float32 (N, 17).
-        centers: centres of the crops in the image, float32 (N, 2), in pixels.
-        scales: their widths and heights, float32 (N, 2), in pixels.
-    """
-
-    keypoints: NDArray[np.float32]
-    keypoint_scores: NDArray[np.float32]
-    centers: NDArray[np.float32]
-    scales: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Poses with what is needed to score them, and where they come from.
-
-    Attributes:
-        ids, image_ids: int64 (N,), as in `Instances`.
-        bboxes, bbox_scores: float32 (N, 4) and (N,), as in `Instances`.
-        poses: the predicted poses.
-        identity: what was predicted, by what, from what: JSON.
-    """
-
-    ids: NDArray[np.int64]
-    image_ids: NDArray[np.int64]
-    bboxes: NDArray[np.float32]
-    bbox_scores: NDArray[np.float32]
-    poses: Poses
-    identity: dict[str, Any]
-
-    def save(self, path: Path) -> None:
-        """Write an .npz file; the same predictions give the same bytes."""
-        with whole(path) as draft:
-            np.savez(
-                draft,
-                allow_pickle=False,
-                ids=self.ids,
-                image_ids=self.image_ids,
-                bboxes=self.bboxes,
-                bbox_scores=self.bbox_scores,
-                **vars(self.poses),
-                identity=np.array(json.dumps(self.identity, ensure_ascii=False)),
-            )
-
-    @classmethod
-    def load(cls, path: Path) -> "Predictions":
-        """Read what `save` wrote; `InputError` if it is damaged or something else."""
-        try:
-            with np.load(require_file(path)) as archive:
-                content = {name: archive[name] for name in archive.files}
-            identity = json.loads(str(content.pop("identity")))
-            poses = Poses(**{name: content.pop(name) for name in Poses.__annotations__})
-            return cls(**content, poses=poses, identity=identity)
-        except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not a file of predictions, or damaged. Delete it and run again.") from error
 
 
 def make_predictions(
@@ -109,8 +43,10 @@ def make_predictions(
     detections: Path | None,
     flip_test: bool,
     threads: int,
+    shard: int = 1,
+    shards: int = 1,
 ) -> Predictions:
-    """Predict the pose of every person of an evaluation set.
+    """Predict the pose of every person of an evaluation set, or of one shard of it.
 
     Args:
         model: the model description, `model.json`.
@@ -123,13 +59,14 @@ def make_predictions(
         detections: COCO detection results whose boxes are taken in place of the annotated ones.
         flip_test: whether to average with the prediction for the mirrored crop.
         threads: how many threads work; the result does not depend on it.
+        shard: which of the shards to predict, from 1; their identity is that of the whole.
+        shards: how many there are.
 
     Raises:
-        InputError: an input is missing, damaged or does not fit the others.
+        InputError: an input is missing, damaged or does not fit the others; there is no such shard.
     """
     spec = ModelSpec.load(model)
-    annotated = load_annotations(annotations)
-    instances = detected_instances(annotated, detections) if detections else ground_truth_instances(annotated)
+    instances = evaluation_instances(annotations, detections)
     identity = {
         "model": spec.name,
         "variant": variant,
@@ -145,6 +82,7 @@ def make_predictions(
         },
         "versions": {name: version(name) for name in (_PACKAGE[backend], "mmpose", "numpy", "opencv-python-headless")},
     }
+    instances = shard_of(instances, shard, shards)
     network = open_network(backend, precision, artifacts, spec, threads)
     return Predictions(
         ids=instances.ids,
@@ -156,8 +94,35 @@ def make_predictions(
     )
 
 
+def shard_of(instances: Instances, shard: int, shards: int) -> Instances:
+    """Return the people of shard number `shard` of `shards`, in their order: about as many as in the others.
+
+    A network that takes a chunk as one batch may round by what else is in it. Therefore no chunk is ever cut: a shard
+    is a run of those that `predict_poses` makes of all people.
+
+    Raises:
+        InputError: `shard` is not in 1..`shards`.
+    """
+    if not 1 <= shard <= shards:
+        raise InputError(f"shard {shard} of {shards}: give a number from 1 to the number of shards.")
+    chunks = np.array_split(np.arange(0, len(instances), CHUNK), shards)[shard - 1]
+    people = _by_image(instances)[chunks[0] : chunks[-1] + CHUNK] if len(chunks) else chunks
+    return instances.select(np.sort(people))
+
+
+def _by_image(instances: Instances) -> NDArray[np.int64]:
+    """Return the order of the people image by image, whatever the order of their boxes, so that each is read once."""
+    return np.argsort(instances.image_indices, kind="stable")
+
+
 def predict_poses(
-    network: Network, spec: ModelSpec, instances: Instances, images: Path, flip_test: bool, threads: int
+    network: Network,
+    spec: ModelSpec,
+    instances: Instances,
+    images: Path,
+    flip_test: bool,
+    threads: int,
+    show_progress: bool = True,
 ) -> Poses:
     """Predict the pose of each of `instances`, with images from the folder `images`.
 
@@ -172,19 +137,17 @@ def predict_poses(
     cv2.setNumThreads(1)  # the threads are ours
     require_images(images, [instances.images[index] for index in np.unique(instances.image_indices)])
     worker = _Worker(network, spec, Cropper(spec), Decoder(spec), images, flip_test)
-    # Image by image, whatever the order of the boxes, so that an image is read once.
-    order = np.argsort(instances.image_indices, kind="stable")
+    order = _by_image(instances)
     chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
-    parts = []
+    poses = Poses.empty(len(order))
     with (
-        tqdm(total=len(order), desc="predicting", unit="person", mininterval=2) as progress,
+        tqdm(total=len(order), desc="predicting", unit="person", mininterval=2, disable=not show_progress) as progress,
         ThreadPoolExecutor(threads) as executor,
     ):
-        for part in executor.map(worker.predict, map(instances.select, chunks)):
-            parts.append(part)
-            progress.update(len(part.keypoints))
-    back = np.argsort(order, kind="stable")
-    return Poses(*(np.concatenate(columns)[back] for columns in zip(*(vars(p).values() for p in parts), strict=True)))
+        for chunk, found in zip(chunks, executor.map(worker.predict, map(instances.select, chunks)), strict=True):
+            poses.put(chunk, found)
+            progress.update(len(chunk))
+    return poses
 
 
 @dataclass(frozen=True)

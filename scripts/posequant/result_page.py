@@ -8,6 +8,7 @@ import pandas as pd
 
 from posequant.errors import InputError
 from posequant.model_spec import ModelSpec
+from posequant.published import comparisons, not_comparable
 
 STATISTICS = ("AP", "AP50", "AP75", "AR", "AR50")
 # What two rows must share before their figures may stand side by side.
@@ -54,12 +55,14 @@ class Model:
         architecture: its name in the Arch column.
         operators: link to the table of its operators, relative to the page.
         rows: its rows, in the order in which they are shown.
+        published: figures of it from elsewhere, as in the configuration.
     """
 
     spec: ModelSpec
     architecture: str
     operators: str
     rows: Sequence[Row]
+    published: Sequence[Mapping[str, Any]] = ()
 
     @property
     def input_size(self) -> str:
@@ -67,8 +70,13 @@ class Model:
         return "{}x{}".format(*self.spec.input_size)
 
 
-def render(models: Sequence[Model], calibration: Mapping[str, Any]) -> str:
+def render(models: Sequence[Model], calibration: Mapping[str, Any], figure: str) -> str:
     """Return the page.
+
+    Args:
+        models: the networks of the study.
+        calibration: the calibration set, as it was written.
+        figure: link to the picture of the result, relative to the page.
 
     Raises:
         InputError: rows of one model were made under different protocols or on different people.
@@ -80,8 +88,10 @@ def render(models: Sequence[Model], calibration: Mapping[str, Any]) -> str:
             [
                 "# Results",
                 *_summary(models),
+                f"![AP, speed and size of every variant]({figure})",
                 "# Backends",
                 *_backend_sections(models),
+                *_published(models),
                 "# Protocol",
                 *_protocol(models[0].rows[0].metrics),
                 "# Calibration set",
@@ -119,6 +129,8 @@ def _summary(models: Sequence[Model]) -> Iterable[str]:
             "on the same crop; speed is the median ratio to it. Size: the files that the runtime loads. "
             f"What the network is made of, in PyTorch, ONNX and ncnn: [operators]({model.operators})."
         )
+        if departing := _rows_outside_tolerance(model):
+            yield f"**Not as published: {', '.join(departing)}.** See [Published figures](#published-figures)."
 
 
 def _reference(model: Model) -> Row:
@@ -163,12 +175,64 @@ def _backend_sections(models: Sequence[Model]) -> Iterable[str]:
         )
 
 
+def _rows_outside_tolerance(model: Model) -> list[str]:
+    return [
+        row.title for row in model.rows if any(found.outside for found in comparisons(row.metrics, model.published))
+    ]
+
+
+def _published(models: Sequence[Model]) -> Iterable[str]:
+    if any(model.published for model in models):
+        yield "# Published figures"
+    for model in models:
+        if lines := list(_comparison_lines(model)):
+            yield f"## {model.architecture}, {model.input_size}: published and measured"
+            yield _table(lines)
+        others = not_comparable(model.rows[0].metrics["protocol"], model.published)
+        if others:
+            yield f"Figures of {model.architecture}, {model.input_size}, under another protocol; not compared:"
+            yield _table(
+                {
+                    "Variants": ", ".join(entry["variants"]),
+                    "Boxes": entry["protocol"]["boxes"],
+                    "Flip test": _yes_no(entry["protocol"]["flip_test"]),
+                    "Published": ", ".join(f"{name} {figure:.4f}" for name, figure in entry["statistics"].items()),
+                    "Source": entry["source"],
+                }
+                for entry in others
+            )
+
+
+def _comparison_lines(model: Model) -> Iterable[dict[str, str]]:
+    """Three lines of the table for each row that has published figures."""
+    names = list(dict.fromkeys(name for entry in model.published for name in entry["statistics"]))
+    for row in model.rows:
+        for found in comparisons(row.metrics, model.published):
+            verdict = (
+                f"**outside {found.tolerance:g}: {', '.join(found.outside)}**"
+                if found.outside
+                else f"within {found.tolerance:g}"
+            )
+            figures: list[tuple[str, str, Mapping[str, float | None], str, str]] = [
+                (row.title, "measured", found.measured, ".4f", ""),
+                ("", "published", found.published, ".4f", found.source),
+                ("", "difference", found.differences, "+.4f", verdict),
+            ]
+            for title, kind, values, form, remark in figures:
+                cells = {name: "-" if (value := values.get(name)) is None else f"{value:{form}}" for name in names}
+                yield {"Backend": title, "Figures": kind, **cells, "Remark": remark}
+
+
+def _yes_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
 def _protocol(metrics: Mapping[str, Any]) -> Iterable[str]:
     protocol = metrics["protocol"]
     yield _table(
         [
             {"Protocol": "Boxes", "": protocol["boxes"]},
-            {"Protocol": "Flip test", "": "yes" if protocol["flip_test"] else "no"},
+            {"Protocol": "Flip test", "": _yes_no(protocol["flip_test"])},
             {"Protocol": "Images", "": str(metrics["images"])},
             {"Protocol": "Instances", "": str(metrics["instances"])},
             {"Protocol": "Metric", "": "COCO keypoints (OKS), pycocotools; scoring, rescoring and NMS as mmpose's"},

@@ -85,5 +85,12 @@ def _broken_references(config: dict[str, Any]) -> Iterator[str]:
                 "name it, or evaluate on ground-truth boxes"
             )
         for model, settings in study["models"].items():
+            for place, entry in enumerate(settings.get("published", [])):
+                for variant in entry["variants"]:
+                    if variant not in variants:
+                        yield (
+                            f"studies.{name}.models.{model}.published.{place}.variants: no variant '{variant}'"
+                            f"{_nearest(variant, list(variants))}"
+                        )
             if sources.setdefault(model, settings["source"]) != settings["source"]:
                 yield f"studies.{name}.models.{model}: the same name has another source in another study; rename it"

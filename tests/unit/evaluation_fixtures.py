@@ -55,14 +55,14 @@ class Model(NamedTuple):
     spec: ModelSpec
 
 
-def draw_dataset(folder: Path, seed: int = 0, first_image: int = 1) -> Dataset:
-    """Draw six images with people in COCO format, and detector boxes around them, edge cases included."""
+def draw_dataset(folder: Path, seed: int = 0, first_image: int = 1, count: int = 6) -> Dataset:
+    """Draw images with people in COCO format, and detector boxes around them, edge cases included."""
     generator = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     images: list[dict[str, Any]] = []
     people: list[dict[str, Any]] = []
     detections = []
-    for image_id in range(first_image, first_image + 6):
+    for image_id in range(first_image, first_image + count):
         width, height = (int(size) for size in generator.integers(180, 260, 2))
         name = f"{image_id:012d}.jpg"
         images.append({"id": image_id, "file_name": name, "width": width, "height": height})

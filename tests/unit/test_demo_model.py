@@ -1,4 +1,5 @@
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,14 +58,27 @@ def test_with_mmposes_own_stem_width_the_backbone_is_mmposes_own() -> None:
     from posequant.demo.backbone import SlimHourglassNet
 
     options = {"downsample_times": 1, "num_stacks": 1, "stage_channels": (256, 16), "stage_blocks": (1, 1)}
-    theirs = HourglassNet(**options).eval()
-    ours = SlimHourglassNet(stem_channels=128, **options).eval()
+    theirs = HourglassNet(**options)
+    ours = SlimHourglassNet(stem_channels=128, **options)
     ours.load_state_dict(theirs.state_dict())
+    ours.eval()
+    theirs.eval()
     crops = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(ours(crops)[0], theirs(crops)[0], rtol=0, atol=0)
 
 
+@pytest.fixture
+def torch_settings() -> Iterator[None]:
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.usefixtures("torch_settings")
+@pytest.mark.filterwarnings("ignore")
 def test_training_is_reproducible_and_leaves_weights_alone(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", {"train": 10, "val": 2}, seed=0)
     runs = [train(MODEL / "config.py", tmp_path / "data", tmp_path / f"run{n}", epochs=1) for n in range(2)]

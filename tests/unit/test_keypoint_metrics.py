@@ -18,8 +18,9 @@ from posequant.dataset import Instances, detected_instances, ground_truth_instan
 from posequant.errors import InputError
 from posequant.files import sha256
 from posequant.keypoint_metrics import STATISTICS, coco_results, evaluate_predictions, person_scores
-from posequant.networks import open_network
-from posequant.predict import Poses, Predictions, predict_poses
+from posequant.networks.opening import open_network
+from posequant.predict import predict_poses
+from posequant.predictions import Poses, Predictions
 
 # CocoMetric's names of the ten statistics, in the order of STATISTICS.
 NAMES_OF_MMPOSE = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")

@@ -58,14 +58,14 @@ def cells(page: str, first: str) -> list[list[str]]:
 
 
 def test_summary_states_difference_to_pytorch_and_share_kept(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION)
+    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
     assert "## Net, 192x256" in page
     assert cells(page, "ncnn")[0] == ["ncnn", "INT8", "0.5700", "-0.0300", "95.00%", "1.23 MB", "12.35 ms", "2.50x"]
     assert cells(page, "PyTorch")[0][2:5] == ["0.6000", "reference", "100.00%"]
 
 
 def test_every_variant_has_the_table_with_a_link_to_its_log(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION)
+    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
     section = page.partition("## ncnn INT8\n")[2].partition("\n## ")[0]
     assert cells(section, "Arch") == [["Arch", "Input Size", "AP", "AP50", "AP75", "AR", "AR50", "log"]]
     assert cells(section, "Net") == [
@@ -74,24 +74,31 @@ def test_every_variant_has_the_table_with_a_link_to_its_log(rows: list[Row]) -> 
 
 
 def test_difference_that_rounds_to_zero_has_no_minus(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "operators.md", [rows[1], row("ncnn", "ncnn", "fp32", 0.59999)])], CALIBRATION)
+    page = render(
+        [Model(SPEC, "Net", "operators.md", [rows[1], row("ncnn", "ncnn", "fp32", 0.59999)])], CALIBRATION, "result.svg"
+    )
     assert cells(page, "ncnn")[0][3] == "+0.0000"
 
 
 def test_without_pytorch_onnxruntime_is_the_reference() -> None:
     rows = [row("ncnn", "ncnn", "fp32", 0.5), row("onnxruntime", "onnxruntime", "fp32", 0.5)]
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION)
+    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
     assert cells(page, "ONNX Runtime")[0][3] == "reference"
 
 
 def test_calibration_counts_people_and_images(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION)
+    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
     assert cells(page, "People")[0][1] == "3"
     assert cells(page, "Shared with the evaluation images")[0][1] == "0"
 
 
+def test_picture_is_shown(rows: list[Row]) -> None:
+    page = render([Model(SPEC, "Net", "operators.md", rows)], CALIBRATION, "result.svg")
+    assert "](result.svg)" in page
+
+
 def test_versions_of_all_rows_are_listed_once(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION)
+    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
     assert "ncnn 1.0, numpy 2.0, pytorch 1.0." in page
 
 
@@ -106,7 +113,7 @@ def test_versions_of_all_rows_are_listed_once(rows: list[Row]) -> None:
 def test_rows_on_different_ground_are_refused(rows: list[Row], key: str, value: object, named: str) -> None:
     other = Row({**rows[1].metrics, key: value}, rows[1].cost, rows[1].log)
     with pytest.raises(InputError, match=f"'ncnn-int8' and 'pytorch' cannot stand in one table: {named}"):
-        render([Model(SPEC, "Net", "demo/net/onnx/operators.md", [rows[0], other])], CALIBRATION)
+        render([Model(SPEC, "Net", "demo/net/onnx/operators.md", [rows[0], other])], CALIBRATION, "result.svg")
 
 
 @pytest.mark.parametrize(
@@ -120,3 +127,69 @@ def test_rows_on_different_ground_are_refused(rows: list[Row], key: str, value: 
 )
 def test_title(variant: str, backend: str, precision: str, title: str) -> None:
     assert variant_title(variant, backend, precision) == title
+
+
+GROUND_TRUTH = {"boxes": "ground-truth", "flip_test": False}
+FLIPPED = {"boxes": "ground-truth", "flip_test": True}
+
+
+def published(average_precision: float, protocol: dict[str, Any], tolerance: float = 0.002) -> dict[str, Any]:
+    return {
+        "variants": ["pytorch", "openvino"],
+        "protocol": protocol,
+        "statistics": {"AP": average_precision, "AR": 0.75},
+        "tolerance": tolerance,
+        "source": "the paper",
+    }
+
+
+def page_with(rows: list[Row], *figures: dict[str, Any]) -> str:
+    return render([Model(SPEC, "Net", "operators.md", rows, figures)], CALIBRATION, "result.svg")
+
+
+def published_section(page: str) -> str:
+    return page.partition("# Published figures\n")[2].partition("\n# ")[0]
+
+
+def test_published_figures_stand_beside_the_measured_ones(rows: list[Row]) -> None:
+    page = page_with(rows, published(0.5985, GROUND_TRUTH))
+    section = published_section(page)
+    table = [line for first in ("PyTorch FP32", "") for line in cells(section, first)]
+    assert table == [
+        ["PyTorch FP32", "measured", "0.6000", "0.7500", ""],
+        ["", "published", "0.5985", "0.7500", "the paper"],
+        ["", "difference", "+0.0015", "+0.0000", "within 0.002"],
+    ]
+    assert "ncnn INT8" not in section
+    assert "Not as published" not in page
+
+
+@pytest.mark.parametrize(("figure", "flagged"), [(0.602, False), (0.598, False), (0.6021, True), (0.5979, True)])
+def test_row_outside_the_tolerance_is_flagged(rows: list[Row], figure: float, flagged: bool) -> None:
+    page = page_with(rows, published(figure, GROUND_TRUTH))
+    assert ("**outside 0.002: AP**" in published_section(page)) == flagged
+    summary = page.partition("# Backends")[0]
+    assert ("**Not as published: PyTorch FP32.**" in summary) == flagged
+
+
+def test_figure_that_was_not_measured_is_flagged(rows: list[Row]) -> None:
+    rows[1].metrics["statistics"]["APL"] = None  # nobody is large
+    figures = published(0.6, GROUND_TRUTH) | {"statistics": {"AP": 0.6, "APL": 0.7}}
+    section = published_section(page_with(rows, figures))
+    assert cells(section, "PyTorch FP32")[0][2:4] == ["0.6000", "-"]
+    assert "**outside 0.002: APL**" in section
+
+
+def test_figures_under_another_protocol_are_listed_and_not_compared(rows: list[Row]) -> None:
+    page = page_with(rows, published(0.9, FLIPPED))
+    section = published_section(page)
+    assert "under another protocol; not compared" in section
+    assert cells(section, "pytorch, openvino") == [
+        ["pytorch, openvino", "ground-truth", "yes", "AP 0.9000, AR 0.7500", "the paper"]
+    ]
+    assert "difference" not in section
+    assert "Not as published" not in page
+
+
+def test_page_without_published_figures_has_no_section_of_them(rows: list[Row]) -> None:
+    assert "Published" not in page_with(rows)

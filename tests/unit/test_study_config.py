@@ -115,3 +115,34 @@ def test_every_key_of_the_schema_is_described() -> None:
         return found
 
     assert undescribed(yaml.safe_load(SCHEMA.read_text()), "config") == []
+
+
+def test_published_figures_are_checked_and_get_a_tolerance(config: dict[str, Any]) -> None:
+    study = onnx_study()
+    figures: dict[str, Any] = {
+        "variants": ["onnxruntime"],
+        "protocol": {"boxes": "detections", "flip_test": False},
+        "statistics": {"AP": 0.7169},
+        "source": "a paper",
+    }
+    study["models"]["mine"]["published"] = [figures]
+    config["studies"]["mine"] = study
+    validate_config(config, SCHEMA)
+    assert figures["tolerance"] == 0.002
+    figures["variants"] = ["onnxruntim"]
+    with pytest.raises(
+        InputError, match=r"published\.0\.variants: no variant 'onnxruntim'; did you mean 'onnxruntime'"
+    ):
+        validate_config(config, SCHEMA)
+    figures["variants"] = ["onnxruntime"]
+    figures["statistics"] = {"AP": 71.69}
+    with pytest.raises(InputError, match=r"published\.0\.statistics\.AP: 71\.69"):
+        validate_config(config, SCHEMA)
+
+
+def test_shards_are_one_or_more(config: dict[str, Any]) -> None:
+    validate_config(config, SCHEMA)
+    assert config["studies"]["demo"]["shards"] == 1
+    config["studies"]["demo"]["shards"] = 0
+    with pytest.raises(InputError, match=r"studies\.demo\.shards: 0 is less than the minimum"):
+        validate_config(config, SCHEMA)

@@ -17,6 +17,11 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "config.yaml", "envs", "models", "profiles", "rules", "scripts")
 VARIANTS = ["pytorch", "onnxruntime", "openvino", "ncnn", "ncnn-fp16", "ncnn-bf16", "ncnn-int8"]
 MODEL = "results/demo/hourglass_demo"
+SMALL: dict[str, Any] = {
+    "dataset": {"synthetic": {"train_images": 12, "val_images": 12}},
+    "calibration": {"people": 8},
+    "variants": VARIANTS,
+}
 
 
 class Workflow:
@@ -60,9 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
         else:
             shutil.copy2(source, folder / part)
     workflow = Workflow(folder)
-    workflow.configure(
-        dataset={"synthetic": {"train_images": 12, "val_images": 12}}, calibration={"people": 8}, variants=VARIANTS
-    )
+    workflow.configure(**SMALL)
     workflow.run("results/result.md")
     return workflow
 
@@ -70,9 +73,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 @pytest.fixture
 def workflow(finished: Workflow) -> Workflow:
     """The finished workflow, with the study's settings put back."""
-    finished.configure(
-        dataset={"synthetic": {"train_images": 12, "val_images": 12}}, calibration={"people": 8}, variants=VARIANTS
-    )
+    finished.configure(**SMALL)
     return finished
 
 
@@ -110,13 +111,32 @@ def test_second_run_has_nothing_to_do(workflow: Workflow) -> None:
 
 def test_rerunning_one_backend_runs_its_evaluation_alone(workflow: Workflow) -> None:
     assert workflow.planned("-f", f"{MODEL}/ncnn-int8/metrics.json") == {"evaluate": 1}
-    assert workflow.planned("-f", f"{MODEL}/ncnn-int8/predictions.npz") == {"predict": 1}
+    assert workflow.planned("-f", f"{MODEL}/ncnn-int8/predictions.npz") == {"predict": 1, "merge_predictions": 1}
+
+
+def test_changing_the_protocol_reruns_predictions(workflow: Workflow) -> None:
+    workflow.configure(**SMALL | {"protocol": {"flip_test": True}})
+    jobs = dict.fromkeys(("predict", "merge_predictions", "evaluate"), len(VARIANTS))
+    assert workflow.planned("results/result.md") == jobs | {"result": 1}
+
+
+def test_shards_give_the_same_bytes_and_are_gone_afterwards(workflow: Workflow, tmp_path: Path) -> None:
+    sharded = Workflow(shutil.copytree(workflow.folder, tmp_path / "sharded", symlinks=True))
+    # PyTorch takes a chunk as one batch: it would tell if one was cut.
+    predictions = f"{MODEL}/pytorch/predictions.npz"
+    unsharded = (sharded.folder / predictions).read_bytes()
+    (sharded.folder / predictions).unlink()
+    sharded.configure(**SMALL | {"shards": 3})
+    assert sharded.planned(predictions) == {"predict": 3, "merge_predictions": 1}
+    sharded.run(predictions)
+    assert (sharded.folder / predictions).read_bytes() == unsharded
+    left = {path.name for path in (sharded.folder / MODEL / "pytorch/shards").iterdir()}
+    assert {"1-of-3.log", "2-of-3.log", "3-of-3.log"} <= left
+    assert not any(name.endswith(".npz") for name in left)
 
 
 def test_removing_a_variant_reruns_only_the_report(workflow: Workflow) -> None:
-    workflow.configure(
-        dataset={"synthetic": {"train_images": 12, "val_images": 12}}, calibration={"people": 8}, variants=VARIANTS[:-1]
-    )
+    workflow.configure(**SMALL | {"variants": VARIANTS[:-1]})
     assert workflow.planned("results/result.md") == {"result": 1}
 
 
@@ -127,6 +147,7 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
     try:
         assert workflow.planned("results/result.md") == {
             "predict": len(VARIANTS),
+            "merge_predictions": len(VARIANTS),
             "evaluate": len(VARIANTS),
             "result": 1,
         }
@@ -137,7 +158,8 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
 
 def test_changing_the_calibration_method_reruns_only_the_int8_model(workflow: Workflow) -> None:
     jobs = workflow.planned("results/result.md", "--config", "variants={ncnn-int8: {calibration: aciq}}")
-    assert jobs == {"ncnn2table": 1, "ncnn2int8": 1, "predict": 1, "evaluate": 1, "measure_cost": 1, "result": 1}
+    rules = ("ncnn2table", "ncnn2int8", "predict", "merge_predictions", "evaluate", "measure_cost", "result")
+    assert jobs == dict.fromkeys(rules, 1)
 
 
 def test_unknown_key_stops_before_any_job(workflow: Workflow) -> None:

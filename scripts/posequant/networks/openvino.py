@@ -46,6 +46,9 @@ class OpenVinoNetwork:
         require_input_shape(xml, shape, spec.input_shape)
         self._input_shape = spec.input_shape
         self._of_thread = threading.local()
+        # OpenVINO's Python module sets itself up in its first inference. Two threads that come first at the same time
+        # would each hold what the other waits for (its C++ statics, Python's lock), for ever.
+        self.forward(np.zeros((1, *self._input_shape), np.float32))
 
     def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """See `Network.forward`; the crops go through the network one by one."""

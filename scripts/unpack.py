@@ -1,0 +1,26 @@
+"""Take a file or a folder out of a zip archive, whole or not at all."""
+
+import argparse
+from pathlib import Path
+
+from posequant.errors import reports_input_errors
+
+
+@reports_input_errors
+def main() -> None:
+    """Read the arguments and unpack."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--archive", type=Path, required=True, help="zip file")
+    parser.add_argument("--member", default="", help="path of a file or folder inside (default: everything)")
+    parser.add_argument("--out", type=Path, required=True, help="file or folder to write")
+    arguments = parser.parse_args()
+
+    from posequant.files import whole
+    from posequant.unpack import unpack
+
+    with whole(arguments.out) as draft:
+        unpack(arguments.archive, arguments.member, draft)
+
+
+if __name__ == "__main__":
+    main()
