@@ -11,7 +11,7 @@ LOCK := envs/requirements.lock
 READY := $(VENV)/.ready
 SOURCES := scripts tests models envs
 
-.PHONY: result bench test lint format lock help
+.PHONY: result bench test test-all survey lint format lock help
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table
@@ -24,6 +24,12 @@ bench: $(READY) ## measure what reading, cropping and decoding cost beside infer
 
 test: $(READY) ## run the unit and workflow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: $(READY) ## run the slow tests too: large networks of mmpose
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
+
+survey: $(READY) ## write docs/models.md: how far each network of models/survey.txt comes
+	$(BIN)/python scripts/survey_models.py --configs $$(grep -v '^#' models/survey.txt) --out docs/models.md
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check $(SOURCES)
@@ -47,7 +53,7 @@ lock: ## make envs/requirements.lock and the conda files from envs/*.in
 	rm -r $(VENV)-lock
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 # torch first, with the dependencies of the very build that the index gives; then all others exactly as locked,
 # without their own wishes, some of which contradict each other. xtcocotools is compiled against the numpy here.

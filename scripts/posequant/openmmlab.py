@@ -109,8 +109,8 @@ def build_model(config: "Config", checkpoint: Path | None, seed: int | None = No
         seed: of the random weights; None means 0.
 
     Raises:
-        InputError: the checkpoint is missing, is no checkpoint, or does not fit the network: the message names the
-            file and the first key that differs.
+        InputError: mmpose lacks a part of the network; or the checkpoint is missing, is no checkpoint, or does not fit
+            the network: the message names the file and the first key that differs.
     """
     make_importable()
     import torch
@@ -119,7 +119,11 @@ def build_model(config: "Config", checkpoint: Path | None, seed: int | None = No
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed or 0)
         with warnings.catch_warnings(action="ignore"):
-            model: torch.nn.Module = init_model(config.copy(), checkpoint=None, device="cpu")
+            try:
+                model: torch.nn.Module = init_model(config.copy(), checkpoint=None, device="cpu")
+            except (ImportError, KeyError) as error:  # a package of OpenMMLab that is not installed, a mistyped layer
+                reason = str(error.args[0]).partition(". ")[0]
+                raise InputError(f"{config.filename}: mmpose cannot build the network: {reason}") from error
     if checkpoint is not None:
         _load_weights(model, checkpoint)
     return model

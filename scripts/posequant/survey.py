@@ -24,7 +24,7 @@ STAGES = (
 )
 """What a network goes through, in order."""
 
-_IMAGES, _CROPS = 6, 8
+_IMAGES, _CROPS = 8, 8
 
 
 @dataclass
@@ -184,7 +184,7 @@ def _compare(
     spec: ModelSpec, onnx: Path, ncnn: tuple[Path, Path], int8: tuple[Path, Path], crops: NDArray[np.float32]
 ) -> dict[str, float | None]:
     """Return the SQNR in dB of ncnn in each precision against ONNX Runtime; None where an output is not finite."""
-    from posequant.networks import open_network
+    from posequant.networks.opening import open_network
     from posequant.verify import compare, run_onnx
 
     reference = run_onnx(onnx, crops)

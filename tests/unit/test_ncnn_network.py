@@ -178,3 +178,20 @@ def test_a_network_has_one_input(inputs: int, tmp_path: Path) -> None:
         builder.add("Input", f"in{index}", "", f"in{index}")
     with pytest.raises(InputError, match=f"the network has {inputs} inputs"):
         NcnnNetwork(*builder.write(tmp_path), "fp32", INPUT_SHAPE)
+
+
+def test_the_batch_axis_that_pnnx_leaves_is_dropped(tmp_path: Path) -> None:
+    # As attention leaves it: (1, 3, 192) where the codec reads (3, 192).
+    pair = (
+        Builder()
+        .add("Input", "in0", "", "in0")
+        .add("Reshape", "flat", "in0", "out0", {0: 192, 1: 3, 2: 1})
+        .write(tmp_path)
+    )
+    crops = draw_crops(2)
+    (as_it_is,) = NcnnNetwork(*pair, "fp32", INPUT_SHAPE).forward(crops)
+    (dropped,) = NcnnNetwork(*pair, "fp32", INPUT_SHAPE, [(None, 192)]).forward(crops)
+    assert as_it_is.shape == (2, 1, 3, 192)
+    np.testing.assert_array_equal(dropped, crops.reshape(2, 3, 192))
+    with pytest.raises(InputError, match=r"outputs for a crop are \[\(1, 3, 192\)\], but the codec reads \?x384"):
+        NcnnNetwork(*pair, "fp32", INPUT_SHAPE, [(None, 384)])
