@@ -6,7 +6,7 @@ from pathlib import Path
 
 from posequant.errors import reports_input_errors
 from posequant.files import write_json
-from posequant.networks import PRECISIONS
+from posequant.networks.opening import PRECISIONS
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -39,7 +39,7 @@ def main() -> None:
     from posequant.dataset import evaluation_instances
     from posequant.latency import cpu_name
     from posequant.model_spec import ModelSpec
-    from posequant.networks import open_network
+    from posequant.networks.opening import open_network
     from posequant.throughput import measure_throughput
 
     spec = ModelSpec.load(arguments.model)

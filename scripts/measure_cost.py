@@ -28,7 +28,7 @@ def main() -> None:
 
     from posequant.latency import cpu_name, measure_latency
     from posequant.model_spec import ModelSpec
-    from posequant.networks import open_network
+    from posequant.networks.opening import open_network
     from posequant.verify import load_crops
 
     spec = ModelSpec.load(arguments.model)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from posequant.errors import reports_input_errors
-from posequant.networks import PRECISIONS
+from posequant.networks.opening import PRECISIONS
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -232,6 +232,12 @@ def keypoint_sigmas() -> NDArray[np.float32]:
     return np.asarray(_coco_metainfo()["sigmas"], np.float32)
 
 
+def keypoint_names() -> list[str]:
+    """Return the names of COCO's keypoints, from mmpose's description of COCO."""
+    names = _coco_metainfo()["keypoint_id2name"]
+    return [names[index] for index in range(NUM_KEYPOINTS)]
+
+
 def flip_indices() -> list[int]:
     """Return for each of COCO's keypoints its partner in a mirrored person, from mmpose's description of COCO."""
     return list(_coco_metainfo()["flip_indices"])

@@ -101,11 +101,8 @@ def coco_statistics(annotations: Annotations, results: list[dict[str, Any]]) -> 
     CocoMetric takes xtcocotools, which gives the same unless a `num_keypoints` is wrong, or all keypoints of a result
     score 0 or less.
     """
+    evaluation = matched_people(annotations, results)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(annotations.coco, annotations.coco.loadRes(results), "keypoints")
-        evaluation.params.kpt_oks_sigmas = keypoint_sigmas()
-        evaluation.params.catIds = [annotations.person_category]
-        evaluation.evaluate()
         evaluation.accumulate()
     with contextlib.redirect_stdout(io.StringIO()) as log:
         evaluation.summarize()
@@ -114,3 +111,13 @@ def coco_statistics(annotations: Annotations, results: list[dict[str, Any]]) -> 
         name: None if value < 0 else float(value) for name, value in zip(STATISTICS, evaluation.stats, strict=True)
     }
     return statistics, log.getvalue()
+
+
+def matched_people(annotations: Annotations, results: list[dict[str, Any]]) -> COCOeval:
+    """Return pycocotools' evaluation, in which results and annotated people are matched image by image."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(annotations.coco, annotations.coco.loadRes(results), "keypoints")
+        evaluation.params.kpt_oks_sigmas = keypoint_sigmas()
+        evaluation.params.catIds = [annotations.person_category]
+        evaluation.evaluate()
+    return evaluation

@@ -21,8 +21,8 @@ from posequant.decode import Decoder, average_with_mirrored, mirror
 from posequant.errors import InputError
 from posequant.files import sha256
 from posequant.model_spec import ModelSpec
-from posequant.networks import open_network
 from posequant.networks.base import Network
+from posequant.networks.opening import open_network
 from posequant.predictions import Poses, Predictions
 
 # People that one thread takes at a time: enough for a batch, and few enough to keep all threads busy to the end.

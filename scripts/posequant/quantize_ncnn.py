@@ -1,8 +1,10 @@
 """Quantize an ncnn model to INT8, byte for byte as ncnn's own ncnn2int8 does.
 
 The steps are those of ncnn's `tools/quantize/ncnn2int8.cpp`, the files those of its `tools/modelwriter.h`. What that
-tool passes over in silence is an error here. It differs in two things: the layers that the tool quantizes without
-calibration (matrix products, attention, embeddings) stay in float, and so do those that ncnn computes wrongly in INT8.
+tool passes over in silence is an error here. It differs in three things: the layers that the tool quantizes without
+calibration (matrix products, attention, embeddings) stay in float, and so do those that ncnn computes wrongly in INT8;
+and a layer whose weights can make INT8 Winograd overflow is marked, so that ncnn computes it directly (the 6-bit
+weights of ncnn2table rarely can).
 """
 
 from collections.abc import Collection
@@ -18,8 +20,9 @@ from posequant.calibration.table import CalibrationTable
 from posequant.calibration.weights import INT8_LIMIT, miscomputed, quantizable, warn_of_miscomputed
 from posequant.errors import InputError
 from posequant.files import whole
-from posequant.ncnn_model import Layer, NcnnModel, weight_slots
+from posequant.ncnn_model import Layer, NcnnModel, format_param, weight_slots
 from posequant.ncnn_tools import run_ncnn2int8
+from posequant.overflow import mark_winograd_safe
 
 # Added to the INT8 mark of a layer whose output is requantized for the layers that read it.
 REQUANTIZED = 100
@@ -35,6 +38,8 @@ def quantize_files(
     tool: str | None = None,
 ) -> list[str]:
     """Quantize a model by a calibration table and write the INT8 model: both files, or none.
+
+    A layer that could overflow in INT8 Winograd is marked, whoever quantized it: see `mark_winograd_safe`.
 
     Args:
         param: the float model's `.param`.
@@ -68,9 +73,12 @@ def quantize_files(
             quantize(model, scales).write(draft_param, draft_bin)
         else:
             run_ncnn2int8(tool, param, bin_, scales, draft_param, draft_bin)
-        written = NcnnModel.read(draft_param, draft_bin).layers
-        if left := set(names) - {layer.name for layer in written if layer.int8_term}:
+        written = NcnnModel.read(draft_param, draft_bin)
+        if left := set(names) - {layer.name for layer in written.layers if layer.int8_term}:
             raise InputError(f"{tool}: it left layer {min(left)} in float, although the table has its scales.")
+        safe = mark_winograd_safe(written.layers, written.weights)
+        if safe != written.layers:
+            draft_param.write_text(format_param(safe))
     return names
 
 

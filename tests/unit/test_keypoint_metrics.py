@@ -18,7 +18,7 @@ from posequant.dataset import Instances, detected_instances, ground_truth_instan
 from posequant.errors import InputError
 from posequant.files import sha256
 from posequant.keypoint_metrics import STATISTICS, coco_results, evaluate_predictions, person_scores
-from posequant.networks import open_network
+from posequant.networks.opening import open_network
 from posequant.predict import predict_poses
 from posequant.predictions import Poses, Predictions
 

@@ -13,7 +13,7 @@ from tests.unit.evaluation_fixtures import export_onnx, make_model
 
 from posequant.errors import InputError
 from posequant.model_spec import ModelSpec
-from posequant.networks import open_network
+from posequant.networks.opening import open_network
 from posequant.openmmlab import build_model, load_config
 
 BACKENDS = ("pytorch", "onnxruntime", "openvino")

@@ -21,8 +21,8 @@ from tests.unit.evaluation_fixtures import (
 from posequant.dataset import Instances, detected_instances, ground_truth_instances, load_annotations
 from posequant.errors import InputError
 from posequant.files import sha256
-from posequant.networks import open_network
 from posequant.networks.base import Network
+from posequant.networks.opening import open_network
 from posequant.predict import CHUNK, make_predictions, predict_poses
 from posequant.predictions import Predictions
 

@@ -47,3 +47,8 @@ def test_cycles_end(tmp_path: Path) -> None:
 def test_decoder_belongs_to_prediction_and_not_to_the_export() -> None:
     assert "posequant/decode.py" in names(SCRIPTS / "predict.py")
     assert "posequant/decode.py" not in names(SCRIPTS / "export_onnx.py")
+
+
+def test_calibration_does_not_depend_on_other_runtimes() -> None:
+    assert "posequant/networks/ncnn.py" in names(SCRIPTS / "ncnn2table.py")
+    assert "posequant/networks/openvino.py" not in names(SCRIPTS / "ncnn2table.py")

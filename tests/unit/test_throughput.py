@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tests.unit.evaluation_fixtures import draw_dataset, make_model
 
 from posequant.dataset import evaluation_instances
-from posequant.networks import open_network
+from posequant.networks.opening import open_network
 from posequant.predict import CHUNK
 from posequant.throughput import (
     MINIMUM_ROUNDS,

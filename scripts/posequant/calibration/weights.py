@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from posequant.calibration.thresholds import aciq_threshold
 from posequant.errors import InputError
 from posequant.ncnn_model import Layer, weighted_inputs
+from posequant.overflow import is_winograd_shaped
 
 # INT8 Winograd adds up weights before it multiplies, so its weights get 6 bits (ncnn: tools/quantize/ncnn2table.cpp).
 INT8_LIMIT = 127
@@ -75,13 +76,7 @@ def weight_scale_count(layer: Layer) -> int:
 
 def weight_limit(layer: Layer) -> int:
     """Return the largest INT8 value for a layer's weights: 31 for 3x3 convolutions of stride and dilation 1, or 127."""
-    # Kernel, dilation and stride: width, then height, which is the width's where it is not given.
-    sides = [
-        (layer.integer(width, default), layer.integer(height, layer.integer(width, default)))
-        for width, height, default in ((1, 11, 0), (2, 12, 1), (3, 13, 1))
-    ]
-    winograd = layer.type == "Convolution" and sides == [(3, 3), (1, 1), (1, 1)]
-    return WINOGRAD_LIMIT if winograd else INT8_LIMIT
+    return WINOGRAD_LIMIT if is_winograd_shaped(layer) else INT8_LIMIT
 
 
 def weight_scales(layer: Layer, weight: NDArray[np.floating], method: str) -> NDArray[np.float32]:

@@ -1,0 +1,61 @@
+"""Certify an INT8 network: state what it costs beside FP32, how sure that is, and what its arithmetic can do."""
+
+import argparse
+from pathlib import Path
+
+from posequant.errors import reports_input_errors
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--predictions", type=Path, required=True, help="predictions of the INT8 network, .npz")
+    parser.add_argument(
+        "--reference", type=Path, required=True, help="predictions of the FP32 network in the same runtime, .npz"
+    )
+    parser.add_argument(
+        "--annotations", type=Path, required=True, help="the COCO keypoint annotations that were predicted for"
+    )
+    parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
+    parser.add_argument("--param", type=Path, required=True, help="the INT8 network's .param")
+    parser.add_argument("--bin", type=Path, required=True, help="the INT8 network's .bin")
+    parser.add_argument("--crops", type=Path, required=True, help="folder of the calibration crops")
+    parser.add_argument("--calibration", type=Path, required=True, help="the calibration set (JSON)")
+    parser.add_argument(
+        "--resamples", type=int, default=2000, help="draws of the images in the bootstrap (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, help="share of the draws in an interval (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="certificate to write (JSON)")
+    parser.add_argument("--markdown", type=Path, required=True, help="the same as a page to write (Markdown)")
+    return parser.parse_args()
+
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.certificate.certify import Sampling, certify
+    from posequant.certificate.page import render
+    from posequant.files import whole, write_json
+
+    certificate = certify(
+        predictions=arguments.predictions,
+        reference=arguments.reference,
+        annotations=arguments.annotations,
+        model=arguments.model,
+        param=arguments.param,
+        bin_=arguments.bin,
+        crops=arguments.crops,
+        calibration=arguments.calibration,
+        sampling=Sampling(arguments.resamples, arguments.seed, arguments.confidence),
+    )
+    with whole(arguments.markdown) as draft:
+        draft.write_text(render(certificate))
+        write_json(arguments.out, certificate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The way to open an artifact in the runtime of its variant."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from posequant.errors import InputError
+from posequant.model_spec import ModelSpec
+from posequant.networks.base import Network
+
+# The arithmetic that each backend offers here.
+PRECISIONS = {
+    "pytorch": ("fp32",),
+    "onnxruntime": ("fp32",),
+    "openvino": ("fp32",),
+    "ncnn": ("fp32", "fp16", "bf16", "int8"),
+}
+
+
+def open_network(backend: str, precision: str, artifacts: Sequence[Path], spec: ModelSpec, threads: int = 1) -> Network:
+    """Load the artifact of a variant.
+
+    Args:
+        backend: a key of `PRECISIONS`.
+        precision: one of its values.
+        artifacts: the files that the backend loads: mmpose config and checkpoint; ONNX file; OpenVINO's .xml and
+            .bin; ncnn's .param and .bin.
+        spec: the input and output contract that the artifact must keep.
+        threads: how many threads will call `forward` at the same time.
+
+    Raises:
+        InputError: the backend has no such precision; a file is missing, damaged or does not keep the contract.
+    """
+    match backend, precision:
+        case "pytorch", "fp32":
+            from posequant.networks.pytorch import PytorchNetwork
+
+            config, checkpoint = _one_each(artifacts, "a config", "a checkpoint")
+            return PytorchNetwork(config, checkpoint, spec.input_shape)
+        case "onnxruntime", "fp32":
+            from posequant.networks.onnxruntime import OnnxRuntimeNetwork
+
+            (onnx,) = _one_each(artifacts, "an ONNX file")
+            return OnnxRuntimeNetwork(onnx, spec)
+        case "openvino", "fp32":
+            from posequant.networks.openvino import OpenVinoNetwork
+
+            xml, weights = _one_each(artifacts, "an .xml file", "a .bin file")
+            return OpenVinoNetwork(xml, weights, spec, threads)
+        case "ncnn", "fp32" | "fp16" | "bf16" | "int8":
+            from posequant.networks.ncnn import NcnnNetwork
+
+            param, weights = _one_each(artifacts, "a .param file", "a .bin file")
+            return NcnnNetwork(param, weights, precision, spec.input_shape, spec.output_shapes)
+    offered = "; ".join(f"{name}: {', '.join(precisions)}" for name, precisions in PRECISIONS.items())
+    raise InputError(f"backend '{backend}' with precision '{precision}' is not offered. Choose from {offered}")
+
+
+def _one_each(artifacts: Sequence[Path], *kinds: str) -> Sequence[Path]:
+    if len(artifacts) != len(kinds):
+        given = ", ".join(map(str, artifacts)) or "nothing"
+        raise InputError(f"the backend loads {' and '.join(kinds)}, but was given {given}")
+    return artifacts
