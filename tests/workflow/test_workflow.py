@@ -46,6 +46,7 @@ class Workflow:
     def planned(self, *arguments: str) -> Counter[str]:
         """How many jobs of each rule a run would start."""
         output = self.run("-n", *arguments)
+        print(output)  # the reason of each job, for a test that fails
         stats = re.search(r"Job stats:\n.*\n[- ]+\n((?:\S+ +\d+\n)+)", output)
         if stats is None:
             assert "Nothing to be done" in output, output
@@ -176,7 +177,7 @@ def test_calibrating_on_the_evaluation_set_is_refused(workflow: Workflow) -> Non
     }
     model = yaml.safe_load((workflow.folder / "config.yaml").read_text())["studies"]["demo"]["models"]
     leaky = {"dataset": {"train": split, "val": split}, "models": model, "variants": ["ncnn-int8"]}
-    (workflow.folder / "small.yaml").write_text(yaml.safe_dump({"studies": {"leaky": leaky}}))
+    (workflow.folder / "small.yaml").write_text(yaml.safe_dump({"studies": {"demo": SMALL, "leaky": leaky}}))
     output = workflow.run("results/result.md", "--config", "study=leaky", succeeds=False)
     assert "evaluation" in (workflow.folder / "results/leaky/calibration.log").read_text()
     assert "error: " in output
