@@ -8,7 +8,7 @@ custom_imports = dict(imports=["posequant.demo.backbone"], allow_failed_imports=
 default_scope = "mmpose"
 
 # runtime
-train_cfg = dict(by_epoch=True, max_epochs=18, val_interval=2)
+train_cfg = dict(by_epoch=True, max_epochs=22, val_interval=3)
 val_cfg = dict()
 test_cfg = dict()
 

@@ -68,10 +68,9 @@ CARRIERS: dict[str, set[Part]] = {
     "left_ankle": {Part.LEFT_SHIN, Part.LEFT_FOOT}, "right_ankle": {Part.RIGHT_SHIN, Part.RIGHT_FOOT},
 }  # fmt: skip
 
-# The least cosine between the view and a point of the head at which the head itself does not hide the point; and
-# that at which an annotator would still place it: COCO has no noses on the backs of heads.
+# The least cosine between the direction to the camera and that to a point of the head at which the point is labelled:
+# COCO's annotators place no far eye in a profile and no nose on the back of a head.
 FACING = {"nose": -0.15, "left_eye": 0.0, "right_eye": 0.0, "left_ear": -0.2, "right_ear": -0.2}
-PLACEABLE = -0.5
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def draw_person(canvas: Labels, figure: Figure, person: int) -> None:
 def visibility(canvas: Labels, figure: Figure, person: int) -> NDArray[np.int64]:
     """Return COCO's visibility of the 17 keypoints on the finished label map, int64.
 
-    0: outside the image, or on the far side of the head, where nobody could place it; 1: hidden; 2: visible.
+    0: outside the image, or on the far side of the head; 1: hidden; 2: visible.
     """
     flags = np.zeros(len(KEYPOINTS), np.int64)
     middle = (figure.points["left_hip"][2] + figure.points["right_hip"][2]) / 2
@@ -215,15 +214,15 @@ def visibility(canvas: Labels, figure: Figure, person: int) -> NDArray[np.int64]
         if name in FACING:
             direction = figure.points["head_frame"] @ np.array(HEAD_POINTS[name])
             cosine = direction[2] / np.linalg.norm(direction)
-            if cosine < PLACEABLE:
+            if cosine < FACING[name]:
                 continue
-            faces = cosine > FACING[name]
+            near = True
         else:
             # The far shoulder or hip of a side view is behind the torso that carries it.
             carried = name.endswith(("_shoulder", "_hip"))
             base = figure.points["neck"][2] if name.endswith("_shoulder") else middle
-            faces = not carried or depth > base - 0.06 * figure.height
-        flags[index] = 2 if on_top and faces else 1
+            near = not carried or depth > base - 0.06 * figure.height
+        flags[index] = 2 if on_top and near else 1
     return flags
 
 
@@ -408,7 +407,7 @@ def photograph(scene: NDArray[np.float32], rng: np.random.Generator) -> tuple[Im
     slope = rng.normal(0, 0.22, 2)
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
-    light = np.clip(rng.uniform(0.55, 1.2) * (1 + slope[0] * rows + slope[1] * columns), 0.15, 1.8)
+    light = np.clip(rng.uniform(0.65, 1.2) * (1 + slope[0] * rows + slope[1] * columns), 0.15, 1.8)
     image = scene * light[..., None].astype(np.float32)
     contrast = rng.uniform(0.7, 1.15)
     image = (image - 110) * contrast + 110 + rng.normal(0, 10)
@@ -422,5 +421,5 @@ def photograph(scene: NDArray[np.float32], rng: np.random.Generator) -> tuple[Im
         start, end = np.round(4 - shift).astype(int), np.round(4 + shift).astype(int)
         cv2.line(kernel, start.tolist(), end.tolist(), 1.0)
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
-    image = image + rng.uniform(0, 10) * rng.standard_normal(image.shape, dtype=np.float32)
+    image = image + rng.uniform(0, 8) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(np.round(image), 0, 255).astype(np.uint8), int(rng.integers(35, 96))

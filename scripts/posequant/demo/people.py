@@ -54,7 +54,7 @@ class Scene:
 
 def _sample_figure(width: int, height: int, rng: np.random.Generator) -> drawing.Figure:
     """Draw a person's pose, build, size and place in an image of `width` x `height` pixels."""
-    tall = float(np.exp(rng.uniform(np.log(105), np.log(340))))
+    tall = float(np.exp(rng.uniform(np.log(115), np.log(340))))
     # Large people stand lower, so that it is their legs that the border cuts off.
     center = (rng.uniform(0.08, 0.92) * width, height * rng.uniform(0.4, 0.75) + max(0.0, tall - height) * 0.5)
     roll = rng.normal(0, 0.1) if rng.random() < 0.95 else rng.uniform(-0.9, 0.9)
@@ -121,7 +121,7 @@ def draw_scene(seed: int, split: str, index: int) -> Scene:
 def _attempt(rng: np.random.Generator) -> Scene:
     width, height = int(rng.integers(280, 361)), int(rng.integers(232, 301))
     figures: list[drawing.Figure] = []
-    for _ in range(int(rng.choice([1, 2, 3, 4], p=[0.36, 0.34, 0.2, 0.1]))):
+    for _ in range(int(rng.choice([1, 2, 3, 4], p=[0.42, 0.34, 0.16, 0.08]))):
         figure = _sample_figure(width, height, rng)
         if not _crowds(figure, figures):
             figures.append(figure)
@@ -137,7 +137,7 @@ def _attempt(rng: np.random.Generator) -> Scene:
         silhouettes.append(alone > 0)
         np.copyto(canvas, alone, where=silhouettes[-1])
         drawing.paint_person(palette, pattern, person, rng)
-    for number in range(int(rng.choice([0, 1, 2, 3], p=[0.45, 0.3, 0.15, 0.1]))):
+    for number in range(int(rng.choice([0, 1, 2, 3], p=[0.5, 0.32, 0.12, 0.06]))):
         label = drawing.FIRST_OBJECT_LABEL + number
         target = figures[rng.integers(len(figures))]
         joint = target.points[KEYPOINTS[rng.integers(len(KEYPOINTS))]][:2]
