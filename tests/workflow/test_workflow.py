@@ -96,6 +96,24 @@ def test_result_has_a_row_and_a_section_for_every_variant(workflow: Workflow) ->
         assert "Average Precision" in (workflow.folder / "results" / link).read_text()
 
 
+def test_int8_is_certified(workflow: Workflow) -> None:
+    page = (workflow.folder / "results/result.md").read_text()
+    (link,) = set(re.findall(r"\[certificate\]\((.*?)\)", page))
+    assert "Certificate of ncnn-int8" in (workflow.folder / "results" / link).read_text()
+    certificate = json.loads((workflow.folder / MODEL / "ncnn-int8/certificate.json").read_text())
+    assert certificate["reference"] == "ncnn"
+    for variant, key in (("ncnn-int8", "int8"), ("ncnn", "fp32")):
+        metrics = json.loads((workflow.folder / MODEL / variant / "metrics.json").read_text())
+        assert certificate["statistics"]["AP"][key] == pytest.approx(metrics["statistics"]["AP"], abs=1e-12)
+    assert certificate["overflow"]["can_overflow"] == []
+    assert certificate["overflow"]["winograd_on_and_off"]["equal"]
+
+
+def test_changing_the_certificate_reruns_nothing_else(workflow: Workflow) -> None:
+    workflow.configure(**SMALL | {"certificate": {"resamples": 500}})
+    assert workflow.planned("results/result.md") == {"certify": 1, "result": 1}
+
+
 def test_float_backends_agree(workflow: Workflow) -> None:
     precisions = {
         variant: json.loads((workflow.folder / MODEL / variant / "metrics.json").read_text())["statistics"]["AP"]
@@ -118,7 +136,7 @@ def test_rerunning_one_backend_runs_its_evaluation_alone(workflow: Workflow) -> 
 def test_changing_the_protocol_reruns_predictions(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"protocol": {"flip_test": True}})
     jobs = dict.fromkeys(("predict", "merge_predictions", "evaluate"), len(VARIANTS))
-    assert workflow.planned("results/result.md") == jobs | {"result": 1}
+    assert workflow.planned("results/result.md") == jobs | {"certify": 1, "result": 1}
 
 
 def test_shards_give_the_same_bytes_and_are_gone_afterwards(workflow: Workflow, tmp_path: Path) -> None:
@@ -150,6 +168,7 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
             "predict": len(VARIANTS),
             "merge_predictions": len(VARIANTS),
             "evaluate": len(VARIANTS),
+            "certify": 1,
             "result": 1,
         }
     finally:
@@ -159,7 +178,7 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
 
 def test_changing_the_calibration_method_reruns_only_the_int8_model(workflow: Workflow) -> None:
     jobs = workflow.planned("results/result.md", "--config", "variants={ncnn-int8: {calibration: aciq}}")
-    rules = ("ncnn2table", "ncnn2int8", "predict", "merge_predictions", "evaluate", "measure_cost", "result")
+    rules = ("ncnn2table", "ncnn2int8", "predict", "merge_predictions", "evaluate", "certify", "measure_cost", "result")
     assert jobs == dict.fromkeys(rules, 1)
 
 
