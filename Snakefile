@@ -13,6 +13,7 @@ include: "rules/fetch.smk"
 include: "rules/export.smk"
 include: "rules/quantize.smk"
 include: "rules/evaluate.smk"
+include: "rules/certify.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
 

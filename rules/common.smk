@@ -136,6 +136,19 @@ def artifact(wildcards) -> list[str]:
             return multiext(f"{folder}/converted/ncnn-{weights}", ".param", ".bin")
 
 
+def fp32_predictions(wildcards) -> str:
+    """Input function: what the same runtime predicts in FP32, by a variant of the study if it has one."""
+    backend = config["variants"][wildcards.variant]["backend"]
+    candidates = variants_with(backend=backend, precision="fp32")
+    listed = config["studies"][wildcards.study]["variants"]
+    if not candidates:
+        raise WorkflowError(
+            f"variants: {wildcards.variant} is certified beside {backend} in fp32; add a variant that is"
+        )
+    reference = min(candidates, key=lambda variant: variant not in listed)
+    return f"{RESULTS.format(**wildcards)}/{reference}/predictions.npz"
+
+
 def official_tool(name: str) -> str:
     """Option that hands a step to the official program, where the configuration or PATH names it."""
     choice = config["tools"][name]

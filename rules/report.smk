@@ -1,14 +1,18 @@
 # The table that the user came for.
 
 
-def per_row(name: str) -> list[str]:
-    """The file `name` of every row of the study that is run."""
+def per_row(name: str, **properties: str) -> list[str]:
+    """The file `name` of every row of the study that is run, or of those with the `properties`."""
     study = config["studies"][config["study"]]
     return expand(
         "results/{study}/{model}/{variant}/" + name,
         study=config["study"],
         model=study["models"],
-        variant=study["variants"],
+        variant=[
+            variant
+            for variant in study["variants"]
+            if variant in variants_with(**properties)
+        ],
     )
 
 
@@ -29,6 +33,7 @@ rule result:
         models=per_model("model.json"),
         operators=per_model("onnx/operators.md"),
         calibration=f"results/{config['study']}/calibration.json",
+        certificates=per_row("certificate.json", backend="ncnn", precision="int8"),
         code=code("render_result"),
     output:
         page=report("results/result.md", category="Result"),
@@ -57,7 +62,7 @@ rule result:
         " --costs {input.costs} --logs {params.logs} --models {input.models}"
         " --operators {input.operators} --architectures {params.architectures:q}"
         " --published {params.published:q}"
-        " --calibration {input.calibration}"
+        " --calibration {input.calibration} --certificates {input.certificates}"
         " --out {output.page} --figure {output.figure} 2>&1 | tee {log}"
 
 

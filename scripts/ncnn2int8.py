@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from posequant.errors import reports_input_errors
+from posequant.ncnn_model import read_param
+from posequant.overflow import is_winograd_safe
 from posequant.quantize_ncnn import quantize_files
 
 
@@ -23,6 +25,8 @@ def main() -> None:
     args = parser.parse_args()
     names = quantize_files(args.param, args.bin, args.table, args.out_param, args.out_bin, args.keep_float, args.tool)
     print(f"{len(names)} layers are INT8; {', '.join(args.keep_float) or 'none that could be'} kept in float")
+    if marked := [layer.name for layer in read_param(args.out_param) if is_winograd_safe(layer)]:
+        print(f"kept from Winograd's algorithm, in which they could overflow: {', '.join(marked)}")
 
 
 if __name__ == "__main__":

@@ -28,23 +28,30 @@ def main() -> None:
         help="list of the published figures of every model",
     )
     parser.add_argument("--calibration", type=Path, required=True, help="the calibration set")
+    parser.add_argument(
+        "--certificates", type=Path, nargs="*", default=[], help="certificates of INT8 rows, beside their pages (.md)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
     parser.add_argument("--figure", type=Path, required=True, help="picture to write (SVG); the page shows it")
     arguments = parser.parse_args()
 
     from posequant.model_spec import ModelSpec
     from posequant.result_figure import draw
-    from posequant.result_page import Model, Row, render
+    from posequant.result_page import Certificate, Model, Row, render
 
     def link(path: Path) -> str:
         return os.path.relpath(path, arguments.out.parent)
 
+    certificates = {}
+    for path in arguments.certificates:
+        content = read_json(path)
+        certificates[content["model"], content["variant"]] = Certificate(content, link(path.with_suffix(".md")))
     rows: dict[str, list[Row]] = {}
     for metrics_path, cost_path, log in zip(arguments.metrics, arguments.costs, arguments.logs, strict=True):
         metrics, cost = read_json(metrics_path), read_json(cost_path)
         require_same_row(metrics, cost, cost_path)
         require_file(log, f"Make it again with: snakemake -c4 -f {metrics_path}")
-        row = Row(metrics, cost, link(log))
+        row = Row(metrics, cost, link(log), certificates.get((metrics["model"], metrics["variant"])))
         rows.setdefault(metrics["model"], []).append(row)
     specs = [ModelSpec.load(path) for path in arguments.models]
     models = [

@@ -106,11 +106,11 @@ def shard_of(instances: Instances, shard: int, shards: int) -> Instances:
     if not 1 <= shard <= shards:
         raise InputError(f"shard {shard} of {shards}: give a number from 1 to the number of shards.")
     chunks = np.array_split(np.arange(0, len(instances), CHUNK), shards)[shard - 1]
-    people = _by_image(instances)[chunks[0] : chunks[-1] + CHUNK] if len(chunks) else chunks
+    people = by_image(instances)[chunks[0] : chunks[-1] + CHUNK] if len(chunks) else chunks
     return instances.select(np.sort(people))
 
 
-def _by_image(instances: Instances) -> NDArray[np.int64]:
+def by_image(instances: Instances) -> NDArray[np.int64]:
     """Return the order of the people image by image, whatever the order of their boxes, so that each is read once."""
     return np.argsort(instances.image_indices, kind="stable")
 
@@ -137,7 +137,7 @@ def predict_poses(
     cv2.setNumThreads(1)  # the threads are ours
     require_images(images, [instances.images[index] for index in np.unique(instances.image_indices)])
     worker = _Worker(network, spec, Cropper(spec), Decoder(spec), images, flip_test)
-    order = _by_image(instances)
+    order = by_image(instances)
     chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
     poses = Poses.empty(len(order))
     with (

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
+from posequant.certificate.page import kept, stated, verdicts
 from posequant.errors import InputError
+from posequant.markdown import signed, table
 from posequant.model_spec import ModelSpec
 from posequant.published import comparisons, not_comparable
 
@@ -18,6 +18,14 @@ BACKEND_TITLES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """What certification wrote of an INT8 variant, and the link to its page, relative to this one."""
+
+    content: Mapping[str, Any]
+    link: str
+
+
+@dataclass(frozen=True)
 class Row:
     """One variant of one model.
 
@@ -25,11 +33,13 @@ class Row:
         metrics: what evaluation wrote: what was predicted by what from what, counts, statistics.
         cost: what the latency measurement wrote.
         log: link to the log of the evaluation, relative to the page.
+        certificate: of an INT8 variant, where there is one.
     """
 
     metrics: Mapping[str, Any]
     cost: Mapping[str, Any]
     log: str
+    certificate: Certificate | None = None
 
     @property
     def title(self) -> str:
@@ -92,6 +102,7 @@ def render(models: Sequence[Model], calibration: Mapping[str, Any], figure: str)
                 "# Backends",
                 *_backend_sections(models),
                 *_published(models),
+                *_certificates(models),
                 "# Protocol",
                 *_protocol(models[0].rows[0].metrics),
                 "# Calibration set",
@@ -121,7 +132,8 @@ def _summary(models: Sequence[Model]) -> Iterable[str]:
     for model in models:
         reference = _reference(model)
         yield f"## {model.architecture}, {model.input_size}"
-        yield _table(_summary_line(row, reference) for row in model.rows)
+        certified = any(row.certificate for row in model.rows)
+        yield table(_summary_line(row, reference) | (_certified_cell(row) if certified else {}) for row in model.rows)
         cost = model.rows[0].cost
         yield (
             f"AP as a difference to {reference.title}, and the share of its AP that is kept. "
@@ -129,6 +141,11 @@ def _summary(models: Sequence[Model]) -> Iterable[str]:
             "on the same crop; speed is the median ratio to it. Size: the files that the runtime loads. "
             f"What the network is made of, in PyTorch, ONNX and ncnn: [operators]({model.operators})."
         )
+        if certified:
+            yield (
+                "INT8 against FP32: AP as a difference to FP32 in the same runtime, in brackets its confidence "
+                "interval ([Certificates](#certificates))."
+            )
         if departing := _rows_outside_tolerance(model):
             yield f"**Not as published: {', '.join(departing)}.** See [Published figures](#published-figures)."
 
@@ -145,7 +162,7 @@ def _summary_line(row: Row, reference: Row) -> dict[str, str]:
         "Backend": row.title.replace(f" {precision}", "", 1),
         "Precision": precision,
         "AP": f"{average_precision:.4f}",
-        "Difference": "reference" if row is reference else _signed(average_precision - full),
+        "Difference": "reference" if row is reference else signed(average_precision - full),
         "Kept": f"{average_precision / full:.2%}" if full > 0 else "-",
         "Size": f"{row.cost['size_bytes'] / 1e6:.2f} MB",
         "Latency": f"{row.cost['latency']['median_ms']:.2f} ms",
@@ -153,16 +170,18 @@ def _summary_line(row: Row, reference: Row) -> dict[str, str]:
     }
 
 
-def _signed(difference: float) -> str:
-    # Adding zero turns a negative zero into a positive one.
-    return f"{round(difference, 4) + 0.0:+.4f}"
+def _certified_cell(row: Row) -> dict[str, str]:
+    if row.certificate is None:
+        return {"INT8 against FP32": ""}
+    difference = stated(row.certificate.content["statistics"]["AP"])
+    return {"INT8 against FP32": f"{difference} ([certificate]({row.certificate.link}))"}
 
 
 def _backend_sections(models: Sequence[Model]) -> Iterable[str]:
     titles = dict.fromkeys(row.title for model in models for row in model.rows)
     for title in titles:
         yield f"## {title}"
-        yield _table(
+        yield table(
             {
                 "Arch": model.architecture,
                 "Input Size": model.input_size,
@@ -187,11 +206,11 @@ def _published(models: Sequence[Model]) -> Iterable[str]:
     for model in models:
         if lines := list(_comparison_lines(model)):
             yield f"## {model.architecture}, {model.input_size}: published and measured"
-            yield _table(lines)
+            yield table(lines)
         others = not_comparable(model.rows[0].metrics["protocol"], model.published)
         if others:
             yield f"Figures of {model.architecture}, {model.input_size}, under another protocol; not compared:"
-            yield _table(
+            yield table(
                 {
                     "Variants": ", ".join(entry["variants"]),
                     "Boxes": entry["protocol"]["boxes"],
@@ -223,13 +242,39 @@ def _comparison_lines(model: Model) -> Iterable[dict[str, str]]:
                 yield {"Backend": title, "Figures": kind, **cells, "Remark": remark}
 
 
+def _certificates(models: Sequence[Model]) -> Iterable[str]:
+    rows = [(model, row, row.certificate) for model in models for row in model.rows if row.certificate]
+    if not rows:
+        return
+    yield "# Certificates"
+    yield table(
+        {
+            "Arch": model.architecture,
+            "Backend": f"[{row.title}]({certificate.link})",
+            "AP against FP32": stated(certificate.content["statistics"]["AP"]),
+            "Kept of FP32": kept(certificate.content["share_of_fp32"]),
+            **{f"At least {goal}": said for goal, said in verdicts(certificate.content["share_of_fp32"]).items()},
+            "OKS to FP32": f"{oks:.4f}" if (oks := certificate.content["without_labels"]["oks"]) is not None else "-",
+            "Work in INT8": f"{certificate.content['work']['int8']:.1%}",
+            "Can overflow": ", ".join(certificate.content["overflow"]["can_overflow"]) or "no layer",
+        }
+        for model, row, certificate in rows
+    )
+    bootstrap = rows[0][2].content["bootstrap"]
+    yield (
+        f"In brackets, {100 * bootstrap['confidence']:g}% intervals of a paired bootstrap over the images "
+        f"({bootstrap['resamples']} draws, seed {bootstrap['seed']}). A target is undecided where the interval of the "
+        "share holds it. OKS to FP32 takes the FP32 keypoints for the truth and needs no labels."
+    )
+
+
 def _yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
 def _protocol(metrics: Mapping[str, Any]) -> Iterable[str]:
     protocol = metrics["protocol"]
-    yield _table(
+    yield table(
         [
             {"Protocol": "Boxes", "": protocol["boxes"]},
             {"Protocol": "Flip test", "": _yes_no(protocol["flip_test"])},
@@ -242,7 +287,7 @@ def _protocol(metrics: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _calibration(calibration: Mapping[str, Any]) -> Iterable[str]:
-    yield _table(
+    yield table(
         [
             {"Calibration": "People", "": str(len(calibration["people"]))},
             {"Calibration": "Images", "": str(calibration["images"])},
@@ -259,14 +304,9 @@ def _provenance(models: Sequence[Model]) -> Iterable[str]:
         for row in model.rows:
             versions |= row.metrics["versions"]
     yield ", ".join(f"{name} {versions[name]}" for name in sorted(versions)) + "."
-    yield _table(
+    yield table(
         {"Arch": model.architecture, "Backend": row.title, "File": name, "sha256": f"`{digest}`"}
         for model in models
         for row in model.rows
         for name, digest in row.metrics["sha256"]["artifact"].items()
     )
-
-
-def _table(lines: Iterable[Mapping[str, str]]) -> str:
-    markdown: str = pd.DataFrame(list(lines)).to_markdown(index=False, disable_numparse=True)
-    return markdown

@@ -15,7 +15,7 @@ from posequant.crops import Cropper
 from posequant.dataset import Instances, read_image
 from posequant.model_spec import ModelSpec
 from posequant.networks.base import Network
-from posequant.predict import CHUNK, predict_poses
+from posequant.predict import CHUNK, by_image, predict_poses
 from posequant.timing import time_in_turn
 
 # Long enough that starting the threads does not count, short enough for many rounds.
@@ -55,8 +55,8 @@ def measure_throughput(
     Args:
         network: loaded for `threads` threads.
         spec: the model description.
-        instances: the people of an evaluation set; the first of them, in as many whole chunks as one round has time
-            for, are predicted.
+        instances: the people of an evaluation set; those of the first images, in as many whole chunks as one
+            round has time for, are predicted.
         images: folder of the images.
         threads: how many threads work.
         rounds: after how many rounds to stop.
@@ -65,6 +65,7 @@ def measure_throughput(
     Raises:
         InputError: as `predict_poses`.
     """
+    instances = instances.select(by_image(instances))
     first = instances.select(np.arange(min(CHUNK, len(instances))))
     crops = ready_crops(spec, first, images)
     network.forward(crops)  # the first inference sets up what later ones use

@@ -21,7 +21,7 @@ from tests.unit.evaluation_fixtures import (
 )
 
 from posequant.crops import Cropper
-from posequant.decode import Decoder, average_with_mirrored, mirror
+from posequant.decode import Decoder, average_with_mirrored, mirror, refined_maxima
 from posequant.errors import InputError
 from posequant.model_spec import ModelSpec
 from posequant.networks.pytorch import PytorchNetwork
@@ -73,6 +73,23 @@ def test_decodes_as_the_network_predicts(
         np.testing.assert_array_equal(scores, np.concatenate([entry.keypoint_scores for entry in reference]))
         assert keypoints.dtype == scores.dtype == np.float32
         assert np.ptp(scores) > 1e-3
+
+
+@given(
+    size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    levels=st.integers(1, 6),  # few: maxima tie, and lie on borders
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_refined_maxima_are_those_of_mmposes_codec(size: tuple[int, int], levels: int, seed: int) -> None:
+    heatmaps = np.random.default_rng(seed).integers(-1, levels, (3, 17, *size)).astype(np.float32)
+    width, height = size[::-1]
+    codec = {"type": "MSRAHeatmap", "input_size": (width, height), "heatmap_size": (width, height), "sigma": 2}
+    reference = KEYPOINT_CODECS.build(codec)
+    positions, maxima = refined_maxima(heatmaps)
+    for crop, heatmap in enumerate(heatmaps):
+        expected, scores = reference.decode(heatmap)
+        np.testing.assert_array_equal(positions[crop], expected[0])
+        np.testing.assert_array_equal(maxima[crop], scores[0])
 
 
 @given(

@@ -69,7 +69,9 @@ def test_with_mmposes_own_stem_width_the_backbone_is_mmposes_own() -> None:
 
 
 @pytest.fixture
-def torch_settings() -> Iterator[None]:
+def torch_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # A loader that is thrown away waits this long (seconds) for a worker that has nothing to do anyway.
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=[]):
         yield

@@ -4,7 +4,7 @@ import pytest
 
 from posequant.errors import InputError
 from posequant.model_spec import ModelSpec
-from posequant.result_page import Model, Row, render, variant_title
+from posequant.result_page import Certificate, Model, Row, render, variant_title
 
 SPEC = ModelSpec(
     name="net",
@@ -193,3 +193,38 @@ def test_figures_under_another_protocol_are_listed_and_not_compared(rows: list[R
 
 def test_page_without_published_figures_has_no_section_of_them(rows: list[Row]) -> None:
     assert "Published" not in page_with(rows)
+
+
+def test_certified_row_states_its_interval_and_links_the_certificate(rows: list[Row]) -> None:
+    content = {
+        "statistics": {"AP": {"fp32": 0.59, "int8": 0.57, "difference": -0.02, "interval": [-0.031, -0.0095]}},
+        "share_of_fp32": {
+            "estimate": 0.9661,
+            "interval": [0.95, 0.992],
+            "targets": [{"target": 0.99, "verdict": "undecided"}, {"target": 0.999, "verdict": "not met"}],
+        },
+        "without_labels": {"oks": 0.97},
+        "work": {"int8": 0.986},
+        "overflow": {"can_overflow": []},
+        "bootstrap": {"resamples": 2000, "seed": 0, "confidence": 0.95},
+    }
+    certificate = Certificate(content, "demo/net/ncnn-int8/certificate.md")
+    certified = Row(rows[0].metrics, rows[0].cost, rows[0].log, certificate)
+    page = render([Model(SPEC, "Net", "operators.md", [certified, rows[1]])], CALIBRATION, "result.svg")
+    link = "[certificate](demo/net/ncnn-int8/certificate.md)"
+    assert cells(page, "ncnn")[0][-1] == f"-0.0200 [-0.0310, -0.0095] ({link})"
+    assert cells(page, "PyTorch")[0][-1] == ""
+    section = page.partition("# Certificates")[2].partition("\n# ")[0]
+    assert cells(section, "Net") == [
+        [
+            "Net",
+            "[ncnn INT8](demo/net/ncnn-int8/certificate.md)",
+            "-0.0200 [-0.0310, -0.0095]",
+            "96.61% [95.00%, 99.20%]",
+            "undecided",
+            "not met",
+            "0.9700",
+            "98.6%",
+            "no layer",
+        ]
+    ]

@@ -46,6 +46,7 @@ class Workflow:
     def planned(self, *arguments: str) -> Counter[str]:
         """How many jobs of each rule a run would start."""
         output = self.run("-n", *arguments)
+        print(output)  # the reason of each job, for a test that fails
         stats = re.search(r"Job stats:\n.*\n[- ]+\n((?:\S+ +\d+\n)+)", output)
         if stats is None:
             assert "Nothing to be done" in output, output
@@ -95,6 +96,24 @@ def test_result_has_a_row_and_a_section_for_every_variant(workflow: Workflow) ->
         assert "Average Precision" in (workflow.folder / "results" / link).read_text()
 
 
+def test_int8_is_certified(workflow: Workflow) -> None:
+    page = (workflow.folder / "results/result.md").read_text()
+    (link,) = set(re.findall(r"\[certificate\]\((.*?)\)", page))
+    assert "Certificate of ncnn-int8" in (workflow.folder / "results" / link).read_text()
+    certificate = json.loads((workflow.folder / MODEL / "ncnn-int8/certificate.json").read_text())
+    assert certificate["reference"] == "ncnn"
+    for variant, key in (("ncnn-int8", "int8"), ("ncnn", "fp32")):
+        metrics = json.loads((workflow.folder / MODEL / variant / "metrics.json").read_text())
+        assert certificate["statistics"]["AP"][key] == pytest.approx(metrics["statistics"]["AP"], abs=1e-12)
+    assert certificate["overflow"]["can_overflow"] == []
+    assert certificate["overflow"]["winograd_on_and_off"]["equal"]
+
+
+def test_changing_the_certificate_reruns_nothing_else(workflow: Workflow) -> None:
+    workflow.configure(**SMALL | {"certificate": {"resamples": 500}})
+    assert workflow.planned("results/result.md") == {"certify": 1, "result": 1}
+
+
 def test_float_backends_agree(workflow: Workflow) -> None:
     precisions = {
         variant: json.loads((workflow.folder / MODEL / variant / "metrics.json").read_text())["statistics"]["AP"]
@@ -117,7 +136,7 @@ def test_rerunning_one_backend_runs_its_evaluation_alone(workflow: Workflow) -> 
 def test_changing_the_protocol_reruns_predictions(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"protocol": {"flip_test": True}})
     jobs = dict.fromkeys(("predict", "merge_predictions", "evaluate"), len(VARIANTS))
-    assert workflow.planned("results/result.md") == jobs | {"result": 1}
+    assert workflow.planned("results/result.md") == jobs | {"certify": 1, "result": 1}
 
 
 def test_shards_give_the_same_bytes_and_are_gone_afterwards(workflow: Workflow, tmp_path: Path) -> None:
@@ -149,6 +168,7 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
             "predict": len(VARIANTS),
             "merge_predictions": len(VARIANTS),
             "evaluate": len(VARIANTS),
+            "certify": 1,
             "result": 1,
         }
     finally:
@@ -156,9 +176,20 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
         os.utime(decoder, (modified, modified))
 
 
+def test_throughput_has_a_line_for_every_variant(workflow: Workflow) -> None:
+    workflow.configure(**SMALL | {"variants": ["pytorch", "ncnn-int8"]})
+    workflow.run("results/bench/throughput.md")
+    lines = (workflow.folder / "results/bench/throughput.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in lines[1:]] == [
+        ["hourglass_demo", "pytorch"],
+        ["hourglass_demo", "ncnn-int8"],
+    ]
+    assert "ncnn-int8" in (workflow.folder / "results/bench/throughput.md").read_text()
+
+
 def test_changing_the_calibration_method_reruns_only_the_int8_model(workflow: Workflow) -> None:
     jobs = workflow.planned("results/result.md", "--config", "variants={ncnn-int8: {calibration: aciq}}")
-    rules = ("ncnn2table", "ncnn2int8", "predict", "merge_predictions", "evaluate", "measure_cost", "result")
+    rules = ("ncnn2table", "ncnn2int8", "predict", "merge_predictions", "evaluate", "certify", "measure_cost", "result")
     assert jobs == dict.fromkeys(rules, 1)
 
 
@@ -175,9 +206,15 @@ def test_calibrating_on_the_evaluation_set_is_refused(workflow: Workflow) -> Non
         "annotations": "results/demo/dataset/annotations/person_keypoints_val.json",
     }
     model = yaml.safe_load((workflow.folder / "config.yaml").read_text())["studies"]["demo"]["models"]
-    leaky = {"dataset": {"train": split, "val": split}, "models": model, "variants": ["ncnn-int8"]}
-    (workflow.folder / "small.yaml").write_text(yaml.safe_dump({"studies": {"leaky": leaky}}))
+    leaky = {
+        "dataset": {"train": split, "val": split},
+        "calibration": {"people": 8},
+        "models": model,
+        "variants": ["ncnn-int8"],
+    }
+    # The demo's settings stay: its data is evaluated on, and the tests that follow use it.
+    (workflow.folder / "small.yaml").write_text(yaml.safe_dump({"studies": {"demo": SMALL, "leaky": leaky}}))
     output = workflow.run("results/result.md", "--config", "study=leaky", succeeds=False)
-    assert "evaluation" in (workflow.folder / "results/leaky/calibration.log").read_text()
+    assert "are evaluation images" in (workflow.folder / "results/leaky/calibration.log").read_text()
     assert "error: " in output
     assert not (workflow.folder / "results/leaky/calibration.json").exists()

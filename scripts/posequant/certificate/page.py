@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import pandas as pd
-
-from posequant.certificate.significance import OKS_THRESHOLDS
+from posequant.markdown import signed, table
 
 _SIZES = {"APM": "Medium (area 32² to 96²)", "APL": "Large (area from 96²)"}
 
@@ -15,11 +13,11 @@ def render(certificate: Mapping[str, Any]) -> str:
     return "\n\n".join(_paragraphs(certificate)) + "\n"
 
 
-def signed(comparison: Mapping[str, Any]) -> str:
+def stated(comparison: Mapping[str, Any]) -> str:
     """Return a difference and its interval, such as `-0.0061 [-0.0092, -0.0031]`."""
     if comparison["difference"] is None:
         return "-"
-    return f"{_signed(comparison['difference'])} {_between(comparison['interval'], _signed)}"
+    return f"{signed(comparison['difference'])} {_between(comparison['interval'], signed)}"
 
 
 def kept(share: Mapping[str, Any] | None) -> str:
@@ -42,11 +40,11 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
     yield f"# Certificate of {certificate['variant']}, {certificate['model']}"
     yield (
         f"AP {_number(statistics['AP']['int8'])} in INT8 and {_number(statistics['AP']['fp32'])} in FP32 "
-        f"({certificate['reference']}): **{signed(statistics['AP'])}**. Kept of FP32: **{kept(share)}**. "
+        f"({certificate['reference']}): **{stated(statistics['AP'])}**. Kept of FP32: **{kept(share)}**. "
         f"In brackets, the {interval}."
     )
     if share is not None:
-        yield _table(
+        yield table(
             {"At least": f"{target['target'] * 100:g}% of FP32", "Verdict": _verdict(target, certificate["images"])}
             for target in share["targets"]
         )
@@ -57,19 +55,20 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
         "MLPerf Inference."
     )
     yield "## Statistics"
-    yield _table(
+    yield table(
         {"": name, **_compared(statistics[name], interval)} for name in ("AP", "AP50", "AP75", "AR", "APM", "APL")
     )
     yield "## By strictness and size"
-    yield _table(
+    yield table(
         [
-            {"AP of": f"OKS {oks:.2f}", **_compared(statistics[f"AP{round(100 * oks)}"], interval)}
-            for oks in OKS_THRESHOLDS
+            {"AP of": f"OKS 0.{name[2:]}", **_compared(statistics[name], interval)}
+            for name in statistics
+            if name[2:].isdigit()
         ]
         + [{"AP of": title, **_compared(statistics[name], interval)} for name, title in _SIZES.items()]
     )
     yield "## By joint"
-    yield _table(
+    yield table(
         {"Joint": joint["name"], "Labelled": str(joint["labelled"]), **_compared(joint["similarity"], interval)}
         for joint in certificate["joints"]
     )
@@ -101,7 +100,7 @@ def _without_labels(cost: Mapping[str, Any]) -> Iterable[str]:
         f"{cost['people']} people. {cost['keypoints']} keypoints count, those with a score above 0.2 in FP32; a "
         "person's area is 0.53 times that of the box."
     )
-    yield _table(
+    yield table(
         [
             {"Displacement": title, **{key: form(values[key]) for key in ("mean", "median", "p95")}}
             for title, values, form in (
@@ -119,7 +118,7 @@ def _arithmetic(certificate: Mapping[str, Any]) -> Iterable[str]:
         f"{work['int8']:.1%} of the {work['macs'] / 1e6:.1f} million multiply-accumulates of a crop are INT8 ({bits}); "
         f"{work['float']:.1%} are float."
     )
-    yield _table(
+    yield table(
         {
             "Layer": layer["name"],
             "Kernel": layer["kernel"],
@@ -176,7 +175,7 @@ def _ground(certificate: Mapping[str, Any]) -> str:
         **{f"FP32 {name}": f"sha256 `{digest}`" for name, digest in hashes["reference_artifact"].items()},
         "FP32 predictions": f"sha256 `{hashes['reference_predictions']}`",
     }
-    return _table({"Ground": title, " ": text} for title, text in lines.items())
+    return table({"Ground": title, " ": text} for title, text in lines.items())
 
 
 def _compared(comparison: Mapping[str, Any], interval: str) -> dict[str, str]:
@@ -184,8 +183,8 @@ def _compared(comparison: Mapping[str, Any], interval: str) -> dict[str, str]:
     return {
         "FP32": _number(comparison["fp32"]),
         "INT8": _number(comparison["int8"]),
-        "Difference": _signed(comparison["difference"]) if comparison["difference"] is not None else "-",
-        interval: _between(between, _signed) if between else "-",
+        "Difference": signed(comparison["difference"]) if comparison["difference"] is not None else "-",
+        interval: _between(between, signed) if between else "-",
     }
 
 
@@ -195,13 +194,3 @@ def _between(interval: Any, form: Any) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _signed(difference: float) -> str:
-    # Adding zero turns a negative zero into a positive one.
-    return f"{round(difference, 4) + 0.0:+.4f}"
-
-
-def _table(lines: Iterable[Mapping[str, str]]) -> str:
-    markdown: str = pd.DataFrame(list(lines)).to_markdown(index=False, disable_numparse=True)
-    return markdown

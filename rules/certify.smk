@@ -1,0 +1,39 @@
+# What an INT8 artifact costs beside FP32, and how sure that is.
+
+
+rule certify:
+    """Certify an INT8 network: difference to FP32 with its interval, joints, layers, overflow."""
+    input:
+        predictions=f"{RESULTS}/{{variant}}/predictions.npz",
+        reference=fp32_predictions,
+        annotations=dataset("val", "annotations"),
+        model=f"{RESULTS}/model.json",
+        param=f"{RESULTS}/{{variant}}/model.param",
+        bin=f"{RESULTS}/{{variant}}/model.bin",
+        crops=f"{RESULTS}/calibration",
+        calibration="results/{study}/calibration.json",
+        code=code("certify"),
+    output:
+        certificate=f"{RESULTS}/{{variant}}/certificate.json",
+        page=f"{RESULTS}/{{variant}}/certificate.md",
+    log:
+        f"{RESULTS}/{{variant}}/certify.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/certify.benchmark.tsv"
+    wildcard_constraints:
+        variant=any_of(variants_with(backend="ncnn", precision="int8")),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=lookup("studies/{study}/certificate", within=config),
+    shell:
+        "python scripts/certify.py --predictions {input.predictions}"
+        " --reference {input.reference} --annotations {input.annotations}"
+        " --model {input.model} --param {input.param} --bin {input.bin}"
+        " --crops {input.crops} --calibration {input.calibration}"
+        " --resamples {params.settings[resamples]} --seed {params.settings[seed]}"
+        " --confidence {params.settings[confidence]}"
+        " --out {output.certificate} --markdown {output.page} 2>&1 | tee {log}"

@@ -1,0 +1,16 @@
+"""Pieces of Markdown pages."""
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+
+def table(lines: Iterable[Mapping[str, str]]) -> str:
+    """Return a table, a line for each of `lines`: from the column's title to the text of the cell."""
+    markdown: str = pd.DataFrame(list(lines)).to_markdown(index=False, disable_numparse=True)
+    return markdown
+
+
+def signed(difference: float) -> str:
+    """Return a difference with its sign and four decimals; what rounds to zero is positive."""
+    return f"{round(difference, 4) + 0.0:+.4f}"
