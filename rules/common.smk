@@ -122,6 +122,10 @@ def artifact(wildcards) -> list[str]:
     """Input function: the files that the variant's backend loads."""
     folder = RESULTS.format(**wildcards)
     match config["variants"][wildcards.variant]:
+        case {"backend": "onnxruntime", "precision": "int8"}:
+            return [f"{folder}/{wildcards.variant}/model.onnx"]
+        case {"backend": "openvino", "precision": "int8"}:
+            return multiext(f"{folder}/{wildcards.variant}/model", ".xml", ".bin")
         case {"backend": "pytorch"}:
             return [model_file(key)(wildcards) for key in ("config", "checkpoint")]
         case {"backend": "onnxruntime"}:

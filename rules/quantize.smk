@@ -1,4 +1,4 @@
-# From the simplified ONNX file to ncnn, and from there to INT8.
+# From the simplified ONNX file to ncnn, and from the networks in fp32 to INT8.
 
 
 rule convert_ncnn:
@@ -94,7 +94,7 @@ rule ncnn2table:
     benchmark:
         f"{RESULTS}/{{variant}}/ncnn2table.benchmark.tsv"
     wildcard_constraints:
-        variant=any_of(variants_with(precision="int8")),
+        variant=any_of(variants_with(backend="ncnn", precision="int8")),
     conda:
         ENVIRONMENT
     threads: 4
@@ -125,7 +125,7 @@ rule ncnn2int8:
     benchmark:
         f"{RESULTS}/{{variant}}/ncnn2int8.benchmark.tsv"
     wildcard_constraints:
-        variant=any_of(variants_with(precision="int8")),
+        variant=any_of(variants_with(backend="ncnn", precision="int8")),
     conda:
         ENVIRONMENT
     resources:
@@ -137,3 +137,61 @@ rule ncnn2int8:
         "python scripts/ncnn2int8.py --param {input.param} --bin {input.bin}"
         " --table {input.table} {params.tool}"
         " --out-param {output.param} --out-bin {output.bin} 2>&1 | tee {log}"
+
+
+rule quantize_openvino:
+    """Quantize the OpenVINO network by NNCF."""
+    input:
+        xml=f"{RESULTS}/converted/openvino.xml",
+        bin=f"{RESULTS}/converted/openvino.bin",
+        model=f"{RESULTS}/model.json",
+        crops=f"{RESULTS}/calibration",
+        code=code("quantize_openvino"),
+    output:
+        xml=f"{RESULTS}/{{variant}}/model.xml",
+        bin=f"{RESULTS}/{{variant}}/model.bin",
+        record=f"{RESULTS}/{{variant}}/quantize.json",
+    log:
+        f"{RESULTS}/{{variant}}/quantize.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/quantize.benchmark.tsv"
+    wildcard_constraints:
+        variant=any_of(variants_with(backend="openvino", precision="int8")),
+    conda:
+        ENVIRONMENT
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    shell:
+        "python scripts/quantize_openvino.py --xml {input.xml} --bin {input.bin}"
+        " --model {input.model} --crops {input.crops}"
+        " --out {output.xml} --record {output.record} 2>&1 | tee {log}"
+
+
+rule quantize_onnxruntime:
+    """Quantize the simplified ONNX network for ONNX Runtime."""
+    input:
+        onnx=f"{RESULTS}/onnx/simplified.onnx",
+        model=f"{RESULTS}/model.json",
+        crops=f"{RESULTS}/calibration",
+        code=code("quantize_onnxruntime"),
+    output:
+        onnx=f"{RESULTS}/{{variant}}/model.onnx",
+        record=f"{RESULTS}/{{variant}}/quantize.json",
+    log:
+        f"{RESULTS}/{{variant}}/quantize.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/quantize.benchmark.tsv"
+    wildcard_constraints:
+        variant=any_of(variants_with(backend="onnxruntime", precision="int8")),
+    conda:
+        ENVIRONMENT
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    shell:
+        "python scripts/quantize_onnxruntime.py --onnx {input.onnx}"
+        " --model {input.model} --crops {input.crops}"
+        " --out {output.onnx} --record {output.record} 2>&1 | tee {log}"

@@ -14,7 +14,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--variant", required=True, help="name of the row that the predictions belong to")
     parser.add_argument("--backend", choices=PRECISIONS, required=True, help="runtime that executes the network")
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16", "bf16", "int8"), required=True, help="arithmetic; fp32 but for ncnn"
+        "--precision",
+        choices=("fp32", "fp16", "bf16", "int8"),
+        required=True,
+        help="arithmetic; the backend must offer it",
     )
     parser.add_argument(
         "--artifact",

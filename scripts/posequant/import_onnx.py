@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posequant.errors import InputError
-from posequant.onnx_files import image_inputs, load_onnx, save_onnx
+from posequant.onnx_files import image_inputs, load_onnx, opset_of, save_onnx
 from posequant.verify import Tensor, compare, hashes, run_onnx, versions
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def import_onnx(source: Path, target: Path) -> dict[str, Any]:
     return {
         "reference": source.name,
         "changes": [*changes, *upgrade],
-        "opset": _opset(model),
+        "opset": opset_of(model),
         "seed": _SEED,
         **difference,
         "sha256": hashes(target),
@@ -121,7 +121,7 @@ def _fix_batch(model: "ModelProto", source: Path) -> list[str]:
 def _upgrade(model: "ModelProto", source: Path) -> "tuple[ModelProto, list[str]]":
     from onnx import version_converter
 
-    opset = _opset(model)
+    opset = opset_of(model)
     if opset >= OLDEST_OPSET:
         return model, []
     try:
@@ -170,7 +170,3 @@ def _require_unchanged(before: list[Tensor], after: list[Tensor], source: Path) 
         "max_abs": difference.max_abs,
         "max_abs_allowed": _MAX_RELATIVE_DIFFERENCE * scale,
     }
-
-
-def _opset(model: "ModelProto") -> int:
-    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))

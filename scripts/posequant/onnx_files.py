@@ -34,6 +34,16 @@ def image_inputs(graph: "GraphProto") -> "list[ValueInfoProto]":
     return [value for value in graph.input if value.name not in weights]
 
 
+def opset_of(model: "ModelProto") -> int:
+    """Return the version of ONNX's own operators that a network is written in."""
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def is_quantized(model: "ModelProto") -> bool:
+    """Return whether an ONNX network computes anything in integers."""
+    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+
+
 def save_onnx(model: "ModelProto", target: Path) -> None:
     """Check an ONNX network and write it as one file, whole or not at all; the same network gives the same bytes.
 

@@ -46,3 +46,11 @@ def require_input_shape(path: Path, found: Sequence[Any], input_shape: tuple[int
     open_or_equal = [size == wanted or not isinstance(size, int) for size, wanted in zip(found, expected, strict=False)]
     if len(found) != len(expected) or not all(open_or_equal):
         raise InputError(f"{path}: its input is {list(found)}, but the model description says {list(expected)}")
+
+
+def require_precision(path: Path, precision: str, quantized: bool) -> None:
+    """Raise `InputError` naming `path` unless it is quantized for `int8` and only for that."""
+    if precision == "int8" and not quantized:
+        raise InputError(f"{path}: nothing in it is quantized. Quantize the network first.")
+    if precision != "int8" and quantized:
+        raise InputError(f"{path}: the network is quantized to INT8, so it cannot be run as {precision}.")

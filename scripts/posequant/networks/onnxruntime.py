@@ -9,25 +9,44 @@ from numpy.typing import NDArray
 from posequant.errors import InputError
 from posequant.files import require_file
 from posequant.model_spec import ModelSpec
-from posequant.networks.base import require_crops, require_input_shape
+from posequant.networks.base import require_crops, require_input_shape, require_precision
+from posequant.onnx_files import is_quantized, load_onnx
+
+
+def open_session(onnx: Path, optimized: Path | None = None) -> ort.InferenceSession:
+    """Return a session of an ONNX file, for callers that bring the threads.
+
+    Args:
+        onnx: the file.
+        optimized: where to write the graph that is executed in its place.
+
+    Raises:
+        InputError: it is missing or no network that ONNX Runtime can run.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    require_file(onnx)
+    try:
+        return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the exceptions of onnxruntime share no base class of their own
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{onnx}: ONNX Runtime cannot load it ({reason})") from error
 
 
 class OnnxRuntimeNetwork:
-    """An ONNX file on the CPU, in the arithmetic of its weights."""
+    """An ONNX file on the CPU, in fp32, or in INT8 where its graph quantizes and dequantizes around an operator."""
 
-    def __init__(self, onnx: Path, spec: ModelSpec) -> None:
-        """Load `onnx`; `InputError` if it is no ONNX file or its input and outputs are not those of `spec`."""
-        options = ort.SessionOptions()
-        # Callers bring the threads.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(require_file(onnx), options, providers=["CPUExecutionProvider"])
-        except InputError:
-            raise
-        except Exception as error:  # the exceptions of onnxruntime share no base class of their own
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"{onnx}: ONNX Runtime cannot load it ({reason})") from error
+    def __init__(self, onnx: Path, spec: ModelSpec, precision: str = "fp32") -> None:
+        """Load `onnx`.
+
+        Raises:
+            InputError: it is no ONNX file, is not of the `precision`, or its input and outputs are not those of `spec`.
+        """
+        self._session = open_session(onnx)
+        require_precision(onnx, precision, is_quantized(load_onnx(onnx)))
         inputs = {node.name: node for node in self._session.get_inputs()}
         outputs = {node.name for node in self._session.get_outputs()}
         if list(inputs) != [spec.input_name] or not outputs.issuperset(spec.output_names):

@@ -10,8 +10,8 @@ from posequant.networks.base import Network
 # The arithmetic that each backend offers here.
 PRECISIONS = {
     "pytorch": ("fp32",),
-    "onnxruntime": ("fp32",),
-    "openvino": ("fp32",),
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "int8"),
     "ncnn": ("fp32", "fp16", "bf16", "int8"),
 }
 
@@ -36,16 +36,16 @@ def open_network(backend: str, precision: str, artifacts: Sequence[Path], spec: 
 
             config, checkpoint = _one_each(artifacts, "a config", "a checkpoint")
             return PytorchNetwork(config, checkpoint, spec.input_shape)
-        case "onnxruntime", "fp32":
+        case "onnxruntime", "fp32" | "int8":
             from posequant.networks.onnxruntime import OnnxRuntimeNetwork
 
             (onnx,) = _one_each(artifacts, "an ONNX file")
-            return OnnxRuntimeNetwork(onnx, spec)
-        case "openvino", "fp32":
+            return OnnxRuntimeNetwork(onnx, spec, precision)
+        case "openvino", "fp32" | "int8":
             from posequant.networks.openvino import OpenVinoNetwork
 
             xml, weights = _one_each(artifacts, "an .xml file", "a .bin file")
-            return OpenVinoNetwork(xml, weights, spec, threads)
+            return OpenVinoNetwork(xml, weights, spec, threads, precision)
         case "ncnn", "fp32" | "fp16" | "bf16" | "int8":
             from posequant.networks.ncnn import NcnnNetwork
 

@@ -10,33 +10,62 @@ from numpy.typing import NDArray
 from posequant.errors import InputError
 from posequant.files import require_file
 from posequant.model_spec import ModelSpec
-from posequant.networks.base import require_crops, require_input_shape
+from posequant.networks.base import require_crops, require_input_shape, require_precision
+
+
+def read_openvino(xml: Path, weights: Path) -> ov.Model:
+    """Return the network of an .xml and its .bin; `InputError` if one of them is missing or damaged."""
+    require_file(xml)
+    require_file(weights)
+    try:
+        return ov.Core().read_model(xml, weights)
+    except RuntimeError as error:
+        raise _cannot_load(xml, weights, error) from error
+
+
+def compile_openvino(model: ov.Model, xml: Path, weights: Path, threads: int) -> ov.CompiledModel:
+    """Return what `read_openvino` read of `xml` and `weights`, ready to be run by `threads` threads at a time.
+
+    What is not quantized is computed in float32.
+    """
+    settings = {
+        # Left to itself, OpenVINO computes in bf16 or fp16 wherever the processor can. It says nothing of INT8, which
+        # is what lies between the FakeQuantize operators of the network.
+        "INFERENCE_PRECISION_HINT": "f32",
+        # One stream of one thread for each caller. Pinned to cores, they would ignore who else uses these.
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
+        "ENABLE_CPU_PINNING": False,
+    }
+    try:
+        return ov.Core().compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise _cannot_load(xml, weights, error) from error
+
+
+def is_quantized(model: ov.Model) -> bool:
+    """Return whether an OpenVINO network computes anything in integers."""
+    return any(operator.get_type_name() == "FakeQuantize" for operator in model.get_ops())
+
+
+def _cannot_load(xml: Path, weights: Path, error: RuntimeError) -> InputError:
+    reason = str(error).strip().rpartition("\n")[2]
+    return InputError(f"{xml}, {weights}: OpenVINO cannot load them ({reason})")
 
 
 class OpenVinoNetwork:
-    """OpenVINO's .xml and .bin on the CPU, in fp32."""
+    """OpenVINO's .xml and .bin on the CPU, in fp32, or in INT8 where the network is quantized."""
 
-    def __init__(self, xml: Path, weights: Path, spec: ModelSpec, threads: int) -> None:
+    def __init__(self, xml: Path, weights: Path, spec: ModelSpec, threads: int, precision: str = "fp32") -> None:
         """Load `xml` and `weights` for use by `threads` threads at a time.
 
         Raises:
-            InputError: a file is missing or damaged, or input and outputs are not those of `spec`.
+            InputError: a file is missing or damaged, the network is not of the `precision`, or input and outputs are
+                not those of `spec`.
         """
-        settings = {
-            # Left to itself, OpenVINO computes in bf16 or fp16 wherever the processor can.
-            "INFERENCE_PRECISION_HINT": "f32",
-            # One stream of one thread for each caller. Pinned to cores, they would ignore who else uses these.
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": threads,
-            "ENABLE_CPU_PINNING": False,
-        }
-        core = ov.Core()
-        try:
-            model = core.read_model(require_file(xml), require_file(weights))
-            self._compiled = core.compile_model(model, "CPU", settings)
-        except RuntimeError as error:
-            reason = str(error).strip().rpartition("\n")[2]
-            raise InputError(f"{xml}, {weights}: OpenVINO cannot load them ({reason})") from error
+        model = read_openvino(xml, weights)
+        require_precision(xml, precision, is_quantized(model))
+        self._compiled = compile_openvino(model, xml, weights, threads)
         if len(self._compiled.inputs) != 1 or len(self._compiled.outputs) != len(spec.output_names):
             raise InputError(
                 f"{xml}: has {len(self._compiled.inputs)} inputs and {len(self._compiled.outputs)} outputs, but the "

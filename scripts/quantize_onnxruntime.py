@@ -1,0 +1,30 @@
+"""Quantize an ONNX network to INT8 for ONNX Runtime, calibrated on crops."""
+
+import argparse
+from pathlib import Path
+
+from posequant.errors import reports_input_errors
+
+
+@reports_input_errors
+def main() -> None:
+    """Read the arguments and write the ONNX file and its record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--onnx", type=Path, required=True, help="the network in fp32, simplified")
+    parser.add_argument("--model", type=Path, required=True, help="model.json of the network")
+    parser.add_argument("--crops", type=Path, required=True, help="folder of crops to calibrate on")
+    parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
+    parser.add_argument("--record", type=Path, required=True, help="JSON to write: difference, versions, sha256")
+    arguments = parser.parse_args()
+
+    from posequant.files import write_json
+    from posequant.model_spec import ModelSpec
+    from posequant.quantize_onnxruntime import quantize_onnxruntime
+    from posequant.verify import load_crops
+
+    spec, crops = ModelSpec.load(arguments.model), load_crops(arguments.crops, limit=None)
+    write_json(arguments.record, quantize_onnxruntime(arguments.onnx, spec, crops, arguments.out))
+
+
+if __name__ == "__main__":
+    main()

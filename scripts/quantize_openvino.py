@@ -1,0 +1,31 @@
+"""Quantize an OpenVINO network to INT8 by NNCF, calibrated on crops."""
+
+import argparse
+from pathlib import Path
+
+from posequant.errors import reports_input_errors
+
+
+@reports_input_errors
+def main() -> None:
+    """Read the arguments and write the .xml, the .bin and their record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--xml", type=Path, required=True, help="the network in fp32")
+    parser.add_argument("--bin", type=Path, required=True, help="its weights")
+    parser.add_argument("--model", type=Path, required=True, help="model.json of the network")
+    parser.add_argument("--crops", type=Path, required=True, help="folder of crops to calibrate on")
+    parser.add_argument("--out", type=Path, required=True, help=".xml to write; the .bin is written beside it")
+    parser.add_argument("--record", type=Path, required=True, help="JSON to write: difference, versions, sha256")
+    arguments = parser.parse_args()
+
+    from posequant.files import write_json
+    from posequant.model_spec import ModelSpec
+    from posequant.quantize_openvino import quantize_openvino
+    from posequant.verify import load_crops
+
+    spec, crops = ModelSpec.load(arguments.model), load_crops(arguments.crops, limit=None)
+    write_json(arguments.record, quantize_openvino(arguments.xml, arguments.bin, spec, crops, arguments.out))
+
+
+if __name__ == "__main__":
+    main()
