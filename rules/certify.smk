@@ -2,14 +2,13 @@
 
 
 rule certify:
-    """Certify an INT8 network: difference to FP32 with its interval, joints, layers, overflow."""
+    """Certify an INT8 network: difference to FP32 with its interval, joints, arithmetic."""
     input:
         predictions=f"{RESULTS}/{{variant}}/predictions.npz",
         reference=fp32_predictions,
         annotations=dataset("val", "annotations"),
         model=f"{RESULTS}/model.json",
-        param=f"{RESULTS}/{{variant}}/model.param",
-        bin=f"{RESULTS}/{{variant}}/model.bin",
+        artifact=artifact,
         crops=f"{RESULTS}/calibration",
         calibration="results/{study}/calibration.json",
         code=code("certify"),
@@ -21,7 +20,7 @@ rule certify:
     benchmark:
         f"{RESULTS}/{{variant}}/certify.benchmark.tsv"
     wildcard_constraints:
-        variant=any_of(variants_with(backend="ncnn", precision="int8")),
+        variant=any_of(variants_with(precision="int8")),
     conda:
         ENVIRONMENT
     resources:
@@ -32,7 +31,7 @@ rule certify:
     shell:
         "python scripts/certify.py --predictions {input.predictions}"
         " --reference {input.reference} --annotations {input.annotations}"
-        " --model {input.model} --param {input.param} --bin {input.bin}"
+        " --model {input.model} --artifact {input.artifact}"
         " --crops {input.crops} --calibration {input.calibration}"
         " --resamples {params.settings[resamples]} --seed {params.settings[seed]}"
         " --confidence {params.settings[confidence]}"

@@ -33,7 +33,7 @@ rule result:
         models=per_model("model.json"),
         operators=per_model("onnx/operators.md"),
         calibration=f"results/{config['study']}/calibration.json",
-        certificates=per_row("certificate.json", backend="ncnn", precision="int8"),
+        certificates=per_row("certificate.json", precision="int8"),
         code=code("render_result"),
     output:
         page=report("results/result.md", category="Result"),

@@ -17,8 +17,14 @@ def parse_arguments() -> argparse.Namespace:
         "--annotations", type=Path, required=True, help="the COCO keypoint annotations that were predicted for"
     )
     parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
-    parser.add_argument("--param", type=Path, required=True, help="the INT8 network's .param")
-    parser.add_argument("--bin", type=Path, required=True, help="the INT8 network's .bin")
+    parser.add_argument(
+        "--artifact",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="files of the INT8 network: .param and .bin; .xml and .bin; or .onnx",
+    )
     parser.add_argument("--crops", type=Path, required=True, help="folder of the calibration crops")
     parser.add_argument("--calibration", type=Path, required=True, help="the calibration set (JSON)")
     parser.add_argument(
@@ -46,8 +52,7 @@ def main() -> None:
         reference=arguments.reference,
         annotations=arguments.annotations,
         model=arguments.model,
-        param=arguments.param,
-        bin_=arguments.bin,
+        artifacts=arguments.artifact,
         crops=arguments.crops,
         calibration=arguments.calibration,
         sampling=Sampling(arguments.resamples, arguments.seed, arguments.confidence),

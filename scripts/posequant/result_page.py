@@ -256,7 +256,7 @@ def _certificates(models: Sequence[Model]) -> Iterable[str]:
             **{f"At least {goal}": said for goal, said in verdicts(certificate.content["share_of_fp32"]).items()},
             "OKS to FP32": f"{oks:.4f}" if (oks := certificate.content["without_labels"]["oks"]) is not None else "-",
             "Work in INT8": f"{certificate.content['work']['int8']:.1%}",
-            "Can overflow": ", ".join(certificate.content["overflow"]["can_overflow"]) or "no layer",
+            "Can overflow": _can_overflow(certificate.content["overflow"]),
         }
         for model, row, certificate in rows
     )
@@ -266,6 +266,11 @@ def _certificates(models: Sequence[Model]) -> Iterable[str]:
         f"({bootstrap['resamples']} draws, seed {bootstrap['seed']}). A target is undecided where the interval of the "
         "share holds it. OKS to FP32 takes the FP32 keypoints for the truth and needs no labels."
     )
+
+
+def _can_overflow(overflow: Mapping[str, Any] | None) -> str:
+    """Return the layers that some input can make overflow; a dash for a runtime of which it is not known."""
+    return "-" if overflow is None else ", ".join(overflow["can_overflow"]) or "no layer"
 
 
 def _yes_no(value: bool) -> str:

@@ -1,5 +1,6 @@
 """The certificate of an INT8 network: what it costs beside FP32 on the same people, and what its arithmetic can do."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from posequant.certificate.layers import describe_layers, overflow_check, totals
+from posequant.certificate import layers, operators
 from posequant.certificate.poses import joint_costs, label_free_cost
 from posequant.certificate.significance import Bootstrap, bootstrap, images_to_decide, match, verdict
 from posequant.dataset import Annotations, load_annotations
@@ -15,8 +16,6 @@ from posequant.errors import InputError
 from posequant.files import read_json, sha256
 from posequant.keypoint_metrics import coco_results
 from posequant.model_spec import ModelSpec
-from posequant.ncnn_model import NcnnModel
-from posequant.networks.ncnn import NcnnNetwork
 from posequant.predictions import Predictions
 from posequant.verify import load_crops
 
@@ -47,8 +46,7 @@ def certify(
     reference: Path,
     annotations: Path,
     model: Path,
-    param: Path,
-    bin_: Path,
+    artifacts: Sequence[Path],
     crops: Path,
     calibration: Path,
     sampling: Sampling,
@@ -60,8 +58,7 @@ def certify(
         reference: those of the FP32 network in the same runtime, for the same people.
         annotations: the COCO keypoint annotations that both were made for.
         model: the model description.
-        param: the INT8 network's `.param`.
-        bin_: its `.bin`.
+        artifacts: the INT8 network's files, as `open_network` takes them.
         crops: folder of the calibration crops.
         calibration: the calibration set, `calibration.json`.
         sampling: of the bootstrap.
@@ -72,13 +69,10 @@ def certify(
     candidate, full = Predictions.load(predictions), Predictions.load(reference)
     _require_pair(full, candidate, reference, predictions)
     annotated = load_annotations(annotations)
-    _require_hashes(candidate, predictions, {"annotations": annotations, "model": model}, (param, bin_))
+    _require_hashes(candidate, predictions, {"annotations": annotations, "model": model}, artifacts)
     spec = ModelSpec.load(model)
     matches = [match(annotated, coco_results(one, annotated.person_category)) for one in (full, candidate)]
     drawn = bootstrap(matches[0], matches[1], sampling.resamples, sampling.seed, sampling.confidence)
-    ncnn_model = NcnnModel.read(param, bin_)
-    network = NcnnNetwork(param, bin_, "int8", spec.input_shape)
-    records = describe_layers(ncnn_model, network, spec.input_shape)
     joints = joint_costs(annotated, full, candidate, drawn.draws, sampling.confidence)
     return {
         "model": spec.name,
@@ -92,13 +86,7 @@ def certify(
         "share_of_fp32": _share(drawn, len(annotated.images)),
         "joints": [asdict(joint) for joint in joints],
         "without_labels": asdict(label_free_cost(full, candidate)),
-        "layers": [asdict(record) for record in records],
-        "work": totals(records),
-        "overflow": {
-            "can_overflow": [record.name for record in records if record.can_overflow],
-            "winograd_safe": [record.name for record in records if record.winograd_safe],
-            "winograd_on_and_off": overflow_check(param, bin_, load_crops(crops, limit=None), spec.input_shape),
-        },
+        **_arithmetic(candidate.identity["backend"], artifacts, spec, crops),
         "calibration": _calibration(calibration, annotated, annotations),
         "sha256": {
             "artifact": candidate.identity["sha256"]["artifact"],
@@ -110,6 +98,18 @@ def certify(
         },
         "versions": candidate.identity["versions"] | {"pycocotools": version("pycocotools")},
     }
+
+
+def _arithmetic(backend: str, artifacts: Sequence[Path], spec: ModelSpec, crops: Path) -> dict[str, Any]:
+    """Return what can be known of the runtime's arithmetic: `layers`, `work`, and `overflow` or None."""
+    if backend == "openvino":
+        xml, weights = artifacts
+        return operators.arithmetic(operators.openvino_operators(xml, weights))
+    if backend == "onnxruntime":
+        (onnx,) = artifacts
+        return operators.arithmetic(operators.onnxruntime_operators(onnx))
+    param, weights = artifacts
+    return layers.arithmetic(param, weights, load_crops(crops, limit=None), spec.input_shape)
 
 
 def _share(drawn: Bootstrap, images: int) -> dict[str, Any] | None:
@@ -169,10 +169,11 @@ def _require_pair(full: Predictions, candidate: Predictions, full_path: Path, ca
         raise InputError(f"{candidate_path}: other people, or in another order, than in {full_path}. Predict again.")
 
 
-def _require_hashes(predictions: Predictions, path: Path, files: dict[str, Path], artifacts: tuple[Path, ...]) -> None:
+def _require_hashes(predictions: Predictions, path: Path, files: dict[str, Path], artifacts: Sequence[Path]) -> None:
     said = predictions.identity["sha256"]
     for name, file in files.items():
         if said[name] != sha256(file):
             raise InputError(f"{path}: made for another {name} than {file}. Predict again.")
     if sorted(said["artifact"].values()) != sorted(map(sha256, artifacts)):
-        raise InputError(f"{path}: made by another network than {artifacts[0]} and {artifacts[1]}. Predict again.")
+        given = " and ".join(map(str, artifacts))
+        raise InputError(f"{path}: made by another network than {given}. Predict again.")

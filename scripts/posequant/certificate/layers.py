@@ -1,6 +1,6 @@
 """What an ncnn INT8 network really computes with: each layer's bits, kernel and work, and how far its sums can grow."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,33 @@ class LayerRecord:
     bounds: list[Bound]
     winograd_safe: bool
     can_overflow: bool
+
+
+def arithmetic(
+    param: Path, bin_: Path, crops: NDArray[np.float32], input_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Return what a certificate says of the arithmetic: `layers`, `work` and `overflow`.
+
+    Args:
+        param: the INT8 model's `.param`.
+        bin_: its `.bin`.
+        crops: to run with Winograd's algorithm and without, float32 (N, 3, H, W).
+        input_shape: of a crop.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    network = NcnnNetwork(param, bin_, "int8", input_shape)
+    records = describe_layers(NcnnModel.read(param, bin_), network, input_shape)
+    return {
+        "layers": [asdict(record) for record in records],
+        "work": totals(records),
+        "overflow": {
+            "can_overflow": [record.name for record in records if record.can_overflow],
+            "winograd_safe": [record.name for record in records if record.winograd_safe],
+            "winograd_on_and_off": overflow_check(param, bin_, crops, input_shape),
+        },
+    }
 
 
 def describe_layers(model: NcnnModel, network: NcnnNetwork, input_shape: tuple[int, int, int]) -> list[LayerRecord]:

@@ -76,9 +76,12 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
     yield "## Without labels"
     yield from _without_labels(certificate["without_labels"])
     yield "## Arithmetic"
-    yield from _arithmetic(certificate)
-    yield "## Overflow"
-    yield from _overflow(certificate["overflow"])
+    if certificate["overflow"] is None:
+        yield from _operators(certificate)
+    else:
+        yield from _layers(certificate)
+        yield "## Overflow"
+        yield from _overflow(certificate["overflow"])
     yield "## Ground"
     yield _ground(certificate)
     yield ", ".join(f"{name} {number}" for name, number in sorted(certificate["versions"].items())) + "."
@@ -111,7 +114,25 @@ def _without_labels(cost: Mapping[str, Any]) -> Iterable[str]:
     )
 
 
-def _arithmetic(certificate: Mapping[str, Any]) -> Iterable[str]:
+def _operators(certificate: Mapping[str, Any]) -> Iterable[str]:
+    work, operators = certificate["work"], certificate["layers"]
+    yield (
+        f"{sum(operator['int8'] for operator in operators)} of the {len(operators)} operators with weights are INT8, "
+        f"with {work['int8']:.1%} of the {work['macs'] / 1e6:.1f} million multiply-accumulates of a crop; "
+        f"{work['float']:.1%} are float. So says the runtime of how it executes the network on this processor."
+    )
+    yield table(
+        {
+            "Operator": operator["name"],
+            "Type": operator["kernel"],
+            "Computed in": "INT8" if operator["int8"] else "FP32",
+            "MACs": f"{operator['macs'] / work['macs']:.2%}",
+        }
+        for operator in operators
+    )
+
+
+def _layers(certificate: Mapping[str, Any]) -> Iterable[str]:
     work = certificate["work"]
     bits = ", ".join(f"{share:.1%} with {width}-bit weights" for width, share in work["bits"].items())
     yield (
