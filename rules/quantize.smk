@@ -159,7 +159,6 @@ rule quantize_openvino:
         variant=any_of(variants_with(backend="openvino", precision="int8")),
     conda:
         ENVIRONMENT
-    threads: 4
     resources:
         mem_mb=8000,
         runtime=60,

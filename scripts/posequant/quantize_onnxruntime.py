@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    create_calibrator,
+    quant_pre_process,
+    quantize_static,
+    save_tensors_data,
+)
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from posequant.errors import InputError
 from posequant.model_spec import ModelSpec
-from posequant.networks.onnxruntime import OnnxRuntimeNetwork
+from posequant.networks.onnxruntime import OnnxRuntimeNetwork, open_session
 from posequant.onnx_files import is_quantized, load_onnx, opset_of, save_onnx
 from posequant.verify import CROPS, Tensor, compare, hashes, versions
 
@@ -57,7 +65,6 @@ def quantize_onnxruntime(onnx_file: Path, spec: ModelSpec, crops: Tensor, target
             quantize_static(
                 prepared,
                 quantized,
-                _Crops(spec.input_name, crops),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=OPERATORS,
                 per_channel=True,
@@ -65,8 +72,7 @@ def quantize_onnxruntime(onnx_file: Path, spec: ModelSpec, crops: Tensor, target
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=_name_outputs(prepared),
                 calibrate_method=CalibrationMethod.MinMax,
-                # Despite its name, every crop counts the same: it moves only from one collection of crops to the next.
-                extra_options={"CalibMovingAverage": True},
+                calibration_cache_path=_measure_ranges(prepared, _Crops(spec.input_name, crops)),
             )
         except Exception as error:  # its errors share no base class
             raise InputError(f"{onnx_file}: ONNX Runtime cannot quantize the network: {error}") from error
@@ -96,6 +102,23 @@ class _Crops(CalibrationDataReader):  # type: ignore[misc]
 
     def get_next(self) -> dict[str, Tensor] | None:
         return next(self._inputs, None)
+
+
+def _measure_ranges(path: Path, crops: CalibrationDataReader) -> Path:
+    """Write the range of each tensor of a network to a file beside it: the mean of the crops' extremes.
+
+    `quantize_static` would measure it itself, but with as many threads as there are processors, on whose number
+    ONNX Runtime's rounding depends.
+    """
+    augmented = path.with_name("augmented.onnx")
+    # Despite its name every crop counts the same: it moves only from one collection of crops to the next.
+    options = {"moving_average": True}
+    calibrator = create_calibrator(path, OPERATORS, augmented, CalibrationMethod.MinMax, extra_options=options)
+    calibrator.infer_session = open_session(augmented)
+    calibrator.collect_data(crops)
+    ranges = path.with_name("ranges.json")
+    save_tensors_data(calibrator.compute_data(), ranges)
+    return ranges
 
 
 def _with_axes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,10 @@ def quantize_openvino(xml: Path, weights: Path, spec: ModelSpec, crops: Tensor, 
 
     reference = OpenVinoNetwork(xml, weights, spec, threads=1)
     model = read_openvino(xml, weights)
+    dataset = nncf.Dataset([crop[None] for crop in crops])
     try:
-        quantized = nncf.quantize(model, nncf.Dataset([crop[None] for crop in crops]), subset_size=len(crops))
+        with _one_thread():
+            quantized = nncf.quantize(model, dataset, subset_size=len(crops))
     except Exception as error:  # NNCF's and OpenVINO's own, without a common base
         raise InputError(f"{xml}: NNCF cannot quantize the network: {error}") from error
     if not is_quantized(quantized):
@@ -63,6 +67,21 @@ def quantize_openvino(xml: Path, weights: Path, spec: ModelSpec, crops: Tensor, 
         "sha256": hashes(target, target.with_suffix(".bin")),
         "versions": versions("nncf", "openvino"),
     }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let OpenVINO compute on one thread: how it rounds depends on their number, which NNCF leaves no way to choose."""
+    compile_model = ov.Core.compile_model
+
+    def compile_for_one(core: ov.Core, model: ov.Model, device_name: str, config: dict[str, Any] | None = None) -> Any:
+        return compile_model(core, model, device_name, {**(config or {}), "INFERENCE_NUM_THREADS": 1})
+
+    ov.Core.compile_model = compile_for_one
+    try:
+        yield
+    finally:
+        ov.Core.compile_model = compile_model
 
 
 def _name_by_place(model: ov.Model) -> None:

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from onnx import helper
 from tests.unit.evaluation_fixtures import HEATMAP_SIZE, INPUT_SIZE, draw_dataset
+from tests.unit.export_fixtures import save_onnx_by_hand
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, draw_crops, small_network, write_crops
 
 from posequant.calibration.calibrate import write_table
@@ -17,6 +19,7 @@ from posequant.certificate.layers import describe_layers, kernel_class, totals
 from posequant.certificate.page import render
 from posequant.certificate.poses import joint_costs, label_free_cost, similarity
 from posequant.certificate.significance import draw_images
+from posequant.convert import convert_to_openvino
 from posequant.dataset import ground_truth_instances, keypoint_sigmas, load_annotations
 from posequant.errors import InputError
 from posequant.files import sha256, write_json
@@ -26,6 +29,8 @@ from posequant.ncnn_model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.predictions import Poses, Predictions
 from posequant.quantize_ncnn import quantize_files
+from posequant.quantize_onnxruntime import quantize_onnxruntime
+from posequant.quantize_openvino import quantize_openvino
 
 SAMPLING = Sampling(resamples=100, seed=0, confidence=0.95)
 
@@ -37,12 +42,11 @@ class Case(NamedTuple):
     reference: Path
     annotations: Path
     model: Path
-    param: Path
-    bin_: Path
+    artifacts: tuple[Path, Path]
     crops: Path
     calibration: Path
 
-    def certify(self, **changed: Path) -> dict[str, Any]:
+    def certify(self, **changed: Any) -> dict[str, Any]:
         return certify(**self._replace(**changed)._asdict(), sampling=SAMPLING)
 
 
@@ -80,7 +84,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         }
         paths.append(folder / f"{variant}.npz")
         near(dataset.annotations, noise, identity).save(paths[-1])
-    return Case(paths[0], paths[1], dataset.annotations, model, *int8_files, folder / "crops", calibration)
+    return Case(paths[0], paths[1], dataset.annotations, model, int8_files, folder / "crops", calibration)
 
 
 def _spec() -> ModelSpec:
@@ -141,7 +145,7 @@ def test_certificate_names_what_it_rests_on(case: Case) -> None:
     certificate = case.certify()
     assert (certificate["variant"], certificate["reference"]) == ("ncnn-int8", "ncnn")
     assert certificate["sha256"]["predictions"] == sha256(case.predictions)
-    assert certificate["sha256"]["artifact"] == {path.name: sha256(path) for path in (case.param, case.bin_)}
+    assert certificate["sha256"]["artifact"] == {path.name: sha256(path) for path in case.artifacts}
     assert certificate["calibration"]["sha256"] == sha256(case.calibration)
     assert certificate["calibration"]["people"] == 4
     assert certificate["calibration"]["evaluation"]["overlap"] == 0
@@ -166,10 +170,8 @@ def test_page_says_what_the_certificate_says(case: Case) -> None:
 
 
 def test_layers_and_their_work(case: Case) -> None:
-    network = NcnnNetwork(case.param, case.bin_, "int8", INPUT_SHAPE)
-    records = {
-        record.name: record for record in describe_layers(NcnnModel.read(case.param, case.bin_), network, INPUT_SHAPE)
-    }
+    network = NcnnNetwork(*case.artifacts, "int8", INPUT_SHAPE)
+    records = {record.name: record for record in describe_layers(NcnnModel.read(*case.artifacts), network, INPUT_SHAPE)}
     size = 16 * 12
     expected = {
         "conv_a": ("3x3 stride 1, Winograd", 6, size * 8 * 3 * 9),
@@ -187,7 +189,7 @@ def test_layers_and_their_work(case: Case) -> None:
     work = totals(list(records.values()))
     assert work["int8"] == 1
     assert sum(work["bits"].values()) == pytest.approx(1)
-    (scale,) = NcnnModel.read(case.param, case.bin_).named("conv_a")[1]["bottom_scales"]
+    (scale,) = NcnnModel.read(*case.artifacts).named("conv_a")[1]["bottom_scales"]
     assert records["conv_a"].activation_scale == scale
 
 
@@ -304,13 +306,63 @@ def test_with_detected_boxes_the_nearest_prediction_is_compared(case: Case) -> N
         ({"predictions": "reference"}, r"predictions in fp32; give those in int8"),
         ({"annotations": "calibration"}, r"not a COCO annotation file"),
         ({"model": "calibration"}, r"made for another model"),
-        ({"bin_": "calibration"}, r"made by another network"),
         ({"calibration": "model"}, r"not a calibration set"),
     ],
 )
 def test_files_that_do_not_belong_together_are_refused(case: Case, exchange: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         case.certify(**{name: getattr(case, other) for name, other in exchange.items()})
+
+
+def test_predictions_of_another_network_are_refused(case: Case) -> None:
+    with pytest.raises(InputError, match=r"made by another network than .*int8\.param and .*calibration\.json"):
+        case.certify(artifacts=(case.artifacts[0], case.calibration))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_other_runtimes_are_certified_by_their_operators(case: Case, backend: str, tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(0, 1, (2, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "weight"], ["a"], name="inner", pads=[1] * 4),
+        helper.make_node("Conv", ["a", "last"], ["y"], name="outer"),
+    ]
+    weights = {"weight": weight, "last": weight[:, :2, :1, :1]}
+    size = INPUT_SHAPE[1:]
+    source = save_onnx_by_hand(tmp_path / "float.onnx", nodes, weights, (1, 3, *size), (1, 2, *size))
+    spec = replace(_spec(), input_name="x", output_names=("y",))
+    crops = draw_crops(4)
+    files: tuple[Path, ...]
+    if backend == "onnxruntime":
+        files = (tmp_path / "model.onnx",)
+        quantize_onnxruntime(source, spec, crops, files[0])
+    else:
+        convert_to_openvino(source, spec, crops, tmp_path / "float.xml")
+        files = (tmp_path / "model.xml", tmp_path / "model.bin")
+        quantize_openvino(tmp_path / "float.xml", tmp_path / "float.bin", spec, crops, files[0])
+    paths = []
+    for path, artifacts in ((case.predictions, files), (case.reference, (source,))):
+        predictions = Predictions.load(path)
+        hashes = predictions.identity["sha256"] | {"artifact": {file.name: sha256(file) for file in artifacts}}
+        variant = predictions.identity["variant"].replace("ncnn", backend)
+        identity = predictions.identity | {"backend": backend, "variant": variant, "sha256": hashes}
+        paths.append(tmp_path / f"{variant}.npz")
+        replace(predictions, identity=identity).save(paths[-1])
+    certificate = case.certify(predictions=paths[0], reference=paths[1], artifacts=files)
+    assert (certificate["variant"], certificate["reference"]) == (f"{backend}-int8", backend)
+    assert certificate["statistics"] == case.certify()["statistics"]
+    macs = {"inner": size[0] * size[1] * 2 * 3 * 9, "outer": size[0] * size[1] * 2 * 2}
+    assert [layer["macs"] for layer in certificate["layers"]] == list(macs.values())
+    # ONNX Runtime leaves the last one in float.
+    in_int8 = macs["inner"] if backend == "onnxruntime" else sum(macs.values())
+    assert certificate["work"]["int8"] == pytest.approx(in_int8 / sum(macs.values()))
+    assert certificate["overflow"] is None
+    page = render(certificate)
+    count = {"onnxruntime": 1, "openvino": 2}[backend]
+    assert f"{count} of the 2 operators with weights are INT8, with {certificate['work']['int8']:.1%} of" in page
+    for layer in certificate["layers"]:
+        assert f"| {layer['name']} " in page
+    assert "## Overflow" not in page
+    assert "Winograd" not in page
 
 
 def test_predictions_of_other_people_are_refused(case: Case, tmp_path: Path) -> None:

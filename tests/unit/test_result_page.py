@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -228,3 +229,6 @@ def test_certified_row_states_its_interval_and_links_the_certificate(rows: list[
             "no layer",
         ]
     ]
+    unknown = Certificate(content | {"overflow": None}, certificate.link)
+    page = page_with([replace(certified, certificate=unknown), rows[1]])
+    assert cells(page.partition("# Certificates")[2], "Net")[0][-2:] == ["98.6%", "-"]

@@ -74,6 +74,8 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
         ("variants.ncnn-int8.calibration", "kll", "'kll' is not one of ['kl', 'aciq']"),
         ("variants.ncnn.calibration", "kl", "variants.ncnn: key 'calibration' does not belong here"),
         ("variants.ncnn.precision", "int8", "'calibration' is a required property"),
+        ("variants.openvino-int8.calibration", "kl", "variants.openvino-int8: key 'calibration' does not belong here"),
+        ("variants.pytorch.precision", "int8", "'pytorch' is not one of ['onnxruntime', 'openvino', 'ncnn']"),
         ("variants.openvino.precision", "fp16", "variants.openvino.backend: 'ncnn' was expected"),
         ("studies.demo.calibration", {"people": 0}, "studies.demo.calibration.people: 0 is less than the minimum of 1"),
         ("study", "demmo", "study: there is no study 'demmo'; did you mean 'demo'?"),

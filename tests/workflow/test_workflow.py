@@ -15,7 +15,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "config.yaml", "envs", "models", "profiles", "rules", "scripts")
-VARIANTS = ["pytorch", "onnxruntime", "openvino", "ncnn", "ncnn-fp16", "ncnn-bf16", "ncnn-int8"]
+INT8 = ["openvino-int8", "onnxruntime-int8", "ncnn-int8"]
+VARIANTS = ["pytorch", "onnxruntime", "openvino", "ncnn", "ncnn-fp16", "ncnn-bf16", *INT8]
 MODEL = "results/demo/hourglass_demo"
 SMALL: dict[str, Any] = {
     "dataset": {"synthetic": {"train_images": 12, "val_images": 12}},
@@ -88,6 +89,8 @@ def test_result_has_a_row_and_a_section_for_every_variant(workflow: Workflow) ->
         "ncnn FP32",
         "ncnn FP16",
         "ncnn BF16",
+        "OpenVINO INT8",
+        "ONNX Runtime INT8",
         "ncnn INT8",
     ]
     links = re.findall(r"\[log\]\((.*?)\)", page)
@@ -98,20 +101,24 @@ def test_result_has_a_row_and_a_section_for_every_variant(workflow: Workflow) ->
 
 def test_int8_is_certified(workflow: Workflow) -> None:
     page = (workflow.folder / "results/result.md").read_text()
-    (link,) = set(re.findall(r"\[certificate\]\((.*?)\)", page))
-    assert "Certificate of ncnn-int8" in (workflow.folder / "results" / link).read_text()
-    certificate = json.loads((workflow.folder / MODEL / "ncnn-int8/certificate.json").read_text())
-    assert certificate["reference"] == "ncnn"
-    for variant, key in (("ncnn-int8", "int8"), ("ncnn", "fp32")):
-        metrics = json.loads((workflow.folder / MODEL / variant / "metrics.json").read_text())
-        assert certificate["statistics"]["AP"][key] == pytest.approx(metrics["statistics"]["AP"], abs=1e-12)
+    links = re.findall(r"\[certificate\]\((.*?)\)", page)
+    assert links == [f"{MODEL.removeprefix('results/')}/{variant}/certificate.md" for variant in INT8]
+    for variant, link in zip(INT8, links, strict=True):
+        assert f"Certificate of {variant}" in (workflow.folder / "results" / link).read_text()
+        certificate = json.loads((workflow.folder / MODEL / variant / "certificate.json").read_text())
+        assert certificate["reference"] == variant.removesuffix("-int8")
+        for name, key in ((variant, "int8"), (certificate["reference"], "fp32")):
+            metrics = json.loads((workflow.folder / MODEL / name / "metrics.json").read_text())
+            assert certificate["statistics"]["AP"][key] == pytest.approx(metrics["statistics"]["AP"], abs=1e-12)
+        assert certificate["work"]["int8"] > 0.99
+    # The last, ncnn's.
     assert certificate["overflow"]["can_overflow"] == []
     assert certificate["overflow"]["winograd_on_and_off"]["equal"]
 
 
 def test_changing_the_certificate_reruns_nothing_else(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"certificate": {"resamples": 500}})
-    assert workflow.planned("results/result.md") == {"certify": 1, "result": 1}
+    assert workflow.planned("results/result.md") == {"certify": len(INT8), "result": 1}
 
 
 def test_float_backends_agree(workflow: Workflow) -> None:
@@ -133,10 +140,24 @@ def test_rerunning_one_backend_runs_its_evaluation_alone(workflow: Workflow) -> 
     assert workflow.planned("-f", f"{MODEL}/ncnn-int8/predictions.npz") == {"predict": 1, "merge_predictions": 1}
 
 
+@pytest.mark.parametrize(("rule", "variant"), [("quantize_openvino", INT8[0]), ("quantize_onnxruntime", INT8[1])])
+def test_quantizing_anew_for_one_backend_runs_nothing_of_another(workflow: Workflow, rule: str, variant: str) -> None:
+    jobs = dict.fromkeys((rule, "predict", "merge_predictions", "evaluate", "certify", "measure_cost", "result"), 1)
+    assert workflow.planned("results/result.md", "--forcerun", f"{MODEL}/{variant}/quantize.json") == jobs
+    planned = workflow.planned("-f", f"{MODEL}/{variant}/metrics.json")
+    assert planned == {"evaluate": 1}
+
+
+def test_changing_the_calibration_people_quantizes_for_every_backend(workflow: Workflow) -> None:
+    workflow.configure(**SMALL | {"calibration": {"people": 6}})
+    jobs = workflow.planned("results/result.md")
+    assert jobs["quantize_openvino"] == jobs["quantize_onnxruntime"] == jobs["ncnn2table"] == 1
+
+
 def test_changing_the_protocol_reruns_predictions(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"protocol": {"flip_test": True}})
     jobs = dict.fromkeys(("predict", "merge_predictions", "evaluate"), len(VARIANTS))
-    assert workflow.planned("results/result.md") == jobs | {"certify": 1, "result": 1}
+    assert workflow.planned("results/result.md") == jobs | {"certify": len(INT8), "result": 1}
 
 
 def test_shards_give_the_same_bytes_and_are_gone_afterwards(workflow: Workflow, tmp_path: Path) -> None:
@@ -168,7 +189,7 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
             "predict": len(VARIANTS),
             "merge_predictions": len(VARIANTS),
             "evaluate": len(VARIANTS),
-            "certify": 1,
+            "certify": len(INT8),
             "result": 1,
         }
     finally:
