@@ -160,7 +160,7 @@ rule quantize_openvino:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=8000,
+        mem_mb=6000,
         runtime=60,
     shell:
         "python scripts/quantize_openvino.py --xml {input.xml} --bin {input.bin}"
@@ -186,9 +186,8 @@ rule quantize_onnxruntime:
         variant=any_of(variants_with(backend="onnxruntime", precision="int8")),
     conda:
         ENVIRONMENT
-    threads: 4
     resources:
-        mem_mb=8000,
+        mem_mb=6000,
         runtime=60,
     shell:
         "python scripts/quantize_onnxruntime.py --onnx {input.onnx}"

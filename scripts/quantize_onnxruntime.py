@@ -23,7 +23,9 @@ def main() -> None:
     from posequant.verify import load_crops
 
     spec, crops = ModelSpec.load(arguments.model), load_crops(arguments.crops, limit=None)
-    write_json(arguments.record, quantize_onnxruntime(arguments.onnx, spec, crops, arguments.out))
+    record = quantize_onnxruntime(arguments.onnx, spec, crops, arguments.out)
+    write_json(arguments.record, record)
+    print(f"calibrated on {len(crops)} crops; difference to fp32 on the first of them: {record['difference']}")
 
 
 if __name__ == "__main__":
