@@ -20,6 +20,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from posequant.errors import InputError
+from posequant.files import whole
 from posequant.model_spec import ModelSpec
 from posequant.networks.onnxruntime import OnnxRuntimeNetwork, open_session
 from posequant.onnx_files import is_quantized, load_onnx, opset_of, save_onnx
@@ -81,9 +82,10 @@ def quantize_onnxruntime(onnx_file: Path, spec: ModelSpec, crops: Tensor, target
         raise InputError(
             f"{onnx_file}: ONNX Runtime finds nothing to quantize in the network. Leave the variant out of the study."
         )
-    save_onnx(model, target)
-    network = OnnxRuntimeNetwork(target, spec, precision="int8")
-    difference = compare(reference.forward(crops[:CROPS]), network.forward(crops[:CROPS]))
+    with whole(target) as draft:
+        save_onnx(model, draft)
+        network = OnnxRuntimeNetwork(draft, spec, precision="int8")
+        difference = compare(reference.forward(crops[:CROPS]), network.forward(crops[:CROPS]))
     return {
         "reference": f"{onnx_file.name} in ONNX Runtime",
         "calibrated_on_crops": len(crops),

@@ -119,7 +119,8 @@ def _operators(certificate: Mapping[str, Any]) -> Iterable[str]:
     yield (
         f"{sum(operator['int8'] for operator in operators)} of the {len(operators)} operators with weights are INT8, "
         f"with {work['int8']:.1%} of the {work['macs'] / 1e6:.1f} million multiply-accumulates of a crop; "
-        f"{work['float']:.1%} are float. So says the runtime of how it executes the network on this processor."
+        f"{work['float']:.1%} are float. So says the runtime of how it executes the network on this processor. On x86 "
+        "processors without VNNI instructions its sums may saturate; what is certified here need not hold on them."
     )
     yield table(
         {
