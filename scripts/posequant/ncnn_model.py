@@ -121,8 +121,7 @@ class NcnnModel:
             draft_param.write_text(format_param(self.layers))
             with draft_bin.open("wb") as stream:
                 for layer, weights in zip(self.layers, self.weights, strict=True):
-                    for slot in weight_slots(layer):
-                        stream.write(_encoded(weights[slot.name], slot.tagged))
+                    stream.write(encode_weights(layer, weights))
 
     def named(self, name: str) -> tuple[Layer, Weights]:
         """Return the layer called `name` and its weights; `KeyError` if there is none."""
@@ -180,6 +179,11 @@ def format_param(layers: list[Layer]) -> str:
 def weight_slots(layer: Layer) -> list[Slot]:
     """Return the weights that the `.bin` holds for `layer`, in order; `InputError` if that is not known."""
     return [Slot(name, size, tagged) for name, size, tagged in _slots(layer) if size]
+
+
+def encode_weights(layer: Layer, weights: Weights) -> bytes:
+    """Return the weights of a layer as the `.bin` holds them."""
+    return b"".join(_encoded(weights[slot.name], slot.tagged) for slot in weight_slots(layer))
 
 
 def weighted_inputs(layer: Layer) -> int | None:

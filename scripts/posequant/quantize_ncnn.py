@@ -20,7 +20,7 @@ from posequant.calibration.table import CalibrationTable
 from posequant.calibration.weights import INT8_LIMIT, miscomputed, quantizable, warn_of_miscomputed
 from posequant.errors import InputError
 from posequant.files import whole
-from posequant.ncnn_model import Layer, NcnnModel, format_param, weight_slots
+from posequant.ncnn_model import Layer, NcnnModel, Weights, format_param, weight_slots
 from posequant.ncnn_tools import run_ncnn2int8
 from posequant.overflow import mark_winograd_safe
 
@@ -96,19 +96,37 @@ def quantize(model: NcnnModel, table: CalibrationTable) -> NcnnModel:
     layers, weights = [], []
     for layer, values in zip(model.layers, model.weights, strict=True):
         if layer.name in table.activation_scales:
-            term = 1 if layer.type == "ConvolutionDepthWise" else 2
-            term += REQUANTIZED if layer.name in requantized else 0
-            layer = replace(layer, params={**layer.params, 8: str(term)})
-            scales = {
-                "weight_scales": table.weight_scales[layer.name],
-                "bottom_scales": np.atleast_1d(table.activation_scales[layer.name]),
-                "top_scales": np.atleast_1d(requantized.get(layer.name, np.float32(0))),
-            }
-            int8 = quantized(values["weight"].astype(np.float32), scales["weight_scales"])
-            values = {**values, **scales, "weight": int8}
+            scales = table.weight_scales[layer.name], table.activation_scales[layer.name]
+            layer, values = quantize_layer(layer, values, *scales, requantized.get(layer.name))
         layers.append(replace(layer, params=_official_params(layer)))
-        weights.append({slot.name: _stored(values[slot.name], slot.tagged) for slot in weight_slots(layer)})
+        weights.append(stored(layer, values))
     return NcnnModel(layers, weights)
+
+
+def quantize_layer(
+    layer: Layer,
+    weights: Weights,
+    weight_scales: NDArray[np.float32],
+    activation_scale: np.float32,
+    requantize_scale: np.float32 | None = None,
+) -> tuple[Layer, Weights]:
+    """Return a layer and its weights in INT8.
+
+    Args:
+        layer: a quantizable layer.
+        weights: its float weights.
+        weight_scales: factors from a weight to INT8, float32, one for each output channel or depthwise group.
+        activation_scale: the factor from its input to INT8.
+        requantize_scale: that of the layers that read its output, where it leaves in INT8; None where in float.
+    """
+    term = (1 if layer.type == "ConvolutionDepthWise" else 2) + (0 if requantize_scale is None else REQUANTIZED)
+    scales = {
+        "weight_scales": weight_scales,
+        "bottom_scales": np.atleast_1d(activation_scale),
+        "top_scales": np.atleast_1d(np.float32(requantize_scale or 0)),
+    }
+    int8 = quantized(weights["weight"].astype(np.float32), weight_scales)
+    return replace(layer, params={**layer.params, 8: str(term)}), {**weights, **scales, "weight": int8}
 
 
 def quantized(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int8]:
@@ -122,6 +140,11 @@ def quantized(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArr
     rounded = np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5))
     int8: NDArray[np.int8] = np.clip(rounded, -INT8_LIMIT, INT8_LIMIT).astype(np.int8).ravel()
     return int8
+
+
+def stored(layer: Layer, weights: Weights) -> Weights:
+    """Return the weights of a layer as ncnn2int8 stores them: INT8 as they are, others in float16 or float32."""
+    return {slot.name: _stored(weights[slot.name], slot.tagged) for slot in weight_slots(layer)}
 
 
 def _stored(values: NDArray[Any], tagged: bool) -> NDArray[Any]:

@@ -1,6 +1,6 @@
 """A network in ncnn. What ncnn's Python module answers with a crash or with garbage is an `InputError` here."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class NcnnNetwork:
         self._blobs = {top for layer in self._layers for top in layer.tops}
 
         self._net = ncnn.Net()
-        _set_options(self._net.opt, precision, int8_winograd)
+        set_options(self._net.opt, precision, int8_winograd)
         if self._net.load_param(str(param)) != 0:
             raise InputError(f"{param}: ncnn cannot load it; its reason is above. Convert the model again.")
         if self._net.load_model(str(bin_)) != 0:
@@ -118,6 +118,29 @@ class NcnnNetwork:
         extractor = self._extractor(crop)
         for blob in blobs:
             yield self._extract(extractor, blob, "given")
+
+    def blob_sizes(self) -> dict[str, int]:
+        """Return the number of values of each blob for one crop, by name."""
+        names = [top for layer in self._layers for top in layer.tops]
+        maps = self.activations(np.zeros(self._input_shape, np.float32), names)
+        return {name: values.size for name, values in zip(names, maps, strict=True)}
+
+    def resume(self, blobs: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Compute the outputs of one crop from the middle of the network on.
+
+        Args:
+            blobs: values of blobs, by name, from which all outputs can be computed. What lies before is not.
+
+        Returns:
+            The outputs as ncnn shapes them, each a float32 array.
+
+        Raises:
+            InputError: ncnn cannot compute an output, or it is not finite.
+        """
+        extractor = self._net.create_extractor()
+        for blob, values in blobs.items():
+            extractor.input(blob, ncnn.Mat(np.ascontiguousarray(values)).clone())
+        return [self._extract(extractor, name, "given") for name in self.output_names]
 
     def _check_layers(self, precision: str) -> None:
         marked = [layer.name for layer in self._layers if layer.int8_term]
@@ -190,7 +213,8 @@ def _without_batch(
     return shapes
 
 
-def _set_options(options: Any, precision: str, int8_winograd: bool) -> None:
+def set_options(options: Any, precision: str, int8_winograd: bool = False) -> None:
+    """Set the fields of an `ncnn.Option` for a precision, as for `NcnnNetwork`, and for one thread."""
     for switch in set().union(*_PRECISION_OPTIONS.values()):
         setattr(options, switch, switch in _PRECISION_OPTIONS[precision])
     options.num_threads = 1

@@ -1,0 +1,81 @@
+"""What the steps of a recipe hand on: a float network on its way to INT8."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.calibration.table import CalibrationTable
+from posequant.calibration.weights import quantizable
+from posequant.ncnn_model import Layer, NcnnModel, Weights
+from posequant.quantize_ncnn import quantize_layer
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A float network and what has been decided so far of its quantization.
+
+    Attributes:
+        reference: the float network that the quantized one is to equal.
+        model: the same layers, with the weights and biases that are to be quantized.
+        weight_scales: for each layer by name, factors from its weights to INT8, float32 (C,).
+        weight_limits: for each layer, the largest INT8 weight: 31 or 127.
+        activation_scales: for each layer, the factor from its input to INT8.
+        keep_float: names of the layers that stay in float.
+    """
+
+    reference: NcnnModel
+    model: NcnnModel
+    weight_scales: Mapping[str, Floats] = field(default_factory=dict)
+    weight_limits: Mapping[str, int] = field(default_factory=dict)
+    activation_scales: Mapping[str, np.float32] = field(default_factory=dict)
+    keep_float: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, model: NcnnModel) -> "Draft":
+        """Return the draft with which a recipe starts."""
+        return cls(model, model)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers to quantize, in the network's order."""
+        return quantizable(self.model.layers, self.keep_float)
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        return [layer.name for layer in self.layers]
+
+    @property
+    def table(self) -> CalibrationTable:
+        """The scales of the layers to quantize."""
+        return CalibrationTable(
+            {name: self.weight_scales[name] for name in self.names},
+            {name: self.activation_scales[name] for name in self.names},
+        )
+
+    def with_weights(self, changed: Mapping[str, Weights]) -> "Draft":
+        """Return the draft with other float weights to quantize for some layers, by name."""
+        return replace(self, model=with_weights(self.model, changed))
+
+    def quantized(self, layer: Layer) -> tuple[Layer, Weights]:
+        """Return a layer in INT8 by itself, as decided so far."""
+        weights = self.model.named(layer.name)[1]
+        return quantize_layer(layer, weights, self.weight_scales[layer.name], self.activation_scales[layer.name])
+
+
+def with_weights(model: NcnnModel, changed: Mapping[str, Weights]) -> NcnnModel:
+    """Return a model with other weights for the layers that `changed` names."""
+    weights = [
+        {**values, **changed.get(layer.name, {})} for layer, values in zip(model.layers, model.weights, strict=True)
+    ]
+    return NcnnModel(model.layers, weights)
+
+
+def representable(scales: Floats) -> Floats:
+    """Return scales as a calibration table holds them, with six decimals, so that file and memory agree."""
+    rounded: Floats = np.array([float(f"{scale:f}") for scale in np.ravel(scales)], np.float32).reshape(scales.shape)
+    return rounded
