@@ -1,0 +1,212 @@
+"""The step `activations`: how far the INT8 range of each layer's input reaches."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.calibration.thresholds import aciq_threshold, histogram, kl_thresholds
+from posequant.calibration.weights import INT8_LIMIT
+from posequant.errors import InputError
+from posequant.ncnn_model import Layer, Weights
+from posequant.networks.ncnn import NcnnNetwork
+from posequant.networks.ncnn_layer import LayerNetwork
+from posequant.quantize_ncnn import quantize_layer
+from posequant.recipe.draft import Draft, Floats, representable
+from posequant.recipe.positions import by_channel, position_weights
+from posequant.recipe.propagation import Visit, propagate
+
+# Shares of the largest magnitude at which the range may end, in the order in which they are tried.
+CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05)
+# The search ends after so many shares in a row that are worse than the best.
+PATIENCE = 3
+
+Loss = Callable[[Mapping[str, LayerNetwork]], float]
+
+
+def scale_activations(
+    draft: Draft, crops: Sequence[Floats], threads: int, *, method: str, share: float = 0.9999
+) -> Draft:
+    """Choose the activation scales of all layers. Layers that read copies of one tensor get one scale.
+
+    Args:
+        draft: the draft. The methods that search need its weight scales.
+        crops: the calibration crops, float32 (3, H, W).
+        threads: how many crops are computed at a time.
+        method: `kl` or `aciq`, as ncnn2table; `absmax`, the largest magnitude; `percentile`, below which `share` of
+            the magnitudes other than 0 are; `mse`, by which the layer's own output changes least, position by position
+            (see `position_weights`), when it gets what the quantized layers before it give; `output`, by which the
+            network's output changes least when this tensor alone is quantized. The last two try `CLIPS`.
+        share: for `percentile`.
+
+    Raises:
+        InputError: the input of a layer is zero on all crops.
+    """
+    match method:
+        case "kl" | "aciq" | "absmax" | "percentile":
+            scales = _by_distribution(draft, crops, threads, method, share)
+        case "mse":
+            scales = _by_layer_output(draft, crops, threads)
+        case "output":
+            scales = _by_network_output(draft, crops, threads)
+        case _:
+            raise InputError(
+                f"activations: {method!r} is no method. Choose kl, aciq, absmax, percentile, mse or output."
+            )
+    return replace(draft, activation_scales=scales)
+
+
+def readers_of_tensors(draft: Draft) -> dict[str, list[Layer]]:
+    """Return for each layer to quantize, by name, all those that read copies of the same tensor, itself included."""
+    sources: dict[str, str] = {}
+    for layer in draft.model.layers:
+        for top in layer.tops:
+            sources[top] = sources[layer.bottoms[0]] if layer.type == "Split" else top
+    readers: dict[str, list[Layer]] = {}
+    for layer in draft.layers:
+        readers.setdefault(sources[layer.bottoms[0]], []).append(layer)
+    return {layer.name: group for group in readers.values() for layer in group}
+
+
+def descend(loss: Callable[[float], float]) -> float:
+    """Return which of `CLIPS` has the least loss, trying them in their order and ending after `PATIENCE` worse ones."""
+    best, least, worse = CLIPS[0], np.inf, 0
+    for clip in CLIPS:
+        found = loss(clip)
+        if found < least:
+            best, least, worse = clip, found, 0
+        else:
+            worse += 1
+            if worse == PATIENCE:
+                break
+    return best
+
+
+def _by_distribution(
+    draft: Draft, crops: Sequence[Floats], threads: int, method: str, share: float
+) -> dict[str, np.float32]:
+    scales: dict[str, np.float32] = {}
+
+    def measure(visit: Visit) -> None:
+        absmax = _largest(visit)
+        if method == "absmax":
+            threshold = absmax
+        elif method == "aciq":
+            threshold = aciq_threshold(np.atleast_1d(absmax), visit.inputs[0].size)[0]
+        else:
+            counts = np.sum(visit.each(lambda values: histogram(values, absmax), visit.inputs), axis=0)
+            threshold = (
+                kl_thresholds(counts[np.newaxis], np.atleast_1d(absmax))[0]
+                if method == "kl"
+                else percentile_threshold(counts, absmax, share)
+            )
+        scales[visit.layer.name] = _scale(threshold)
+
+    propagate(draft.reference, crops, measure, draft.names, threads, "activations")
+    return scales
+
+
+def percentile_threshold(counts: NDArray[np.int64], absmax: np.float32, share: float) -> np.float32:
+    """Return the upper end of the first bin up to which at least `share` of the counted magnitudes lie.
+
+    Args:
+        counts: a histogram of magnitudes in equal bins from 0 to `absmax`, int64 (bins,).
+        absmax: where it ends.
+        share: 0 to 1.
+    """
+    cumulated = np.cumsum(counts)
+    bins = int(np.searchsorted(cumulated, share * cumulated[-1])) + 1
+    return np.float32(absmax * min(bins, len(counts)) / len(counts))
+
+
+def _by_layer_output(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, np.float32]:
+    readers, scales = readers_of_tensors(draft), dict[str, np.float32]()
+
+    def choose(visit: Visit) -> tuple[Layer, Weights]:
+        if visit.layer.name not in scales:
+            group = readers[visit.layer.name]
+            floats = [_outputs(LayerNetwork(*draft.reference.named(layer.name)), visit) for layer in group]
+            shares = [position_weights(outputs) for outputs in floats]
+
+            def loss(clip: float) -> float:
+                total = 0.0
+                for layer, outputs, counts in zip(group, floats, shares, strict=True):
+                    network = LayerNetwork(*_quantized(draft, layer, _scale(_largest(visit) * np.float32(clip))))
+
+                    def error(item: tuple[Floats, Floats, Floats], network: LayerNetwork = network) -> float:
+                        values, wanted, count = item
+                        difference = by_channel(network.run([values])[0] - wanted)
+                        return float((np.square(difference).sum(axis=0) * count).sum(dtype=np.float64))
+
+                    total += sum(visit.each(error, zip(visit.reached, outputs, counts, strict=True)))
+                return total
+
+            scale = _scale(_largest(visit) * np.float32(descend(loss)))
+            scales.update({layer.name: scale for layer in group})
+        return _quantized(draft, visit.layer, scales[visit.layer.name])
+
+    propagate(draft.reference, crops, choose, draft.names, threads, "activations")
+    return scales
+
+
+def _by_network_output(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, np.float32]:
+    readers, scales = readers_of_tensors(draft), dict[str, np.float32]()
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder, "reference.param"), Path(folder, "reference.bin")
+        draft.reference.write(*files)
+        network = NcnnNetwork(*files, "fp32", crops[0].shape)
+        # By blob as ncnn shapes them, so that they compare with what `resume` gives.
+        wanted = [list(network.activations(crop, network.output_names)) for crop in crops]
+    power = [
+        max(sum(float(np.square(output).sum()) for output in outputs), 1e-30) for outputs in zip(*wanted, strict=True)
+    ]
+
+    def choose(visit: Visit) -> None:
+        if visit.layer.name in scales:
+            return
+        group = readers[visit.layer.name]
+        (bottom,) = visit.layer.bottoms
+        alive = {name: values for name, values in visit.alive.items() if name != bottom}
+
+        def loss(clip: float) -> float:
+            scale = _scale(_largest(visit) * np.float32(clip))
+            quantized = {layer.tops[0]: LayerNetwork(*_quantized(draft, layer, scale)) for layer in group}
+
+            def error(number: int) -> float:
+                blobs = {name: values[number] for name, values in alive.items()}
+                blobs |= {top: layer.run([visit.inputs[number]])[0] for top, layer in quantized.items()}
+                outputs = zip(network.resume(blobs), wanted[number], power, strict=True)
+                return sum(
+                    float(np.square(found - want).sum(dtype=np.float64)) / scale for found, want, scale in outputs
+                )
+
+            return sum(visit.each(error, range(len(crops))))
+
+        scale = _scale(_largest(visit) * np.float32(descend(loss)))
+        scales.update({layer.name: scale for layer in group})
+
+    propagate(draft.reference, crops, choose, draft.names, threads, "activations")
+    return scales
+
+
+def _largest(visit: Visit) -> np.float32:
+    largest = np.float32(max(np.abs(values).max() for values in visit.inputs))
+    if largest == 0:
+        raise InputError(f"the input of layer {visit.layer.name} is zero on every crop. Keep the layer in float.")
+    return largest
+
+
+def _scale(threshold: np.floating) -> np.float32:
+    scale: np.float32 = representable(np.atleast_1d(np.float32(INT8_LIMIT) / np.float32(threshold)))[0]
+    return scale
+
+
+def _quantized(draft: Draft, layer: Layer, scale: np.float32) -> tuple[Layer, Weights]:
+    return quantize_layer(layer, draft.model.named(layer.name)[1], draft.weight_scales[layer.name], scale)
+
+
+def _outputs(network: LayerNetwork, visit: Visit) -> list[Floats]:
+    return [outputs[0] for outputs in visit.each(network.run, [[values] for values in visit.inputs])]

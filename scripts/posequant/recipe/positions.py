@@ -1,0 +1,47 @@
+"""What a layer gives at each position of its map, and how much each position counts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.ncnn_model import Layer
+
+Floats = NDArray[np.float32]
+
+
+def by_channel(output: Floats) -> Floats:
+    """Return a layer's output as (C, P): channels by positions.
+
+    Args:
+        output: float32, a map (C, H, W), rows (P, C) or a vector (C,).
+    """
+    if output.ndim == 3:
+        return output.reshape(len(output), -1)
+    return np.atleast_2d(output).T
+
+
+def position_weights(outputs: Sequence[Floats]) -> list[Floats]:
+    """Return how much each position counts when a layer's outputs are compared: less where its values are large.
+
+    An error counts as a share of what is there, 1 / (|y|² + mean |y|²). Plain squared errors are ruled by the few
+    positions where a network runs into extremes, such as the border of a crop that reaches out of its image. What is
+    behind them ignores how extreme they are; measured on SimplePose: docs/quantization.md.
+
+    Args:
+        outputs: of the float layer, N arrays as for `by_channel`.
+
+    Returns:
+        N arrays of float32 (P,); all of them add up to 1.
+    """
+    powers = [np.square(by_channel(output)).sum(axis=0) for output in outputs]
+    mean = max(float(np.mean([power.mean() for power in powers])), np.finfo(np.float32).tiny)
+    weights = [1 / (power + mean) for power in powers]
+    total = sum(float(weight.sum(dtype=np.float64)) for weight in weights)
+    return [(weight / total).astype(np.float32) for weight in weights]
+
+
+def without_activation(layer: Layer) -> Layer:
+    """Return a layer without the activation that ncnn fused to it (parameters 9 and 10)."""
+    return replace(layer, params={key: value for key, value in layer.params.items() if key not in (9, 10, -23310)})

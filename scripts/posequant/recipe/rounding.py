@@ -1,0 +1,160 @@
+"""The step `round`: weights are rounded up or down so that the layer's output changes least, not each by itself."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from posequant.calibration.weights import INT8_LIMIT
+from posequant.ncnn_model import Layer, Weights, weighted_inputs
+from posequant.networks.ncnn_layer import LayerNetwork
+from posequant.quantize_ncnn import quantize_layer
+from posequant.recipe.draft import Draft, Floats
+from posequant.recipe.positions import position_weights, without_activation
+from posequant.recipe.propagation import Visit, propagate
+
+# Positions of each crop that are looked at: with some dozens of crops many times what a layer has of weights a channel.
+POSITIONS = 512
+# Share of the mean curvature that is added to each weight's, against fitting to few crops.
+RIDGE = 0.01
+PASSES = 6
+
+Doubles = NDArray[np.float64]
+
+
+def learn_rounding(draft: Draft, crops: Sequence[Floats], threads: int, *, seed: int = 0) -> Draft:
+    """Choose the INT8 weights of each layer, for what the layers before it give in INT8.
+
+    Minimised is the squared error of the layer's output before its bias and activation, as by AdaRound (Nagel and
+    others: Up or Down? Adaptive Rounding for Post-Training Quantization, 2020). As that is a quadratic form in the
+    weights, of the second moments of the layer's input, it needs no gradient descent: one weight after the other takes
+    the best of all INT8 values while the others stay, for some rounds (Behdin and others: QuantEase, 2023). The float
+    weights of the draft become multiples of the INT8 step, which ncnn2int8 rounds to just these values.
+
+    Args:
+        draft: the draft, with all scales.
+        crops: the calibration crops, float32 (3, H, W).
+        threads: how many crops are computed at a time.
+        seed: of the choice of positions.
+    """
+    changed: dict[str, Weights] = {}
+
+    def learn(visit: Visit) -> tuple[Layer, Weights]:
+        layer = visit.layer
+        weights = draft.model.named(layer.name)[1]
+        scales, activation_scale = draft.weight_scales[layer.name], draft.activation_scales[layer.name]
+        moments = second_moments(visit, activation_scale, seed)
+        rows = weights["weight"].astype(np.float64).reshape(layer.integer(0), -1)
+        steps = 1 / np.broadcast_to(scales.astype(np.float64), len(rows))
+        limit = draft.weight_limits.get(layer.name, INT8_LIMIT)
+        int8 = np.concatenate(
+            [
+                best_integers(rows[group], steps[group], moment, limit)
+                for group, moment in zip(np.array_split(np.arange(len(rows)), len(moments)), moments, strict=True)
+            ]
+        )
+        rounded = (int8 * steps[:, np.newaxis]).astype(np.float32).ravel()
+        changed[layer.name] = {"weight": rounded}
+        quantized = quantize_layer(layer, {**weights, "weight": rounded}, scales, activation_scale)
+        if not np.array_equal(quantized[1]["weight"], int8.astype(np.int8).ravel()):
+            raise AssertionError(f"layer {layer.name}: ncnn2int8 would round its weights to other values")
+        return quantized
+
+    propagate(draft.reference, crops, learn, draft.names, threads, "rounding")
+    return draft.with_weights(changed)
+
+
+def second_moments(visit: Visit, activation_scale: np.float32, seed: int) -> Doubles:
+    """Return the second moments, about the mean, of what a layer's weights are multiplied with in INT8.
+
+    Args:
+        visit: the layer, and what reaches it.
+        activation_scale: of its input.
+        seed: of the choice of positions, at most `POSITIONS` of each crop; they count as in `position_weights`.
+
+    Returns:
+        float64 (G, n, n) for G depthwise groups, or 1, of n weights.
+    """
+    full = LayerNetwork(without_activation(visit.layer), visit.weights)
+    outputs = [found[0] for found in visit.each(full.run, [[values] for values in visit.inputs])]
+    shares = position_weights(outputs)
+    generator = np.random.default_rng(seed)
+    choices = [np.sort(generator.permutation(share.size)[:POSITIONS]) for share in shares]
+
+    def sums(item: tuple[Floats, Floats, NDArray[np.int64]]) -> tuple[Floats, Floats]:
+        values, share, choice = item
+        scaled = values * activation_scale
+        int8 = np.clip(np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5)), -INT8_LIMIT, INT8_LIMIT)
+        patches = columns(visit.layer, int8 / activation_scale)[:, choice]
+        counts = share[choice]
+        return (patches * counts[:, np.newaxis]).transpose(0, 2, 1) @ patches, (patches.transpose(0, 2, 1) @ counts)
+
+    parts = visit.each(sums, zip(visit.reached, shares, choices, strict=True))
+    second = np.sum([part[0] for part in parts], axis=0, dtype=np.float64)
+    first = np.sum([part[1] for part in parts], axis=0, dtype=np.float64)
+    total = sum(float(share[choice].sum(dtype=np.float64)) for share, choice in zip(shares, choices, strict=True))
+    moments: Doubles = second / total - (first[:, :, np.newaxis] * first[:, np.newaxis]) / total**2
+    return moments
+
+
+def columns(layer: Layer, values: Floats) -> Floats:
+    """Return what each application of a layer's weights multiplies them with, float32 (G, P, n).
+
+    Args:
+        layer: a convolution, depthwise convolution or inner product.
+        values: its input, float32 (C, H, W), or for an inner product of any shape.
+
+    Returns:
+        For G depthwise groups, or 1, and P positions in the order of the output map, the n inputs in the order of the
+        weights.
+    """
+    if layer.type == "InnerProduct":
+        return values.reshape(1, -1, weighted_inputs(layer) or values.size)
+    (width, height), (across, down), (step_x, step_y) = (
+        (layer.integer(key, default), layer.integer(10 + key, layer.integer(key, default)))
+        for key, default in ((1, 0), (2, 1), (3, 1))
+    )
+    left, top = layer.integer(4), layer.integer(14, layer.integer(4))
+    right, bottom = layer.integer(15, left), layer.integer(16, top)
+    padded = np.pad(values, ((0, 0), (top, bottom), (left, right)), constant_values=layer.real(18))
+    windows = sliding_window_view(padded, (down * (height - 1) + 1, across * (width - 1) + 1), axis=(1, 2))
+    taps = windows[:, ::step_y, ::step_x, ::down, ::across]
+    channels, rows, places = taps.shape[:3]
+    if layer.type == "ConvolutionDepthWise":
+        return taps.reshape(channels, rows * places, -1)
+    return taps.transpose(1, 2, 0, 3, 4).reshape(1, rows * places, -1)
+
+
+def best_integers(weights: Doubles, steps: Doubles, moments: Doubles, limit: int) -> Doubles:
+    """Return the integers q that minimise (q step - w) M (q step - w)' for each row w of weights.
+
+    Each row's problem is solved by coordinate descent from the nearest integers: the error never grows.
+
+    Args:
+        weights: float64 (C, n).
+        steps: float64 (C,), the weight of one integer step.
+        moments: M, float64 (n, n), positive semi-definite.
+        limit: the largest magnitude of an integer.
+
+    Returns:
+        Whole numbers, float64 (C, n).
+    """
+    curvature = moments + RIDGE * np.trace(moments) / len(moments) * np.eye(len(moments))
+    integers = np.clip(np.rint(weights / steps[:, np.newaxis]), -limit, limit)
+    slopes = (integers * steps[:, np.newaxis] - weights) @ curvature
+    for _ in range(PASSES):
+        moved = False
+        for index, steepness in enumerate(np.diag(curvature)):
+            if steepness <= 0:
+                continue
+            wanted = integers[:, index] - slopes[:, index] / (steepness * steps)
+            change = np.clip(np.rint(wanted), -limit, limit) - integers[:, index]
+            rows = np.flatnonzero(change)
+            if rows.size:
+                moved = True
+                integers[rows, index] += change[rows]
+                slopes[rows] += (change * steps)[rows, np.newaxis] * curvature[index]
+        if not moved:
+            break
+    return integers
