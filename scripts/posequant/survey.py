@@ -109,6 +109,7 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
     from posequant.calibration.calibrate import write_table
     from posequant.calibration_set import choose_calibration_set, make_crops
     from posequant.convert import convert_to_ncnn, convert_to_openvino
+    from posequant.crop_files import load_crops
     from posequant.demo.people import write_dataset
     from posequant.describe import describe_mmpose
     from posequant.export import export_verified, write_deploy_config
@@ -120,7 +121,6 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
     from posequant.quantize_ncnn import quantize_files
     from posequant.random_weights import write_random_checkpoint
     from posequant.simplify import simplify_verified
-    from posequant.verify import load_crops
 
     data = folder / "data"
     checkpoint, deploy_config = folder / "checkpoint.pth", folder / "deploy_config.py"
