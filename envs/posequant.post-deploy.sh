@@ -7,6 +7,7 @@ pip install --no-deps --no-build-isolation --no-binary xtcocotools \
     mmdet==3.2.0 \
     mmengine==0.10.7 \
     mmpose==1.3.2 \
+    mmpretrain==1.2.0 \
     nncf==3.4.0 \
     torchvision==0.16.2 \
     xtcocotools==1.14.3

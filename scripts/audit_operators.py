@@ -21,16 +21,17 @@ def main() -> None:
         parser.error("--config needs --checkpoint and --deploy-config")
 
     from posequant.files import whole
+    from posequant.markdown import table
     from posequant.operators import audit, audit_onnx
 
     if arguments.config:
-        table = audit(arguments.config, arguments.checkpoint, arguments.deploy_config, arguments.onnx)
+        operators = audit(arguments.config, arguments.checkpoint, arguments.deploy_config, arguments.onnx)
     else:
-        table = audit_onnx(arguments.onnx)
+        operators = audit_onnx(arguments.onnx)
     with whole(arguments.out) as draft:
-        table.to_csv(draft, index=False)
+        operators.to_csv(draft, index=False)
     with whole(arguments.markdown) as draft:
-        draft.write_text(table.to_markdown(index=False) + "\n")
+        draft.write_text(table(dict(row) for _, row in operators.astype(str).iterrows()) + "\n")
 
 
 if __name__ == "__main__":

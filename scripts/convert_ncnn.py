@@ -20,9 +20,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from posequant.convert import convert_to_ncnn
+    from posequant.crop_files import load_crops
     from posequant.files import write_json
     from posequant.model_spec import ModelSpec
-    from posequant.verify import load_crops
 
     record = convert_to_ncnn(
         arguments.onnx,

@@ -18,9 +18,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from posequant.convert import convert_to_openvino
+    from posequant.crop_files import load_crops
     from posequant.files import write_json
     from posequant.model_spec import ModelSpec
-    from posequant.verify import load_crops
 
     spec, crops = ModelSpec.load(arguments.model), load_crops(arguments.crops)
     write_json(arguments.record, convert_to_openvino(arguments.onnx, spec, crops, arguments.out))

@@ -19,10 +19,10 @@ def main() -> None:
     parser.add_argument("--record", type=Path, required=True, help="JSON to write: difference, versions, sha256")
     arguments = parser.parse_args()
 
+    from posequant.crop_files import load_crops
     from posequant.export import export_verified
     from posequant.files import write_json
     from posequant.model_spec import ModelSpec
-    from posequant.verify import load_crops
 
     record = export_verified(
         arguments.config,

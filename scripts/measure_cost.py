@@ -26,10 +26,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="record to write (JSON)")
     arguments = parser.parse_args()
 
+    from posequant.crop_files import load_crops
     from posequant.latency import cpu_name, measure_latency
     from posequant.model_spec import ModelSpec
     from posequant.networks.opening import open_network
-    from posequant.verify import load_crops
 
     spec = ModelSpec.load(arguments.model)
     network = open_network(arguments.backend, arguments.precision, arguments.artifact, spec)

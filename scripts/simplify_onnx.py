@@ -16,9 +16,9 @@ def main() -> None:
     parser.add_argument("--record", type=Path, required=True, help="JSON to write: node counts, difference, sha256")
     arguments = parser.parse_args()
 
+    from posequant.crop_files import load_crops
     from posequant.files import write_json
     from posequant.simplify import simplify_verified
-    from posequant.verify import load_crops
 
     write_json(arguments.record, simplify_verified(arguments.onnx, load_crops(arguments.crops), arguments.out))
 

@@ -1,5 +1,6 @@
 """Converting an ONNX network to ncnn, by pnnx, and to OpenVINO, each checked against ONNX Runtime."""
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -46,8 +47,8 @@ def convert_to_ncnn(
 
     require_file(onnx_file)
     with tempfile.TemporaryDirectory() as folder:
-        draft_param, draft_bin = _run_pnnx(onnx_file, spec, weights, Path(folder))
-        layers = _require_layers(draft_param, spec, onnx_file)
+        draft_param, draft_bin, log = _run_pnnx(onnx_file, spec, weights, Path(folder))
+        layers = _require_layers(draft_param, spec, onnx_file, log)
         network = NcnnNetwork(draft_param, draft_bin, "fp32", spec.input_shape, spec.output_shapes)
         minimum = MIN_SQNR_DB[weights]
         reference = run_onnx(onnx_file, crops)
@@ -104,8 +105,8 @@ def convert_to_openvino(onnx_file: Path, spec: ModelSpec, crops: Tensor, xml: Pa
     }
 
 
-def _run_pnnx(onnx_file: Path, spec: ModelSpec, weights: str, folder: Path) -> tuple[Path, Path]:
-    """Run pnnx in `folder`, where it leaves a dozen by-products, and return the .param and .bin it wrote."""
+def _run_pnnx(onnx_file: Path, spec: ModelSpec, weights: str, folder: Path) -> tuple[Path, Path, str]:
+    """Run pnnx in `folder`, where it leaves a dozen by-products; return the .param and .bin it wrote, and its log."""
     shutil.copyfile(onnx_file, folder / "model.onnx")
     shape = ",".join(str(size) for size in (1, *spec.input_shape))
     command = [str(_pnnx()), "model.onnx", f"inputshape=[{shape}]", f"fp16={int(weights == 'fp16')}"]
@@ -114,7 +115,7 @@ def _run_pnnx(onnx_file: Path, spec: ModelSpec, weights: str, folder: Path) -> t
     )
     param, bin_ = folder / "model.ncnn.param", folder / "model.ncnn.bin"
     if run.returncode == 0 and param.is_file() and bin_.is_file():
-        return param, bin_
+        return param, bin_, run.stdout
     how = f"crashed (signal {-run.returncode})" if run.returncode < 0 else f"failed (exit status {run.returncode})"
     if run.returncode == 0:
         how = "ended without writing a network"
@@ -133,15 +134,18 @@ def _pnnx() -> Path:
     return Path(package.origin).with_name("pnnx")
 
 
-def _require_layers(param: Path, spec: ModelSpec, source: Path) -> dict[str, int]:
+def _require_layers(param: Path, spec: ModelSpec, source: Path, log: str) -> dict[str, int]:
     """Count the layers by type; `InputError` where ncnn lacks one or the blobs have other names."""
-    layers = read_param(param)
-    for layer in layers:
-        if not ncnn_has_layer(layer.type):
+    # Before the file is checked as a whole: pnnx doubles names where it leaves operators.
+    for type_, name, *_ in (line.split() for line in param.read_text().splitlines()[2:]):
+        if not ncnn_has_layer(type_):
+            left = re.search(rf"^ignore {re.escape(f'{type_} {name}')} param (.+)$", log, re.MULTILINE)
             raise InputError(
-                f"{source}: pnnx leaves '{layer.name}' as a layer of type {layer.type}, which ncnn lacks. Replace the "
-                "operator in the network, or cut it off if it only post-processes the heatmaps."
+                f"{source}: pnnx leaves '{name}' as a layer of type {type_}"
+                f"{f' ({left[1]})' if left else ''}, which ncnn lacks. Replace the operator in the network, or cut it "
+                "off if it only post-processes the heatmaps."
             )
+    layers = read_param(param)
     blobs = {top for layer in layers for top in layer.tops}
     for blob in ("in0", *(f"out{index}" for index in range(len(spec.output_names)))):
         if blob not in blobs:

@@ -21,6 +21,11 @@ _TRANSFORMS = {
 }
 
 
+# Codecs whose outputs are heatmaps, or one distribution along each side of the crop. Those of regression heads decode
+# coordinates, those of bottom-up heads several people.
+_CODECS = ("MSRAHeatmap", "UDPHeatmap", "MegviiHeatmap", "SimCCLabel")
+
+
 def describe_mmpose(name: str, config: str | Path) -> ModelSpec:
     """Describe the top-down network of an mmpose config.
 
@@ -149,6 +154,8 @@ def _checked_codec(source: str, codec: Any, input_size: tuple[int, int]) -> dict
 
     if not isinstance(codec, Mapping) or "type" not in codec:
         raise InputError(f"{source}: names no codec that decodes the output (the decoder of the head)")
+    if str(codec["type"]).removeprefix("mmpose.") not in _CODECS:
+        raise InputError(f"{source}: the codec {codec['type']} is not supported; supported are {', '.join(_CODECS)}")
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in codec.items()}
     try:
         KEYPOINT_CODECS.build(dict(plain))

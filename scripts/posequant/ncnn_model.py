@@ -198,6 +198,11 @@ def weighted_inputs(layer: Layer) -> int | None:
     return layer.integer(6) * layer.integer(7, 1) // outputs
 
 
+def is_grouped(layer: Layer) -> bool:
+    """Say whether a layer is a convolution in groups with weights of its own, and not depthwise."""
+    return layer.type == "ConvolutionDepthWise" and layer.integer(7, 1) not in (1, weighted_inputs(layer) or 1)
+
+
 def _slots(layer: Layer) -> Iterator[tuple[str, int, bool]]:
     integer = layer.integer
     match layer.type:

@@ -1,9 +1,10 @@
-"""Simplifying an ONNX network by onnxsim: constants folded, shape arithmetic gone, same output."""
+"""Simplifying an ONNX network: constants folded, shape arithmetic gone, attention as ncnn can take it; same output."""
 
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from posequant.attention import split_heads_in_four_axes
 from posequant.errors import InputError
 from posequant.onnx_files import load_onnx, save_onnx
 from posequant.verify import MIN_SQNR_DB, Tensor, hashes, require_same, run_onnx, verification, versions
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def simplify(model: "ModelProto", source: Path) -> "ModelProto":
-    """Return `model` simplified by onnxsim.
+    """Return `model` simplified by onnxsim, its attention by `split_heads_in_four_axes`.
 
     Raises:
         InputError: onnxsim cannot simplify it; the message names `source`.
@@ -25,6 +26,7 @@ def simplify(model: "ModelProto", source: Path) -> "ModelProto":
     except Exception as error:  # onnxsim's C++ throws RuntimeError and onnx's own errors
         raise InputError(f"{source}: onnxsim cannot simplify the network: {error}") from error
     result: ModelProto = simplified
+    split_heads_in_four_axes(result)
     return result
 
 
@@ -45,7 +47,9 @@ def simplify_verified(source: Path, crops: Tensor, target: Path) -> dict[str, An
     original = load_onnx(source, with_weights=True)
     simplified = simplify(original, source)
     minimum = MIN_SQNR_DB["fp32"]
-    difference = require_same(run_onnx(original, crops), run_onnx(simplified, crops), minimum, f"{source}: onnxsim")
+    difference = require_same(
+        run_onnx(original, crops), run_onnx(simplified, crops), minimum, f"{source}: simplification"
+    )
     save_onnx(simplified, target)
     return {
         "reference": source.name,

@@ -1,6 +1,7 @@
 """Which top-down networks of mmpose go all the way to INT8, and what stops the others."""
 
 import multiprocessing
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ STAGES = (
 
 _IMAGES, _CROPS = 8, 8
 
+# A path from the root: what stands before the name of the file says nothing to a reader on another machine.
+_FOLDERS = re.compile(r"(?<![\w.:/])/\S*/")
+
 
 @dataclass
 class Record:
@@ -39,9 +43,10 @@ class Record:
         onnx_nodes: operators of the simplified ONNX graph.
         ncnn_layers: layers of the ncnn model.
         sqnr_db: of ncnn's output against ONNX Runtime's on crops that are not calibrated on, by precision; None where
-            it is not finite.
+            the precision is refused, because ncnn computes garbage.
         quantized: names of the layers that are INT8.
-        kept_float: how many layers with weights are not, by the reason.
+        int8_share: of the weights that products are made with, how many are INT8, from 0 to 1.
+        kept_float: how many layers with such weights are not, by their kind.
         people: how many were evaluated, with the flip test, in fp32 and INT8.
         seconds: time of each stage that ended.
         failed: the stage that stopped it; empty if none did.
@@ -56,6 +61,7 @@ class Record:
     ncnn_layers: int = 0
     sqnr_db: dict[str, float | None] = field(default_factory=dict)
     quantized: list[str] = field(default_factory=list)
+    int8_share: float = 0.0
     kept_float: dict[str, int] = field(default_factory=dict)
     people: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -86,9 +92,9 @@ def survey(config: str) -> Record:
         try:
             _take_through(record, config, Path(folder))
         except InputError as error:
-            record.reason = str(error).replace(f"{folder}/", "")
+            record.reason = _FOLDERS.sub("", str(error))
         except Exception as error:  # upstream's code, on networks that it was not tried on
-            record.reason = f"{type(error).__name__}: {error}".partition("\n")[0].replace(f"{folder}/", "")
+            record.reason = _FOLDERS.sub("", f"{type(error).__name__}: {error}".strip().partition("\n")[0])
     return record
 
 
@@ -109,6 +115,7 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
     from posequant.calibration.calibrate import write_table
     from posequant.calibration_set import choose_calibration_set, make_crops
     from posequant.convert import convert_to_ncnn, convert_to_openvino
+    from posequant.crop_files import load_crops
     from posequant.demo.people import write_dataset
     from posequant.describe import describe_mmpose
     from posequant.export import export_verified, write_deploy_config
@@ -120,7 +127,6 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
     from posequant.quantize_ncnn import quantize_files
     from posequant.random_weights import write_random_checkpoint
     from posequant.simplify import simplify_verified
-    from posequant.verify import load_crops
 
     data = folder / "data"
     checkpoint, deploy_config = folder / "checkpoint.pth", folder / "deploy_config.py"
@@ -156,7 +162,7 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
         write_table(folder / "table", *ncnn, folder / "train_crops", "kl", threads=2)
     with record.stage("quantize"):
         record.quantized = quantize_files(*ncnn, folder / "table", *int8)
-        record.kept_float = _kept_float(int8[0], record.quantized)
+        record.int8_share, record.kept_float = _weights_in_int8(int8[0])
     with record.stage("compare"):
         record.sqnr_db = _compare(spec, simplified, ncnn, int8, unseen)
     with record.stage("evaluate"):
@@ -183,7 +189,7 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
 def _compare(
     spec: ModelSpec, onnx: Path, ncnn: tuple[Path, Path], int8: tuple[Path, Path], crops: NDArray[np.float32]
 ) -> dict[str, float | None]:
-    """Return the SQNR in dB of ncnn in each precision against ONNX Runtime; None where an output is not finite."""
+    """Return the SQNR in dB of ncnn in each precision against ONNX Runtime; None where it is refused."""
     from posequant.networks.opening import open_network
     from posequant.verify import compare, run_onnx
 
@@ -194,83 +200,130 @@ def _compare(
             outputs = open_network("ncnn", precision, files, spec).forward(crops)
             found[precision] = compare(reference, outputs).sqnr_db
         except InputError as error:
-            if "NaN or infinity" not in str(error):
+            if "NaN or infinity" not in str(error) and "wrongly in" not in str(error):
                 raise
             found[precision] = None
     return found
 
 
-def _kept_float(param: Path, quantized: Sequence[str]) -> dict[str, int]:
-    """Count the layers with weights that are not quantized, by the reason."""
-    from posequant.calibration.weights import miscomputed
-    from posequant.ncnn_model import read_param, weight_slots
+def _weights_in_int8(param: Path) -> tuple[float, dict[str, int]]:
+    """Return which share of an INT8 model's weights is INT8, and how many layers have others, by their kind."""
+    from posequant.ncnn_model import is_grouped, read_param, weight_slots
 
-    layers = read_param(param)
-    grouped = set(miscomputed(layers))
-    reasons = Counter(
-        "grouped convolution, wrong in ncnn's INT8" if layer.name in grouped else f"{layer.type}, not calibrated"
-        for layer in layers
-        if layer.name not in quantized and any(slot.name in _MATRICES for slot in weight_slots(layer))
-    )
-    return dict(reasons.most_common())
+    sizes = {True: 0, False: 0}
+    kinds: Counter[str] = Counter()
+    for layer in read_param(param):
+        if size := sum(slot.size for slot in weight_slots(layer) if slot.name in _MATRICES):
+            sizes[layer.int8_term > 0] += size
+            if not layer.int8_term:
+                kinds["grouped convolution" if is_grouped(layer) else layer.type] += 1
+    return sizes[True] / max(1, sum(sizes.values())), dict(kinds.most_common())
 
 
 # Names of the weights that a product is made with, as `weight_slots` calls them; others are biases and norms.
-_MATRICES = {"weight", "a", "b", "q_weight"}
+_MATRICES = {"weight", "a", "b", "q_weight", "k_weight", "v_weight", "out_weight"}
+
+
+# Why a kind of layer stays in float.
+_NO_INT8 = "ncnn has no INT8 for it."
+_KINDS = {
+    "Deconvolution": _NO_INT8,
+    "DeconvolutionDepthWise": _NO_INT8,
+    "Gemm": "A matrix product, as in transformers and in the heads of SimCC. ncnn has an INT8 for it that scales each "
+    "input anew instead of by calibration; PoseQuant does not use it.",
+    "grouped convolution": "ncnn computes it wrongly in INT8 (and in bf16, which is refused for such networks).",
+}
 
 
 def markdown(records: Sequence[Record]) -> str:
     """Return a page with a table of the networks that went all the way, one of the others, and the times."""
-    done = [_row(record) for record in records if not record.failed]
-    stopped = [
-        (f"`{record.config}`", record.codec, record.failed, record.reason) for record in records if record.failed
+    from posequant.latency import cpu_name
+    from posequant.markdown import table
+    from posequant.verify import versions
+
+    done = [record for record in records if not record.failed]
+    stopped = [record for record in records if record.failed]
+    packages = versions("torch", "mmpose", "mmdeploy", "onnxruntime", "pnnx", "ncnn", "openvino")
+    parts = [
+        _INTRODUCTION,
+        f"{len(done)} of {len(records)} come all the way, with "
+        f"{', '.join(f'{package} {version}' for package, version in packages.items())}.",
     ]
-    seconds = [
-        (f"`{record.config}`", *(f"{record.seconds[stage]:.1f}" if stage in record.seconds else "" for stage in STAGES))
-        for record in records
-    ]
-    parts = [_INTRODUCTION]
     if done:
-        parts += ["## All the way", _table(_HEADINGS, done), _NOTES]
+        parts += ["## All the way", table(_done(record) for record in done), _LEGEND]
+        kinds = sorted({kind for record in done for kind in record.kept_float})
+        parts += [
+            "### Left in float",
+            _LEFT,
+            table({"Layer": kind, "Why": _KINDS.get(kind, "PoseQuant does not calibrate it.")} for kind in kinds),
+        ]
     if stopped:
-        parts += ["## Stopped", _table(("config", "codec", "stage", "reason"), stopped)]
-    parts += ["## Seconds of each stage", _table(("config", *STAGES), seconds)]
-    return "\n\n".join(parts) + "\n"
+        parts += ["## Stopped", _STOPPED, table(_stopped(record) for record in stopped)]
+    parts += [
+        "## Sizes and times",
+        f"Seconds that each stage takes on 2 threads of a shared {cpu_name()}.",
+        table(_details(record) for record in records),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 _INTRODUCTION = """# Which networks work
 
-*Made by `make survey`, which takes configs of mmpose through every stage with random weights; not to be edited.*"""
+*Made by `make survey`; not to be edited.*
 
-_HEADINGS = (
-    *("config", "codec", "input", "parameters", "ONNX operators", "ncnn layers", "fp32 dB", "bf16 dB", "INT8 dB"),
-    *("INT8 layers", "layers in float"),
-)
+Each config is taken, by its name alone, through every stage: built by mmpose with random weights, exported by mmdeploy,
+simplified, converted to ncnn and OpenVINO, calibrated, quantized, and evaluated with the flip test on drawn people.
+Each conversion is stopped where its output differs. To try another config:
 
-_NOTES = f"""fp32, bf16 and INT8: the signal-to-noise ratio of ncnn's output against ONNX Runtime's, on {_CROPS} drawn
-people that are not among the {_CROPS} of the calibration. NaN: the network overflows in this precision. The weights are
-random, with batch norm statistics of drawn people, so INT8 here tells whether a network is quantized correctly, and
-little of what it loses once trained. Layers in float are those with weights of their own that are not INT8."""
+```sh
+.venv/bin/python scripts/survey_models.py --configs NAME_OR_PATH --out page.md
+```"""
+
+_LEGEND = f"""- **FP32, BF16, INT8**: how well ncnn agrees with ONNX Runtime, as signal-to-noise ratio of the raw
+  output, on {_CROPS} people that were not calibrated on. Two runtimes in float32 agree to 100 dB and more; 80 dB are
+  demanded.
+  *refused*: ncnn computes garbage in this precision, and `ncnn-bf16` stops with a message.
+- **INT8 says that the network is quantized correctly, not what that costs.** The weights are random, with batch norm
+  statistics of drawn people; what a trained network loses, a study of it measures. The lowest figures are those of deep
+  or unusual networks, where channels of one layer differ in size a hundredfold.
+- **INT8 layers**, **INT8 weights**: how many of the layers with weights run in INT8, and which share of the weights
+  they have. Next to it the layers that do not."""
+
+_LEFT = """Layers without weights (sums, upsampling, activations, the products inside attention) are always computed in
+float. Of those with weights these are left:"""
+
+_STOPPED = """The stage that stops it, and why. Backends that a network reached before can still be used, by a study
+without the variants behind that stage. The export is to opset 11; `export: {opset: 13}` in a study makes it another."""
 
 
-def _row(record: Record) -> tuple[str, ...]:
-    decibels = [record.sqnr_db[precision] for precision in ("fp32", "bf16", "int8")]
-    return (
-        f"`{record.config}`",
-        record.codec,
-        "x".join(map(str, record.input_size)),
-        f"{record.parameters / 1e6:.2f} M",
-        str(record.onnx_nodes),
-        str(record.ncnn_layers),
-        *("NaN" if value is None else f"{value:.1f}" for value in decibels),
-        str(len(record.quantized)),
-        "; ".join(f"{count} {reason}" for reason, count in record.kept_float.items()) or "none",
-    )
+def _done(record: Record) -> dict[str, str]:
+    layers = len(record.quantized), sum(record.kept_float.values())
+    return {
+        "Config": f"`{record.config}`",
+        "Codec": record.codec,
+        "Input": "x".join(map(str, record.input_size)),
+        "Parameters": f"{record.parameters / 1e6:.2f} M",
+        **{precision.upper(): _decibel(record.sqnr_db[precision]) for precision in ("fp32", "bf16", "int8")},
+        "INT8 layers": f"{layers[0]} of {sum(layers)}",
+        "INT8 weights": f"{record.int8_share:.0%}",
+        "In float": ", ".join(f"{count} {kind}" for kind, count in record.kept_float.items()),
+    }
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    from pandas import DataFrame
+def _decibel(sqnr_db: float | None) -> str:
+    return "refused" if sqnr_db is None else f"{sqnr_db:.1f} dB"
 
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    table: str = DataFrame(cells, columns=list(headings)).to_markdown(index=False, disable_numparse=True)
-    return table
+
+def _stopped(record: Record) -> dict[str, str]:
+    reason = record.reason.replace("|", "\\|").replace("\n", " ")
+    return {"Config": f"`{record.config}`", "Codec": record.codec, "Stage": record.failed, "Reason": reason}
+
+
+def _details(record: Record) -> dict[str, str]:
+    return {
+        "Config": f"`{record.config}`",
+        "ONNX operators": str(record.onnx_nodes or ""),
+        "ncnn layers": str(record.ncnn_layers or ""),
+        **{stage: f"{record.seconds[stage]:.1f}" if stage in record.seconds else "" for stage in STAGES},
+        "sum": f"{sum(record.seconds.values()):.0f}",
+    }

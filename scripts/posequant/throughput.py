@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from posequant.crops import Cropper
 from posequant.dataset import Instances, read_image
+from posequant.markdown import table
 from posequant.model_spec import ModelSpec
 from posequant.networks.base import Network
 from posequant.predict import CHUNK, by_image, predict_poses
@@ -100,26 +101,27 @@ def throughput_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([{field: record[field] for field in fields} for record in records])
 
 
-def throughput_page(table: pd.DataFrame) -> str:
+def throughput_page(records: pd.DataFrame) -> str:
     """Return the table of `throughput_table` in words and Markdown."""
-    shown = pd.DataFrame(
+    shown = [
         {
-            "Model": table["model"],
-            "Variant": table["variant"],
-            "Threads": table["threads"].map(str),
-            "People": table["people"].map(str),
-            "Rounds": table["rounds"].map(str),
-            "Prediction": table["job_per_second"].map("{:.2f}/s".format),
-            "Network alone": table["network_per_second"].map("{:.2f}/s".format),
-            "Ratio": table["ratio"].map("{:.3f}".format),
+            "Model": str(record["model"]),
+            "Variant": str(record["variant"]),
+            "Threads": str(record["threads"]),
+            "People": str(record["people"]),
+            "Rounds": str(record["rounds"]),
+            "Prediction": f"{record['job_per_second']:.2f}/s",
+            "Network alone": f"{record['network_per_second']:.2f}/s",
+            "Ratio": f"{record['ratio']:.3f}",
         }
-    )
+        for record in records.to_dict("records")
+    ]
     return (
         "# Throughput\n\n"
-        f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
+        f"{table(shown)}\n\n"
         "People per second. Prediction: images read, people cropped, inferred and decoded, without flip test. Network "
         "alone: the same people as ready crops, with the same threads. Rounds of the two alternate in one run; the "
-        f"ratio is the median over the rounds. Measured on {', '.join(sorted(set(table['cpu'])))}.\n"
+        f"ratio is the median over the rounds. Measured on {', '.join(sorted(set(records['cpu'])))}.\n"
     )
 
 

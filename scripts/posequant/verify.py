@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posequant.crop_files import load_crops as load_crops  # certificate.certify takes it from here
 from posequant.errors import InputError
-from posequant.files import require_file, sha256
+from posequant.files import sha256
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 Tensor = NDArray[np.float32]
-
-CROPS = 8
-"""How many crops each conversion is verified on."""
 
 MIN_SQNR_DB = {"fp32": 80.0, "fp16": 40.0}
 """What a conversion must reach, by the precision of the weights it writes.
@@ -80,42 +78,6 @@ def require_same(reference: Sequence[Tensor], candidate: Sequence[Tensor], min_s
             f"{min_sqnr_db:.0f} dB needed (greatest difference {difference.max_abs:.3g})"
         )
     return difference
-
-
-def load_crops(folder: Path, limit: int | None = CROPS) -> Tensor:
-    """Load the first `limit` crops of a folder, all where it is None.
-
-    Args:
-        folder: with a `list.txt` that names one .npy a line, each a float32 C-order (3, H, W) network input. A name is
-            looked up beside the list first, then from the working directory.
-
-    Returns:
-        float32 (N, 3, H, W).
-
-    Raises:
-        InputError: the list is missing or empty, or a crop is missing or not such an array.
-    """
-    listing = require_file(folder / "list.txt", "Make the crops first: scripts/make_crops.py.")
-    names = listing.read_text().split()[:limit]
-    if not names:
-        raise InputError(f"{listing}: names no crops. Make them again: scripts/make_crops.py.")
-    crops = [_load_crop(folder / name if (folder / name).is_file() else Path(name)) for name in names]
-    if len({crop.shape for crop in crops}) > 1:
-        raise InputError(f"{folder}: the crops differ in shape. Make them again: scripts/make_crops.py.")
-    return np.stack(crops)
-
-
-def _load_crop(path: Path) -> Tensor:
-    try:
-        crop: NDArray[Any] = np.load(require_file(path), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a .npy file ({error}). Make the crops again: scripts/make_crops.py.") from error
-    if crop.dtype != np.float32 or crop.ndim != 3 or crop.shape[0] != 3 or not np.isfinite(crop).all():
-        raise InputError(
-            f"{path}: {crop.dtype} {crop.shape} is not a crop, which is finite float32 (3, H, W). "
-            "Make the crops again: scripts/make_crops.py."
-        )
-    return crop
 
 
 def run_onnx(model: "Path | ModelProto", crops: Tensor) -> list[Tensor]:

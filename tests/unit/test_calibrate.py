@@ -10,10 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from tests.unit.ncnn_fixtures import Builder, draw_crops, small_network, small_network_in_numpy, write_crops
 
-from posequant.calibration.calibrate import calibrate, read_crop_list, write_table
+from posequant.calibration.calibrate import calibrate, write_table
 from posequant.calibration.table import CalibrationTable
 from posequant.calibration.thresholds import aciq_threshold, histogram, kl_thresholds
 from posequant.calibration.weights import quantizable
+from posequant.crop_files import crop_paths
 from posequant.errors import InputError
 
 Pair = tuple[Path, Path]
@@ -63,13 +64,7 @@ def test_layers_kept_in_float_have_no_lines(model: Pair, tmp_path: Path) -> None
     assert not {"conv_a", "fc"} & {*table.weight_scales, *table.activation_scales}
     assert "conv_b" in table.weight_scales
     with pytest.raises(InputError, match="no layer conv_z of the model can be quantized"):
-        calibrate(*model, read_crop_list(tmp_path / "crops"), "aciq", keep_float=["conv_z"])
-
-
-def test_the_crops_of_a_list_are_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    paths = write_crops(tmp_path / "crops", draw_crops(2))
-    assert [path.resolve() for path in read_crop_list(Path("crops"))] == paths
+        calibrate(*model, crop_paths(tmp_path / "crops"), "aciq", keep_float=["conv_z"])
 
 
 def nan_in(crop: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -109,19 +104,9 @@ def test_a_crop_that_cannot_be_used_is_refused_by_name(
 
 
 def test_files_that_are_not_there_are_refused_by_name(model: Pair, tmp_path: Path) -> None:
-    folder = tmp_path / "crops"
-    with pytest.raises(InputError, match=r"list.txt: no such file"):
-        read_crop_list(folder)
-    paths = write_crops(folder, draw_crops(2))
-    paths[1].unlink()
+    write_crops(tmp_path / "crops", draw_crops(2))[1].unlink()
     with pytest.raises(InputError, match=r"000001.npy: no such file"):
-        write_table(tmp_path / "table", *model, folder, "kl")
-    paths[1].write_bytes(b"\x93NUMPY")
-    with pytest.raises(InputError, match=r"000001.npy: not a .npy file"):
-        write_table(tmp_path / "table", *model, folder, "kl")
-    (folder / "list.txt").write_text("\n")
-    with pytest.raises(InputError, match=r"list.txt: the list is empty"):
-        read_crop_list(folder)
+        write_table(tmp_path / "table", *model, tmp_path / "crops", "kl")
     with pytest.raises(InputError, match="the list of crops is empty"):
         calibrate(*model, [], "kl")
 

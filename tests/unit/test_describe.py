@@ -65,7 +65,7 @@ def test_simcc_has_two_outputs(tmp_path: Path) -> None:
         ("dict(type='GetBBoxCenterScale', padding=1.3),", "", "lacks the transform 'GetBBoxCenterScale'"),
         ("bgr_to_rgb=True", "bgr_to_rgb=True, pad_size_divisor=33", "pad_size_divisor 33"),
         ("mean=[123.675, 116.28, 103.53]", "mean=[120.0]", "data_preprocessor.mean has 1 values"),
-        ("type='MSRAHeatmap'", "type='NoSuchCodec'", "cannot build the codec"),
+        ("type='MSRAHeatmap'", "type='NoSuchCodec'", "codec NoSuchCodec is not supported"),
         (", decoder=codec", "", "names no codec"),
         ("input_size=codec['input_size']", "input_size=(96, 144)", "codec's input_size"),
     ],

@@ -15,7 +15,16 @@ FAST = (
     "rtmpose-t_8xb256-420e_coco-256x192",
 )
 # What stops a network, a part of the message.
-STOPPED = {"td-hm_ViTPose-small_8xb64-210e_coco-256x192": "mmpretrain"}
+STOPPED = {
+    "td-hm_hrformer-small_8xb32-210e_coco-256x192": "Tensor.reshape",
+    "td-hm_swin-t-p4-w7_8xb32-210e_coco-256x192": "Tensor.reshape",
+    "td-hm_pvt-s_8xb64-210e_coco-256x192": "aten::unflatten",
+    "td-reg_res50_8xb64-210e_coco-256x192": "codec RegressionLabel is not supported",
+}
+# Each of its modules doubles some channels, and the scales of its depthwise convolutions are those of the largest.
+LEAST_INT8_DB = {"td-hm_litehrnet-18_8xb64-210e_coco-256x192": 5}
+# Of a transformer, ncnn2table calibrates the first convolution and the last alone.
+LEAST_QUANTIZED = {"td-hm_ViTPose-small_8xb64-210e_coco-256x192": 2}
 
 
 @pytest.mark.parametrize(
@@ -38,8 +47,8 @@ def test_network_goes_all_the_way(config: str) -> None:
     assert fp32 is not None
     assert int8 is not None
     assert fp32 > 80
-    assert int8 > 10
-    assert len(record.quantized) > 10
+    assert int8 > LEAST_INT8_DB.get(config, 10)
+    assert len(record.quantized) >= LEAST_QUANTIZED.get(config, 10)
 
 
 def test_page_tells_networks_that_came_through_from_those_that_did_not() -> None:
@@ -50,16 +59,18 @@ def test_page_tells_networks_that_came_through_from_those_that_did_not() -> None
         parameters=1_500_000,
         sqnr_db={"fp32": 120.0, "bf16": None, "int8": 30.04},
         quantized=["one", "two"],
-        kept_float={"Gemm, not calibrated": 3},
+        int8_share=0.914,
+        kept_float={"Gemm": 3, "Oddity": 1},
         seconds={"describe": 1.0},
     )
     page = markdown([whole, Record("bad", failed="export", reason="aten::a|b")])
+    assert "1 of 2 come all the way" in page
     done, stopped = page.split("## Stopped")
-    assert "| 1.50 M " in done
-    assert "| 120.0 " in done
-    assert "| NaN " in done
-    assert "| 30.0 " in done
-    assert "| 3 Gemm, not calibrated |" in done
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.splitlines() if "`good`" in line]
+    figures = ["1.50 M", "120.0 dB", "refused", "30.0 dB", "2 of 6", "91%", "3 Gemm, 1 Oddity"]
+    assert cells == [["`good`", "MSRAHeatmap", "192x256", *figures]]
+    assert "| Gemm " in done
+    assert "does not calibrate it" in done
     assert "bad" not in done
     assert "aten::a\\|b" in stopped
 
@@ -68,3 +79,9 @@ def test_unknown_config_is_a_record_too() -> None:
     record = survey("td-hm_nothing")
     assert record.failed == "describe"
     assert "no such config" in record.reason
+
+
+def test_reasons_name_no_folders_of_this_machine(tmp_path: Path) -> None:
+    config = tmp_path / "config.py"
+    config.write_text("model = dict(type='BottomupPoseEstimator')")
+    assert survey(str(config)).reason.startswith("config.py: model.type is 'BottomupPoseEstimator'")

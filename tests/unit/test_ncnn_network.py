@@ -73,6 +73,20 @@ def test_precisions_differ_as_much_as_their_bits(float_model: Pair, int8_model: 
             assert least < sqnr(expected, output) <= most, precision
 
 
+def test_bf16_is_refused_where_ncnn_computes_garbage(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((6, 1, 3, 3)).astype(np.float32)
+    pair = (
+        Builder()
+        .add("Input", "in0", "", "in0")
+        .convolution("conv", "in0", "a", np.ones((6, 3, 1, 1), np.float32))
+        .convolution("depthwise", "a", "b", weight, group=6)
+        .convolution("grouped", "b", "out0", np.repeat(weight, 3, axis=1), group=2)
+    ).write(tmp_path)
+    NcnnNetwork(*pair, "fp32", INPUT_SHAPE).forward(draw_crops(1))
+    with pytest.raises(InputError, match="grouped convolutions such as grouped wrongly in bf16"):
+        NcnnNetwork(*pair, "bf16", INPUT_SHAPE)
+
+
 def test_int8_winograd_changes_nothing_where_weights_keep_to_six_bits(int8_model: Pair) -> None:
     crops = draw_crops(4, seed=3)
     with_winograd = NcnnNetwork(*int8_model, "int8", INPUT_SHAPE, int8_winograd=True).forward(crops)

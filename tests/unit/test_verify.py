@@ -1,4 +1,4 @@
-"""The comparison of two runtimes' outputs, and the reading of crops."""
+"""The comparison of two runtimes' outputs."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.export_fixtures import random_crops
 
 from posequant.errors import InputError
-from posequant.verify import Tensor, compare, load_crops, require_same, run_onnx
+from posequant.verify import Tensor, compare, require_same, run_onnx
 
 
 def test_known_difference() -> None:
@@ -48,54 +48,6 @@ def test_sqnr_does_not_depend_on_scale(scale: float, decibel: float) -> None:
 def test_incomparable_outputs_are_refused(candidate: list[Tensor], message: str) -> None:
     with pytest.raises(InputError, match=message):
         compare([np.ones(3, np.float32)], candidate)
-
-
-def write_crops(folder: Path, crops: Tensor) -> None:
-    names = [f"{index:06}.npy" for index in range(len(crops))]
-    for name, crop in zip(names, crops, strict=True):
-        np.save(folder / name, crop)
-    (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
-
-
-def test_first_crops_are_loaded_in_order(tmp_path: Path) -> None:
-    crops = random_crops(4)
-    write_crops(tmp_path, crops)
-    np.testing.assert_array_equal(load_crops(tmp_path, 3), crops[:3])
-    np.testing.assert_array_equal(load_crops(tmp_path, None), crops)
-
-
-def test_crops_named_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    crops = random_crops(1)
-    write_crops(tmp_path, crops)
-    (tmp_path / "list.txt").write_text(f"{tmp_path.name}/000000.npy\n")
-    monkeypatch.chdir(tmp_path.parent)
-    np.testing.assert_array_equal(load_crops(Path(tmp_path.name)), crops)
-
-
-@pytest.mark.parametrize(
-    ("crop", "message"),
-    [
-        (np.zeros((3, 4, 4)), "float64"),
-        (np.zeros((4, 4, 3), np.float32), "not a crop"),
-        (np.full((3, 4, 4), np.inf, np.float32), "not a crop"),
-    ],
-)
-def test_what_is_not_a_crop_is_refused(tmp_path: Path, crop: Tensor, message: str) -> None:
-    write_crops(tmp_path, crop[None])
-    with pytest.raises(InputError, match=rf"000000\.npy: .*{message}"):
-        load_crops(tmp_path)
-
-
-def test_damaged_and_missing_crops_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"list\.txt: no such file"):
-        load_crops(tmp_path)
-    write_crops(tmp_path, random_crops(1))
-    (tmp_path / "000000.npy").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"000000\.npy: not a \.npy"):
-        load_crops(tmp_path)
-    (tmp_path / "000000.npy").unlink()
-    with pytest.raises(InputError, match=r"000000\.npy: no such file"):
-        load_crops(tmp_path)
 
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,15 @@ from tqdm import tqdm
 from posequant.calibration.table import CalibrationTable
 from posequant.calibration.thresholds import HISTOGRAM_BINS, aciq_threshold, histogram, kl_thresholds
 from posequant.calibration.weights import INT8_LIMIT, miscomputed, quantizable, warn_of_miscomputed, weight_scales
+from posequant.crop_files import crop_paths, read_crop
 from posequant.errors import InputError
-from posequant.files import require_file, whole
+from posequant.files import whole
 from posequant.ncnn_model import Layer, NcnnModel, read_param
 from posequant.ncnn_tools import run_ncnn2table
 from posequant.networks.ncnn import NcnnNetwork
 
 METHODS = ("kl", "aciq")
-_REMAKE = "Make the crops again."
 _LAYERS_AT_ONCE = 16
-# numpy parses the header of a .npy with Python's ast, which in Python 3.11 fails at times in several threads at once.
-_LOADING = Lock()
 
 Floats = NDArray[np.float32]
 
@@ -91,7 +88,7 @@ def write_table(
         out: the table to write.
         param: the network's `.param`.
         bin_: its `.bin`, with float weights.
-        crops: the folder of the crops, as for `read_crop_list`.
+        crops: the folder of the crops, as for `crop_paths`.
         method: as for `calibrate`.
         threads: as for `calibrate`.
         keep_float: as for `calibrate`.
@@ -100,7 +97,7 @@ def write_table(
     Raises:
         InputError: as `calibrate` and `CalibrationTable.check`, and if `tool` fails.
     """
-    files = read_crop_list(crops)
+    files = crop_paths(crops)
     layers = read_param(param)
     warn_of_miscomputed(layers)
     if tool is None:
@@ -168,40 +165,6 @@ class Activations:
                 return total
 
             return list(pool.map(run, [self._crops[start :: self._threads] for start in range(self._threads)]))
-
-
-def read_crop_list(folder: Path) -> list[Path]:
-    """Return the crops that `list.txt` in `folder` names, one a line, relative to the folder.
-
-    Raises:
-        InputError: if the list or a file in it is missing, or the list is empty.
-    """
-    lines = require_file(folder / "list.txt", _REMAKE).read_text().splitlines()
-    crops = [folder / line.strip() for line in lines if line.strip()]
-    if not crops:
-        raise InputError(f"{folder / 'list.txt'}: the list is empty. {_REMAKE}")
-    return [require_file(crop, _REMAKE) for crop in crops]
-
-
-def read_crop(path: Path, shape: tuple[int, ...] | None = None) -> Floats:
-    """Return one crop, float32 (channels, height, width), all finite.
-
-    Raises:
-        InputError: naming the file, if it is not that, not in C order, or not of `shape` where that is given.
-    """
-    try:
-        with _LOADING:
-            crop = np.load(require_file(path, _REMAKE), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: not a .npy file ({error}). {_REMAKE}") from error
-    if not isinstance(crop, np.ndarray) or crop.dtype != np.float32 or crop.ndim != 3 or not crop.flags.c_contiguous:
-        raise InputError(f"{path}: not a float32 tensor (3, height, width) in C order. {_REMAKE}")
-    if crop.shape != (shape or crop.shape):
-        raise InputError(f"{path}: the crop has the shape {crop.shape}, but the first one has {shape}. {_REMAKE}")
-    if not np.isfinite(crop).all():
-        raise InputError(f"{path}: the crop holds NaN or infinity. {_REMAKE}")
-    checked: Floats = crop
-    return checked
 
 
 def _kl_thresholds(histograms: NDArray[np.int64], absmax: Floats) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.errors import InputError
-from posequant.ncnn_model import PAIR_HINT, Layer, NcnnModel, weighted_inputs
+from posequant.ncnn_model import PAIR_HINT, Layer, NcnnModel, is_grouped, weighted_inputs
 from posequant.networks.base import require_crops
 
 # ncnn.Option fields of each precision that are on; all others of these are off (ncnn: src/option.h).
@@ -58,7 +58,8 @@ class NcnnNetwork:
 
         Raises:
             InputError: if a file is missing, damaged or not the other's, if the model's INT8 marks do not fit the
-                precision, or if the network does not take such crops or give such outputs.
+                precision, if ncnn is known to compute a layer wrongly in it, or if the network does not take such crops
+                or give such outputs.
         """
         if precision not in _PRECISION_OPTIONS:
             raise InputError(f"{precision!r} is no precision of ncnn. Choose one of {', '.join(_PRECISION_OPTIONS)}.")
@@ -148,6 +149,13 @@ class NcnnNetwork:
             raise InputError(f"{self._param}: no layer is marked as INT8. Quantize the model first.")
         if precision != "int8" and marked:
             raise InputError(f"{self._param}: layer {marked[0]} is INT8, so the model cannot be run as {precision}.")
+        # ncnn 1.0.20261020 reads memory that is not their own, on x86 at least: values up to 1e31, or NaN.
+        grouped = [layer.name for layer in self._layers if is_grouped(layer)]
+        if precision == "bf16" and grouped:
+            raise InputError(
+                f"{self._param}: ncnn computes grouped convolutions such as {grouped[0]} wrongly in bf16. Leave "
+                "ncnn-bf16 out of the variants."
+            )
 
     def _try_out(self) -> list[tuple[int, ...]]:
         """Run the network on zeros and return the shapes of its outputs.

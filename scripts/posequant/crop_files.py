@@ -1,0 +1,68 @@
+"""Reading the crops that scripts/make_crops.py writes: .npy files, and a `list.txt` with their names."""
+
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.errors import InputError
+from posequant.files import require_file
+
+CROPS = 8
+"""How many crops each conversion is verified on."""
+
+_REMAKE = "Make the crops again: scripts/make_crops.py."
+# numpy parses the header of a .npy with Python's ast, which in Python 3.11 fails at times in several threads at once.
+_LOADING = Lock()
+
+
+def load_crops(folder: Path, limit: int | None = CROPS) -> NDArray[np.float32]:
+    """Return the first `limit` crops of a folder, all where it is None, float32 (N, 3, height, width).
+
+    Raises:
+        InputError: as `crop_paths` and `read_crop`; all crops must have the shape of the first.
+    """
+    paths = crop_paths(folder)[:limit]
+    first = read_crop(paths[0])
+    return np.stack([first, *(read_crop(path, first.shape) for path in paths[1:])])
+
+
+def crop_paths(folder: Path) -> list[Path]:
+    """Return the crops that `list.txt` in `folder` names, one a line, relative to the folder.
+
+    Raises:
+        InputError: if the list or a file in it is missing or empty.
+    """
+    listing = require_file(folder / "list.txt", _REMAKE)
+    paths = [folder / line.strip() for line in listing.read_text().splitlines() if line.strip()]
+    if not paths:
+        raise InputError(f"{listing}: the list is empty. {_REMAKE}")
+    return [require_file(path, _REMAKE) for path in paths]
+
+
+def read_crop(path: Path, shape: tuple[int, ...] | None = None) -> NDArray[np.float32]:
+    """Return one crop as the network takes it, float32 (3, height, width), all finite; safe in several threads.
+
+    Args:
+        path: the `.npy` file.
+        shape: of the other crops, which this one must have too; None for the first.
+
+    Raises:
+        InputError: naming the file, if it is not such a crop, not in C order, or not of `shape`.
+    """
+    try:
+        with _LOADING:
+            crop = np.load(require_file(path, _REMAKE), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: not a .npy file ({error}). {_REMAKE}") from error
+    if not isinstance(crop, np.ndarray) or crop.dtype != np.float32 or crop.ndim != 3 or not crop.flags.c_contiguous:
+        raise InputError(f"{path}: not a float32 tensor (3, height, width) in C order. {_REMAKE}")
+    if shape and crop.shape != shape:
+        raise InputError(f"{path}: the crop has the shape {crop.shape}, but the first one has {shape}. {_REMAKE}")
+    if crop.shape[0] != 3:
+        raise InputError(f"{path}: the crop has the shape {crop.shape}, not (3, height, width). {_REMAKE}")
+    if not np.isfinite(crop).all():
+        raise InputError(f"{path}: the crop holds NaN or infinity. {_REMAKE}")
+    checked: NDArray[np.float32] = crop
+    return checked
