@@ -1,5 +1,36 @@
 # From the simplified ONNX file to ncnn, and from the networks in fp32 to INT8.
 
+OFFICIAL = [
+    variant
+    for method in ("kl", "aciq")
+    for variant in variants_with(backend="ncnn", precision="int8", calibration=method)
+]
+WITH_RECIPE = [
+    variant
+    for variant in variants_with(backend="ncnn", precision="int8")
+    if variant not in OFFICIAL
+]
+
+
+def recipe(wildcards) -> str:
+    """The steps of the variant's recipe, as JSON."""
+    name = config["variants"][wildcards.variant]["calibration"]
+    return json.dumps(config["recipes"][name])
+
+
+def to_quantize(wildcards) -> dict[str, str]:
+    """Input function: the float network that ncnn2int8 gets, and the record of the recipe that prepared it."""
+    folder = RESULTS.format(**wildcards)
+    if wildcards.variant in OFFICIAL:
+        network = f"{folder}/converted/ncnn-fp32"
+        return {"param": f"{network}.param", "bin": f"{network}.bin"}
+    own = f"{folder}/{wildcards.variant}"
+    return {
+        "param": f"{own}/prepared.param",
+        "bin": f"{own}/prepared.bin",
+        "record": f"{own}/recipe.json",
+    }
+
 
 rule convert_ncnn:
     """Convert to ncnn with weights in fp32 or fp16 and compare with ONNX Runtime on real crops."""
@@ -94,7 +125,7 @@ rule ncnn2table:
     benchmark:
         f"{RESULTS}/{{variant}}/ncnn2table.benchmark.tsv"
     wildcard_constraints:
-        variant=any_of(variants_with(backend="ncnn", precision="int8")),
+        variant=any_of(OFFICIAL),
     conda:
         ENVIRONMENT
     threads: 4
@@ -110,11 +141,43 @@ rule ncnn2table:
         " {params.tool} --out {output} 2>&1 | tee {log}"
 
 
-rule ncnn2int8:
-    """Quantize the network with the scales of the table."""
+rule apply_recipe:
+    """Prepare the network for INT8 by the steps of the variant's recipe, and find its scales."""
     input:
         param=f"{RESULTS}/converted/ncnn-fp32.param",
         bin=f"{RESULTS}/converted/ncnn-fp32.bin",
+        crops=f"{RESULTS}/calibration",
+        code=code("apply_recipe"),
+    output:
+        param=f"{RESULTS}/{{variant}}/prepared.param",
+        bin=f"{RESULTS}/{{variant}}/prepared.bin",
+        table=f"{RESULTS}/{{variant}}/model.table",
+        record=f"{RESULTS}/{{variant}}/recipe.json",
+    log:
+        f"{RESULTS}/{{variant}}/recipe.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/recipe.benchmark.tsv"
+    wildcard_constraints:
+        variant=any_of(WITH_RECIPE),
+    conda:
+        ENVIRONMENT
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        recipe=recipe,
+    shell:
+        "python scripts/apply_recipe.py --param {input.param} --bin {input.bin}"
+        " --crops {input.crops} --recipe {params.recipe:q} --threads {threads}"
+        " --out-param {output.param} --out-bin {output.bin}"
+        " --out-table {output.table} --record {output.record} 2>&1 | tee {log}"
+
+
+rule ncnn2int8:
+    """Quantize the network with the scales of the table."""
+    input:
+        unpack(to_quantize),
         table=f"{RESULTS}/{{variant}}/model.table",
         code=code("ncnn2int8"),
     output:
@@ -133,9 +196,12 @@ rule ncnn2int8:
         runtime=15,
     params:
         tool=official_tool("ncnn2int8"),
+        record=lambda wildcards, input: (
+            f"--recipe-record {input.record}" if "record" in input.keys() else ""
+        ),
     shell:
         "python scripts/ncnn2int8.py --param {input.param} --bin {input.bin}"
-        " --table {input.table} {params.tool}"
+        " --table {input.table} {params.record} {params.tool}"
         " --out-param {output.param} --out-bin {output.bin} 2>&1 | tee {log}"
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from posequant.errors import reports_input_errors
+from posequant.files import read_json
 from posequant.ncnn_model import read_param
 from posequant.overflow import is_winograd_safe
 from posequant.quantize_ncnn import quantize_files
@@ -21,10 +22,14 @@ def main() -> None:
     parser.add_argument(
         "--keep-float", nargs="+", default=[], metavar="LAYER", help="names of layers to leave in float (default: none)"
     )
+    parser.add_argument(
+        "--recipe-record", type=Path, help="what apply_recipe.py recorded: its layers stay in float too"
+    )
     parser.add_argument("--tool", help="the official ncnn2int8 to run in place of this implementation")
     args = parser.parse_args()
-    names = quantize_files(args.param, args.bin, args.table, args.out_param, args.out_bin, args.keep_float, args.tool)
-    print(f"{len(names)} layers are INT8; {', '.join(args.keep_float) or 'none that could be'} kept in float")
+    keep_float = args.keep_float + (read_json(args.recipe_record)["keep_float"] if args.recipe_record else [])
+    names = quantize_files(args.param, args.bin, args.table, args.out_param, args.out_bin, keep_float, args.tool)
+    print(f"{len(names)} layers are INT8; {', '.join(keep_float) or 'none that could be'} kept in float")
     if marked := [layer.name for layer in read_param(args.out_param) if is_winograd_safe(layer)]:
         print(f"kept from Winograd's algorithm, in which they could overflow: {', '.join(marked)}")
 

@@ -19,12 +19,13 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+from posequant.crop_files import CROPS
 from posequant.errors import InputError
 from posequant.files import whole
 from posequant.model_spec import ModelSpec
 from posequant.networks.onnxruntime import OnnxRuntimeNetwork, open_session
 from posequant.onnx_files import is_quantized, load_onnx, opset_of, save_onnx
-from posequant.verify import CROPS, Tensor, compare, hashes, versions
+from posequant.verify import Tensor, compare, hashes, versions
 
 # All that ONNX Runtime knows to quantize but what it has no integer kernel for: a ConvTranspose would be computed in
 # float on quantized values, at a loss for nothing (0.013 AP on SimplePose and COCO).

@@ -10,11 +10,12 @@ from typing import Any
 
 import openvino as ov
 
+from posequant.crop_files import CROPS
 from posequant.errors import InputError
 from posequant.files import whole
 from posequant.model_spec import ModelSpec
 from posequant.networks.openvino import OpenVinoNetwork, is_quantized, read_openvino
-from posequant.verify import CROPS, Tensor, compare, hashes, versions
+from posequant.verify import Tensor, compare, hashes, versions
 
 
 def quantize_openvino(xml: Path, weights: Path, spec: ModelSpec, crops: Tensor, target: Path) -> dict[str, Any]:

@@ -67,6 +67,10 @@ def _broken_references(config: dict[str, Any]) -> Iterator[str]:
     studies, variants = config["studies"], config["variants"]
     if config["study"] not in studies:
         yield f"study: there is no study '{config['study']}'{_nearest(config['study'], list(studies))}"
+    for name, variant in variants.items():
+        known = ["kl", "aciq", *config["recipes"]]
+        if (calibration := variant.get("calibration")) not in (None, *known):
+            yield f"variants.{name}.calibration: there is no recipe '{calibration}'{_nearest(calibration, known)}"
     sources: dict[str, str] = {}
     for name, study in studies.items():
         for variant in study["variants"]:

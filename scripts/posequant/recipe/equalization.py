@@ -50,7 +50,7 @@ def equalize(draft: Draft, crops: Sequence[Floats], threads: int, *, strength: f
 
 def channel_factors(ranges: Floats, strength: float) -> Floats:
     """Return the factor of each channel of a tensor, from 1 to `MOST`: (largest range / range) ** strength."""
-    least = max(float(ranges.max()), np.finfo(np.float32).tiny) * 1e-6
+    least = np.float32(max(float(ranges.max()), 1e-30) * 1e-6)
     factors: Floats = np.minimum((ranges.max() / np.maximum(ranges, least)) ** np.float32(strength), MOST)
     return np.maximum(factors, 1).astype(np.float32)
 
@@ -123,8 +123,9 @@ def scaled(model: NcnnModel, factors: Mapping[str, Floats]) -> NcnnModel:
         before, after = factors.get(layer.bottoms[0]), factors.get(layer.tops[0])
         weight = weights["weight"].astype(np.float32).reshape(layer.integer(0), -1)
         if before is not None:
-            taps = weight.shape[1] * (1 if layer.type != "Convolution" else 0) or weight.shape[1] // len(before)
-            weight = weight / (before[:, np.newaxis] if layer.type != "Convolution" else np.repeat(before, taps))
+            # A depthwise row belongs to one input channel; in a row of others the channels stand one after the other.
+            dense = layer.type == "Convolution"
+            weight = weight / (np.repeat(before, weight.shape[1] // len(before)) if dense else before[:, np.newaxis])
         new = dict(weights)
         if after is not None:
             weight = weight * after[:, np.newaxis]

@@ -88,11 +88,12 @@ def second_moments(visit: Visit, activation_scale: np.float32, seed: int) -> Dou
         int8 = np.clip(np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5)), -INT8_LIMIT, INT8_LIMIT)
         patches = columns(visit.layer, int8 / activation_scale)[:, choice]
         counts = share[choice]
-        return (patches * counts[:, np.newaxis]).transpose(0, 2, 1) @ patches, (patches.transpose(0, 2, 1) @ counts)
+        counted = (patches * counts[:, np.newaxis]).transpose(0, 2, 1)
+        return np.asarray(counted @ patches, np.float32), counted.sum(axis=2)
 
     parts = visit.each(sums, zip(visit.reached, shares, choices, strict=True))
-    second = np.sum([part[0] for part in parts], axis=0, dtype=np.float64)
-    first = np.sum([part[1] for part in parts], axis=0, dtype=np.float64)
+    second: Doubles = np.sum([part[0] for part in parts], axis=0, dtype=np.float64)
+    first: Doubles = np.sum([part[1] for part in parts], axis=0, dtype=np.float64)
     total = sum(float(share[choice].sum(dtype=np.float64)) for share, choice in zip(shares, choices, strict=True))
     moments: Doubles = second / total - (first[:, :, np.newaxis] * first[:, np.newaxis]) / total**2
     return moments

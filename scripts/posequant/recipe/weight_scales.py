@@ -1,5 +1,6 @@
 """The step `weights`: how many bits weights get, and how each output channel is scaled."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,13 @@ from posequant.recipe.draft import Draft, Floats, representable
 CLIPS = np.linspace(0.4, 1.0, 61, dtype=np.float32)
 
 
-def scale_weights(draft: Draft, bits: int, scales: str) -> Draft:
+def scale_weights(draft: Draft, crops: Sequence[Floats], threads: int, *, bits: int, scales: str) -> Draft:
     """Choose the weight scales of all layers.
 
     Args:
         draft: the draft.
+        crops: not looked at.
+        threads: not used.
         bits: 6 gives 3x3 convolutions of stride 1 weights from -31 to 31, as ncnn2table does, so that INT8 Winograd
             does not overflow; 8 gives all layers weights from -127 to 127.
         scales: `absmax`, or `mse`, by which the rounded weights of a channel differ least from the float ones.
@@ -43,7 +46,7 @@ def absmax_scales(channels: Floats, limit: int) -> Floats:
         float32 (C,).
     """
     largest = np.abs(channels).max(axis=1)
-    scales = np.ones_like(largest)
+    scales: Floats = np.ones_like(largest)
     np.divide(np.float32(limit), largest, out=scales, where=largest != 0)
     return scales
 
