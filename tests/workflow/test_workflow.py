@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "config.yaml", "envs", "models", "profiles", "rules", "scripts")
-INT8 = ["openvino-int8", "onnxruntime-int8", "ncnn-int8"]
+INT8 = ["openvino-int8", "onnxruntime-int8", "ncnn-int8", "ncnn-int8-tuned"]
 VARIANTS = ["pytorch", "onnxruntime", "openvino", "ncnn", "ncnn-fp16", "ncnn-bf16", *INT8]
 MODEL = "results/demo/hourglass_demo"
 SMALL: dict[str, Any] = {
@@ -92,6 +92,7 @@ def test_result_has_a_row_and_a_section_for_every_variant(workflow: Workflow) ->
         "OpenVINO INT8",
         "ONNX Runtime INT8",
         "ncnn INT8",
+        "ncnn INT8 tuned",
     ]
     links = re.findall(r"\[log\]\((.*?)\)", page)
     assert len(links) == len(VARIANTS)
@@ -106,12 +107,12 @@ def test_int8_is_certified(workflow: Workflow) -> None:
     for variant, link in zip(INT8, links, strict=True):
         assert f"Certificate of {variant}" in (workflow.folder / "results" / link).read_text()
         certificate = json.loads((workflow.folder / MODEL / variant / "certificate.json").read_text())
-        assert certificate["reference"] == variant.removesuffix("-int8")
+        assert certificate["reference"] == variant.partition("-int8")[0]
         for name, key in ((variant, "int8"), (certificate["reference"], "fp32")):
             metrics = json.loads((workflow.folder / MODEL / name / "metrics.json").read_text())
             assert certificate["statistics"]["AP"][key] == pytest.approx(metrics["statistics"]["AP"], abs=1e-12)
         assert certificate["work"]["int8"] > 0.99
-    # The last, ncnn's.
+    # The last is ncnn's.
     assert certificate["overflow"]["can_overflow"] == []
     assert certificate["overflow"]["winograd_on_and_off"]["equal"]
 
@@ -212,6 +213,30 @@ def test_changing_the_calibration_method_reruns_only_the_int8_model(workflow: Wo
     jobs = workflow.planned("results/result.md", "--config", "variants={ncnn-int8: {calibration: aciq}}")
     rules = ("ncnn2table", "ncnn2int8", "predict", "merge_predictions", "evaluate", "certify", "measure_cost", "result")
     assert jobs == dict.fromkeys(rules, 1)
+
+
+def test_changing_a_recipe_reruns_only_its_int8_model(workflow: Workflow) -> None:
+    steps = "[{weights: {bits: 6}}, {activations: {method: mse}}]"
+    jobs = workflow.planned("results/result.md", "--config", f"recipes={{tuned: {steps}}}")
+    rules = (
+        "apply_recipe",
+        "ncnn2int8",
+        "predict",
+        "merge_predictions",
+        "evaluate",
+        "certify",
+        "measure_cost",
+        "result",
+    )
+    assert jobs == dict.fromkeys(rules, 1)
+
+
+def test_recipe_is_recorded(workflow: Workflow) -> None:
+    record = json.loads((workflow.folder / MODEL / "ncnn-int8-tuned/recipe.json").read_text())
+    assert [name for step in record["recipe"] for name in step] == [
+        *("keep-float", "weights", "activations", "round", "correct-bias")
+    ]
+    assert record["crops"] == SMALL["calibration"]["people"]
 
 
 def test_unknown_key_stops_before_any_job(workflow: Workflow) -> None:

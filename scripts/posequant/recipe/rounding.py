@@ -127,7 +127,7 @@ def columns(layer: Layer, values: Floats) -> Floats:
     return taps.transpose(1, 2, 0, 3, 4).reshape(1, rows * places, -1)
 
 
-def best_integers(weights: Doubles, steps: Doubles, moments: Doubles, limit: int) -> Doubles:
+def best_integers(weights: Doubles, steps: Doubles, moments: Doubles, limit: int, passes: int = PASSES) -> Doubles:
     """Return the integers q that minimise (q step - w) M (q step - w)' for each row w of weights.
 
     Each row's problem is solved by coordinate descent from the nearest integers: the error never grows.
@@ -137,6 +137,7 @@ def best_integers(weights: Doubles, steps: Doubles, moments: Doubles, limit: int
         steps: float64 (C,), the weight of one integer step.
         moments: M, float64 (n, n), positive semi-definite.
         limit: the largest magnitude of an integer.
+        passes: how many rounds at the most; it ends when none of the weights moves.
 
     Returns:
         Whole numbers, float64 (C, n).
@@ -144,7 +145,7 @@ def best_integers(weights: Doubles, steps: Doubles, moments: Doubles, limit: int
     curvature = moments + RIDGE * np.trace(moments) / len(moments) * np.eye(len(moments))
     integers = np.clip(np.rint(weights / steps[:, np.newaxis]), -limit, limit)
     slopes = (integers * steps[:, np.newaxis] - weights) @ curvature
-    for _ in range(PASSES):
+    for _ in range(passes):
         moved = False
         for index, steepness in enumerate(np.diag(curvature)):
             if steepness <= 0:
