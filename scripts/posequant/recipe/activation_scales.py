@@ -1,9 +1,7 @@
 """The step `activations`: how far the INT8 range of each layer's input reaches."""
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +10,10 @@ from posequant.calibration.thresholds import aciq_threshold, histogram, kl_thres
 from posequant.calibration.weights import INT8_LIMIT
 from posequant.errors import InputError
 from posequant.ncnn_model import Layer, Weights
-from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize_ncnn import quantize_layer
 from posequant.recipe.draft import Draft, Floats, representable
+from posequant.recipe.output_error import OutputError
 from posequant.recipe.positions import by_channel, position_weights
 from posequant.recipe.propagation import Visit, propagate
 
@@ -23,8 +21,6 @@ from posequant.recipe.propagation import Visit, propagate
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05)
 # The search ends after so many shares in a row that are worse than the best.
 PATIENCE = 3
-
-Loss = Callable[[Mapping[str, LayerNetwork]], float]
 
 
 def scale_activations(
@@ -154,36 +150,16 @@ def _by_layer_output(draft: Draft, crops: Sequence[Floats], threads: int) -> dic
 
 def _by_network_output(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, np.float32]:
     readers, scales = readers_of_tensors(draft), dict[str, np.float32]()
-    with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder, "reference.param"), Path(folder, "reference.bin")
-        draft.reference.write(*files)
-        network = NcnnNetwork(*files, "fp32", crops[0].shape)
-        # By blob as ncnn shapes them, so that they compare with what `resume` gives.
-        wanted = [list(network.activations(crop, network.output_names)) for crop in crops]
-    power = [
-        max(sum(float(np.square(output).sum()) for output in outputs), 1e-30) for outputs in zip(*wanted, strict=True)
-    ]
+    error = OutputError(draft.reference, crops)
 
     def choose(visit: Visit) -> None:
         if visit.layer.name in scales:
             return
         group = readers[visit.layer.name]
-        (bottom,) = visit.layer.bottoms
-        alive = {name: values for name, values in visit.alive.items() if name != bottom}
 
         def loss(clip: float) -> float:
             scale = _scale(_largest(visit) * np.float32(clip))
-            quantized = {layer.tops[0]: LayerNetwork(*_quantized(draft, layer, scale)) for layer in group}
-
-            def error(number: int) -> float:
-                blobs = {name: values[number] for name, values in alive.items()}
-                blobs |= {top: layer.run([visit.inputs[number]])[0] for top, layer in quantized.items()}
-                outputs = zip(network.resume(blobs), wanted[number], power, strict=True)
-                return sum(
-                    float(np.square(found - want).sum(dtype=np.float64)) / scale for found, want, scale in outputs
-                )
-
-            return sum(visit.each(error, range(len(crops))))
+            return error(visit, {layer.tops[0]: LayerNetwork(*_quantized(draft, layer, scale)) for layer in group})
 
         scale = _scale(_largest(visit) * np.float32(descend(loss)))
         scales.update({layer.name: scale for layer in group})

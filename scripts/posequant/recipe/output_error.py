@@ -1,0 +1,67 @@
+"""What the quantization of single layers does to the output of the network around them, which stays float."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from posequant.ncnn_model import NcnnModel
+from posequant.networks.ncnn import NcnnNetwork
+from posequant.networks.ncnn_layer import LayerNetwork
+from posequant.recipe.draft import Draft, Floats
+from posequant.recipe.propagation import Visit, propagate
+
+
+class OutputError:
+    """The error of a network's outputs on some crops when a few of its layers are replaced."""
+
+    def __init__(self, model: NcnnModel, crops: Sequence[Floats]) -> None:
+        """Run the float network on the crops, float32 (3, H, W)."""
+        with tempfile.TemporaryDirectory() as folder:
+            files = Path(folder, "float.param"), Path(folder, "float.bin")
+            model.write(*files)
+            self._network = NcnnNetwork(*files, "fp32", crops[0].shape)
+        # Blobs as ncnn shapes them, so that they compare with what `resume` gives.
+        names = self._network.output_names
+        self._wanted = [list(self._network.activations(crop, names)) for crop in crops]
+        self._power = [
+            max(sum(float(np.square(output).sum(dtype=np.float64)) for output in outputs), 1e-30)
+            for outputs in zip(*self._wanted, strict=True)
+        ]
+
+    def __call__(self, visit: Visit, replaced: Mapping[str, LayerNetwork]) -> float:
+        """Return the squared error as a share of the outputs' own squares, added up over the outputs.
+
+        Args:
+            visit: a layer of the float network, on the way of the same crops.
+            replaced: layers that read the visited layer's input, by the blob that they make.
+        """
+        (bottom,) = visit.layer.bottoms
+        alive = {name: values for name, values in visit.alive.items() if name != bottom}
+
+        def error(number: int) -> float:
+            blobs = {name: values[number] for name, values in alive.items()}
+            blobs |= {top: layer.run([visit.inputs[number]])[0] for top, layer in replaced.items()}
+            outputs = zip(self._network.resume(blobs), self._wanted[number], self._power, strict=True)
+            return sum(float(np.square(found - want).sum(dtype=np.float64)) / power for found, want, power in outputs)
+
+        return sum(visit.each(error, range(len(self._wanted))))
+
+
+def errors_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, float]:
+    """Return the `OutputError` of each layer when it alone is quantized, by its name.
+
+    Args:
+        draft: the draft, with all scales.
+        crops: the crops, float32 (3, H, W).
+        threads: how many crops are computed at a time.
+    """
+    error = OutputError(draft.reference, crops)
+    found: dict[str, float] = {}
+
+    def measure(visit: Visit) -> None:
+        found[visit.layer.name] = error(visit, {visit.layer.tops[0]: LayerNetwork(*draft.quantized(visit.layer))})
+
+    propagate(draft.reference, crops, measure, draft.names, threads, "layers alone")
+    return found
