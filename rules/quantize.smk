@@ -147,6 +147,7 @@ rule apply_recipe:
         param=f"{RESULTS}/converted/ncnn-fp32.param",
         bin=f"{RESULTS}/converted/ncnn-fp32.bin",
         crops=f"{RESULTS}/calibration",
+        model=f"{RESULTS}/model.json",
         code=code("apply_recipe"),
     output:
         param=f"{RESULTS}/{{variant}}/prepared.param",
@@ -168,7 +169,7 @@ rule apply_recipe:
     params:
         recipe=recipe,
     shell:
-        "python scripts/apply_recipe.py --param {input.param} --bin {input.bin}"
+        "python scripts/apply_recipe.py --model {input.model} --param {input.param} --bin {input.bin}"
         " --crops {input.crops} --recipe {params.recipe:q} --threads {threads}"
         " --out-param {output.param} --out-bin {output.bin}"
         " --out-table {output.table} --record {output.record} 2>&1 | tee {log}"

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from posequant.errors import reports_input_errors
+from posequant.model_spec import ModelSpec
 from posequant.recipe.recipe import STEPS, apply_recipe_to_files
 
 
@@ -23,6 +24,7 @@ def main() -> None:
         required=True,
         help=f"JSON list of steps as in config.yaml, each {{NAME: {{SETTING: VALUE, ...}}}}; {', '.join(STEPS)}",
     )
+    parser.add_argument("--model", type=Path, help="the model's model.json, for recipes with a budget")
     parser.add_argument("--threads", type=int, default=1, help="how many crops are computed at a time (default: 1)")
     parser.add_argument("--out-param", type=Path, required=True, help="the prepared .param to write")
     parser.add_argument("--out-bin", type=Path, required=True, help="the prepared .bin to write")
@@ -38,6 +40,7 @@ def main() -> None:
         (args.out_param, args.out_bin),
         args.out_table,
         args.record,
+        ModelSpec.load(args.model) if args.model else None,
     )
 
 

@@ -70,6 +70,24 @@ def similarity(keypoints: NDArray[Any], truth: NDArray[Any], areas: NDArray[Any]
     return agreement
 
 
+def mean_oks(
+    keypoints: NDArray[Any], truth: NDArray[Any], areas: NDArray[Any], counted: NDArray[np.bool_]
+) -> float | None:
+    """Return the mean of OKS over people, as `similarity` takes them.
+
+    Args:
+        keypoints: (N, 17, 2), in pixels.
+        truth: the same.
+        areas: areas of the people, (N,), in square pixels.
+        counted: which keypoints count, (N, 17); people without any do not. None where nobody does.
+    """
+    people = counted.any(axis=1)
+    if not people.any():
+        return None
+    agreement = similarity(keypoints, truth, areas) * counted
+    return float((agreement.sum(axis=1)[people] / counted.sum(axis=1)[people]).mean())
+
+
 def joint_costs(
     annotations: Annotations, reference: Predictions, candidate: Predictions, draws: Counts, confidence: float
 ) -> list[JointCost]:
@@ -146,13 +164,12 @@ def label_free_cost(reference: Predictions, candidate: Predictions) -> LabelFree
     if not counted.any():
         return LabelFreeCost(0, 0, None, None, None)
     ours, theirs = candidate.poses.keypoints, reference.poses.keypoints
-    agreement = similarity(ours, theirs, areas) * sure
     pixels = np.linalg.norm(ours.astype(np.float64) - theirs, axis=2)
     relative = pixels / np.sqrt(areas)[:, np.newaxis]
     return LabelFreeCost(
         people=int(counted.sum()),
         keypoints=int(sure.sum()),
-        oks=float((agreement.sum(axis=1)[counted] / sure.sum(axis=1)[counted]).mean()),
+        oks=mean_oks(ours, theirs, areas, sure),
         pixels=_spread(pixels[sure]),
         relative=_spread(relative[sure]),
     )

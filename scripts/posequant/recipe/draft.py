@@ -15,6 +15,27 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Rung:
+    """A set of layers in float, and what INT8 costs with it.
+
+    Attributes:
+        step: what is new in it, in words.
+        keep_float: names of the layers in float, in the network's order.
+        oks_loss: 1 - mean OKS to the float network's poses, on the people that decide.
+        sqnr_db: of the network's outputs there.
+        megabytes: size of the weights in the INT8 model.
+        milliseconds: for one crop on one thread; None where it was not measured.
+    """
+
+    step: str
+    keep_float: list[str]
+    oks_loss: float | None
+    sqnr_db: float | None
+    megabytes: float
+    milliseconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Draft:
     """A float network and what has been decided so far of its quantization.
 
@@ -25,6 +46,7 @@ class Draft:
         weight_limits: for each layer, the largest INT8 weight: 31 or 127.
         activation_scales: for each layer, the factor from its input to INT8.
         keep_float: names of the layers that stay in float.
+        rungs: what the step `budget` tried, in order.
     """
 
     reference: NcnnModel
@@ -33,6 +55,7 @@ class Draft:
     weight_limits: Mapping[str, int] = field(default_factory=dict)
     activation_scales: Mapping[str, np.float32] = field(default_factory=dict)
     keep_float: frozenset[str] = frozenset()
+    rungs: tuple[Rung, ...] = ()
 
     @classmethod
     def of(cls, model: NcnnModel) -> "Draft":

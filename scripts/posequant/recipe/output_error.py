@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from posequant.ncnn_model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.recipe.draft import Draft, Floats
+from posequant.recipe.positions import by_channel
 from posequant.recipe.propagation import Visit, propagate
 
 
@@ -49,8 +51,21 @@ class OutputError:
         return sum(visit.each(error, range(len(self._wanted))))
 
 
-def errors_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, float]:
-    """Return the `OutputError` of each layer when it alone is quantized, by its name.
+@dataclass(frozen=True)
+class Alone:
+    """A layer that alone is quantized.
+
+    Attributes:
+        error: the `OutputError`.
+        macs: the layer's multiply-accumulate operations for one crop.
+    """
+
+    error: float
+    macs: int
+
+
+def layers_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, Alone]:
+    """Return for each layer to quantize, by name, what it does when it alone is.
 
     Args:
         draft: the draft, with all scales.
@@ -58,10 +73,14 @@ def errors_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[st
         threads: how many crops are computed at a time.
     """
     error = OutputError(draft.reference, crops)
-    found: dict[str, float] = {}
+    found: dict[str, Alone] = {}
 
     def measure(visit: Visit) -> None:
-        found[visit.layer.name] = error(visit, {visit.layer.tops[0]: LayerNetwork(*draft.quantized(visit.layer))})
+        quantized = LayerNetwork(*draft.quantized(visit.layer))
+        positions = by_channel(visit.outputs[0]).shape[1]
+        found[visit.layer.name] = Alone(
+            error(visit, {visit.layer.tops[0]: quantized}), positions * visit.weights["weight"].size
+        )
 
     propagate(draft.reference, crops, measure, draft.names, threads, "layers alone")
     return found
