@@ -16,6 +16,7 @@ from posequant.model_spec import ModelSpec
 from posequant.ncnn_model import NcnnModel, encode_weights
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize_ncnn import quantize
+from posequant.recipe.bias import correct_bias
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.output_error import layers_alone
 from posequant.timing import time_in_turn
@@ -60,11 +61,11 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, *, oks_loss
     A ladder of sets is climbed until the real INT8 network holds the budget. Its first rung has no further layer in
     float, the second all depthwise convolutions, which ncnn computes about as fast in float. Then come the others,
     those first that cause most error at the output, each alone, for the work that they would be in float. Nothing that
-    is timed decides, so the choice is the same in every run.
+    is timed decides, so the choice is the same in every run. Biases are corrected anew for each set.
 
     Args:
         draft: the draft, with all scales.
-        crops: on which the layers' errors are compared, float32 (3, H, W), the first `CROPS_ALONE` of them.
+        crops: those for the biases, float32 (3, H, W); the first `CROPS_ALONE` tell the layers' errors.
         threads: how many crops are computed at a time.
         oks_loss: the budget, 1 - mean OKS to the float network's poses.
         judge: decides whether it is held.
@@ -80,7 +81,7 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, *, oks_loss
     candidates: list[Draft] = []
     losses: list[float] = []
     for step, kept in ladder(draft, crops[:CROPS_ALONE], threads):
-        candidate = replace(draft, keep_float=kept)
+        candidate = correct_bias(_with_float_layers(draft, kept), crops, threads)
         effect = judge.measure(candidate, threads)
         if effect.oks_loss is None:
             raise InputError("the float network finds no keypoint in the crops that decide. Calibrate on other people.")
@@ -96,6 +97,11 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, *, oks_loss
         file=sys.stderr,
     )
     return replace(candidates[best], rungs=_timed(rungs, candidates, judge))
+
+
+def _with_float_layers(draft: Draft, names: frozenset[str]) -> Draft:
+    """Return the draft with layers in float, as the float network has them: nothing is rounded in them any more."""
+    return replace(draft, keep_float=names).with_weights({name: draft.reference.named(name)[1] for name in names})
 
 
 def ladder(draft: Draft, crops: Sequence[Floats], threads: int) -> Iterator[tuple[str, frozenset[str]]]:
