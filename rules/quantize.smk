@@ -154,6 +154,7 @@ rule apply_recipe:
         bin=f"{RESULTS}/{{variant}}/prepared.bin",
         table=f"{RESULTS}/{{variant}}/model.table",
         record=f"{RESULTS}/{{variant}}/recipe.json",
+        page=report(f"{RESULTS}/{{variant}}/recipe.md", category="Recipes"),
     log:
         f"{RESULTS}/{{variant}}/recipe.log",
     benchmark:
@@ -172,7 +173,8 @@ rule apply_recipe:
         "python scripts/apply_recipe.py --model {input.model} --param {input.param} --bin {input.bin}"
         " --crops {input.crops} --recipe {params.recipe:q} --threads {threads}"
         " --out-param {output.param} --out-bin {output.bin}"
-        " --out-table {output.table} --record {output.record} 2>&1 | tee {log}"
+        " --out-table {output.table} --record {output.record}"
+        " --markdown {output.page} 2>&1 | tee {log}"
 
 
 rule ncnn2int8:

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--out-bin", type=Path, required=True, help="the prepared .bin to write")
     parser.add_argument("--out-table", type=Path, required=True, help="the calibration table to write")
     parser.add_argument("--record", type=Path, required=True, help="JSON to write: recipe, layers in float, versions")
+    parser.add_argument("--markdown", type=Path, required=True, help="the record as a page, to write")
     args = parser.parse_args()
     apply_recipe_to_files(
         args.recipe,
@@ -40,6 +41,7 @@ def main() -> None:
         (args.out_param, args.out_bin),
         args.out_table,
         args.record,
+        args.markdown,
         ModelSpec.load(args.model) if args.model else None,
     )
 

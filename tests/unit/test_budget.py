@@ -16,7 +16,7 @@ from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize_ncnn import quantize
 from posequant.recipe.budget import Judge, hold_budget, ladder
 from posequant.recipe.draft import Draft
-from posequant.recipe.output_error import layers_alone
+from posequant.recipe.output_error import errors_alone
 from posequant.recipe.recipe import apply_recipe
 
 SPEC = ModelSpec(
@@ -74,15 +74,13 @@ def test_error_of_a_layer_alone_is_that_of_a_network_with_no_other_in_int8(draft
     crops = np.stack(CROPS)
     draft.reference.write(*files)
     wanted = NcnnNetwork(*files, "fp32", INPUT_SHAPE).forward(crops)[0]
-    alone = layers_alone(draft, CROPS, 2)
+    alone = errors_alone(draft, CROPS, 2)
     for name in draft.names:
         only = replace(draft, keep_float=frozenset(draft.names) - {name})
         quantize(only.model, only.table).write(*files)
         found = NcnnNetwork(*files, "int8", INPUT_SHAPE).forward(crops)[0]
         # Float layers of an INT8 file have weights of half precision.
-        assert alone[name].error == pytest.approx(((found - wanted) ** 2).sum() / (wanted**2).sum(), rel=0.05), name
-    assert alone["conv_a"].macs == 16 * 12 * 8 * 3 * 3 * 3
-    assert alone["convdw_b"].macs == 16 * 12 * 8 * 3 * 3
+        assert alone[name] == pytest.approx(((found - wanted) ** 2).sum() / (wanted**2).sum(), rel=0.05), name
 
 
 def test_ladder_starts_with_depthwise_layers_and_grows(draft: Draft) -> None:

@@ -1,5 +1,6 @@
 """The steps of recipes, each against a case worked by hand or a slow and literal reference, and recipes as a whole."""
 
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -23,6 +24,7 @@ from posequant.recipe.activation_scales import CLIPS, descend, percentile_thresh
 from posequant.recipe.bias import correct_bias, mean_error
 from posequant.recipe.draft import Draft
 from posequant.recipe.equalization import channel_factors, equalize, scalable_blobs
+from posequant.recipe.page import render
 from posequant.recipe.positions import by_channel, position_weights, without_activation
 from posequant.recipe.propagation import Visit, propagate
 from posequant.recipe.recipe import apply_recipe, apply_recipe_to_files, keep_float
@@ -339,7 +341,15 @@ def test_recipe_gives_the_same_bytes_with_any_number_of_threads(tmp_path: Path) 
         folder = tmp_path / str(threads)
         out = folder / "prepared.param", folder / "prepared.bin"
         apply_recipe_to_files(
-            RECIPE, param, bin_, tmp_path / "crops", threads, out, folder / "table", folder / "recipe.json"
+            RECIPE,
+            param,
+            bin_,
+            tmp_path / "crops",
+            threads,
+            out,
+            folder / "table",
+            folder / "recipe.json",
+            folder / "recipe.md",
         )
         written.append([path.read_bytes() for path in (*out, folder / "table", folder / "recipe.json")])
     assert written[0] == written[1]
@@ -367,3 +377,25 @@ def test_draft_quantizes_a_layer_as_decided() -> None:
     layer, weights = draft.model.named("conv_f")
     expected = quantize_layer(layer, weights, draft.weight_scales["conv_f"], draft.activation_scales["conv_f"])
     np.testing.assert_array_equal(draft.quantized(layer)[1]["weight"], expected[1]["weight"])
+
+
+def test_page_tells_what_held_the_budget() -> None:
+    rung = {"keep_float": [], "sqnr_db": 20.04, "megabytes": 1.5, "milliseconds": 4.0}
+    record = {
+        "recipe": [{"weights": {"bits": 8}}, {"round": {}}, {"budget": {"oks_loss": 0.01}}],
+        "keep_float": ["conv_b", "conv_c"],
+        "crops": 64,
+        "tried": [
+            {**rung, "step": "as before", "oks_loss": 0.02},
+            {**rung, "step": "conv_b in float", "keep_float": ["conv_b"], "oks_loss": 0.009, "milliseconds": 5.0},
+        ],
+    }
+    page = render(record)
+    assert "In float: conv_b, conv_c. Calibrated on 64 crops." in page
+    assert re.search(r"\| as before +\| 0 +\| 0\.0200 +\| 20\.0 dB +\| 1\.50 MB +\| 4\.00 ms +\| 1\.00x", page)
+    assert re.search(r"\| conv_b in float +\| 1 +\| \*\*0\.0090\*\* .*\| 1\.25x", page)
+    assert "it was taken" in page
+    record["tried"] = record["tried"][:1]  # type: ignore[index]
+    assert "None holds the budget" in render(record)
+    record["tried"] = []
+    assert "budget of" not in render(record)

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from posequant.ncnn_model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.recipe.draft import Draft, Floats
-from posequant.recipe.positions import by_channel
 from posequant.recipe.propagation import Visit, propagate
 
 
@@ -51,21 +49,8 @@ class OutputError:
         return sum(visit.each(error, range(len(self._wanted))))
 
 
-@dataclass(frozen=True)
-class Alone:
-    """A layer that alone is quantized.
-
-    Attributes:
-        error: the `OutputError`.
-        macs: the layer's multiply-accumulate operations for one crop.
-    """
-
-    error: float
-    macs: int
-
-
-def layers_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, Alone]:
-    """Return for each layer to quantize, by name, what it does when it alone is.
+def errors_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, float]:
+    """Return the `OutputError` of each layer to quantize when it alone is quantized, by its name.
 
     Args:
         draft: the draft, with all scales.
@@ -73,14 +58,10 @@ def layers_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[st
         threads: how many crops are computed at a time.
     """
     error = OutputError(draft.reference, crops)
-    found: dict[str, Alone] = {}
+    found: dict[str, float] = {}
 
     def measure(visit: Visit) -> None:
-        quantized = LayerNetwork(*draft.quantized(visit.layer))
-        positions = by_channel(visit.outputs[0]).shape[1]
-        found[visit.layer.name] = Alone(
-            error(visit, {visit.layer.tops[0]: quantized}), positions * visit.weights["weight"].size
-        )
+        found[visit.layer.name] = error(visit, {visit.layer.tops[0]: LayerNetwork(*draft.quantized(visit.layer))})
 
     propagate(draft.reference, crops, measure, draft.names, threads, "layers alone")
     return found

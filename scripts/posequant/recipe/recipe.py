@@ -22,6 +22,7 @@ from posequant.recipe.bias import correct_bias
 from posequant.recipe.budget import Judge, hold_budget
 from posequant.recipe.draft import Draft, Floats
 from posequant.recipe.equalization import equalize
+from posequant.recipe.page import render
 from posequant.recipe.propagation import affordable
 from posequant.recipe.rounding import learn_rounding
 from posequant.recipe.weight_scales import scale_weights
@@ -103,6 +104,7 @@ def apply_recipe_to_files(
     out: tuple[Path, Path],
     table: Path,
     record: Path,
+    page: Path,
     spec: ModelSpec | None = None,
 ) -> None:
     """Apply a recipe to a network's files and write what ncnn2int8 takes: all files, or none.
@@ -116,6 +118,7 @@ def apply_recipe_to_files(
         out: `.param` and `.bin` of the prepared network to write.
         table: the calibration table to write.
         record: JSON to write: the `recipe`, its layers in float, what a budget tried, what it was made of.
+        page: the same as Markdown, to write.
         spec: as for `apply_recipe`.
 
     Raises:
@@ -132,14 +135,14 @@ def apply_recipe_to_files(
         draft.model.write(draft_param, draft_bin)
         draft.table.write(draft_table)
         draft.table.check(draft.model.layers, draft.keep_float, table)
-        write_json(
-            record,
-            {
-                "recipe": recipe,
-                "keep_float": sorted(draft.keep_float),
-                "crops": count,
-                "tried": [asdict(rung) for rung in draft.rungs],
-                "sha256": {path.name: sha256(path) for path in (param, bin_)},
-                "versions": {package: version(package) for package in ("ncnn", "numpy")},
-            },
-        )
+        content = {
+            "recipe": recipe,
+            "keep_float": sorted(draft.keep_float),
+            "crops": count,
+            "tried": [asdict(rung) for rung in draft.rungs],
+            "sha256": {path.name: sha256(path) for path in (param, bin_)},
+            "versions": {package: version(package) for package in ("ncnn", "numpy")},
+        }
+        write_json(record, content)
+        with whole(page) as draft_page:
+            draft_page.write_text(render(content))
