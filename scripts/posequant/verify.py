@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.crop_files import load_crops as load_crops  # certificate.certify takes it from here
 from posequant.errors import InputError
 from posequant.files import sha256
 

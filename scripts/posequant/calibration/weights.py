@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from posequant.calibration.thresholds import aciq_threshold
 from posequant.errors import InputError
-from posequant.ncnn_model import Layer, weighted_inputs
+from posequant.ncnn_model import Layer, is_grouped
 from posequant.overflow import is_winograd_shaped
 
 # INT8 Winograd adds up weights before it multiplies, so its weights get 6 bits (ncnn: tools/quantize/ncnn2table.cpp).
@@ -46,13 +46,7 @@ def miscomputed(layers: list[Layer]) -> list[str]:
     ncnn 1.0.20261020 computes garbage for them on x86 where a group has a multiple of 8 channels, unless
     `Option.use_packing_layout` is off.
     """
-    return [
-        layer.name
-        for layer in layers
-        if layer.type == "ConvolutionDepthWise"
-        and _has_weights(layer)
-        and layer.integer(7, 1) not in (1, weighted_inputs(layer))
-    ]
+    return [layer.name for layer in layers if _has_weights(layer) and is_grouped(layer)]
 
 
 def warn_of_miscomputed(layers: list[Layer]) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 from posequant.certificate import layers, operators
 from posequant.certificate.poses import joint_costs, label_free_cost
 from posequant.certificate.significance import Bootstrap, bootstrap, images_to_decide, match, verdict
+from posequant.crop_files import load_crops
 from posequant.dataset import Annotations, load_annotations
 from posequant.errors import InputError
 from posequant.files import read_json, sha256
 from posequant.keypoint_metrics import coco_results
 from posequant.model_spec import ModelSpec
 from posequant.predictions import Predictions
-from posequant.verify import load_crops
 
 # What a quantized network must keep of the FP32 one's quality in MLPerf Inference, by benchmark and difficulty (Reddi
 # et al., MLPerf Inference Benchmark, ISCA 2020; mlcommons/inference_policies, inference_rules.adoc).
