@@ -14,6 +14,7 @@ include: "rules/export.smk"
 include: "rules/quantize.smk"
 include: "rules/evaluate.smk"
 include: "rules/certify.smk"
+include: "rules/attribute.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
 

@@ -1,7 +1,7 @@
 """How far the outputs of a network are from those of the float network, as signals and as poses."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,10 +86,11 @@ class Yardstick:
         # mmpose's threshold for a keypoint to count in a score.
         self._sure = scores > KEYPOINT_SCORE_THRESHOLD
 
-    def measure(self, outputs: Sequence[Sequence[Floats]]) -> Effect:
+    def measure(self, outputs: Iterable[Iterable[Floats]]) -> Effect:
         """Measure other outputs for the same crops: for each output N arrays of its size."""
         arrays = [
-            np.stack(values).reshape(reference.shape) for values, reference in zip(outputs, self._outputs, strict=True)
+            np.stack(list(values)).reshape(reference.shape)
+            for values, reference in zip(outputs, self._outputs, strict=True)
         ]
         powers = Powers.total([Powers.of(*pair) for pair in zip(self._outputs, arrays, strict=True)])
         oks = mean_oks(self._decode(arrays)[0], self._keypoints, self._areas, self._sure)

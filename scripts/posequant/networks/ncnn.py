@@ -1,6 +1,6 @@
 """A network in ncnn. What ncnn's Python module answers with a crash or with garbage is an `InputError` here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,29 @@ class NcnnNetwork:
         """
         extractor = self._net.create_extractor()
         for blob, values in blobs.items():
+            extractor.input(blob, ncnn.Mat(np.ascontiguousarray(values)).clone())
+        return [self._extract(extractor, name, "given") for name in self.output_names]
+
+    def forward_changed(
+        self, crop: NDArray[np.float32], changes: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]]
+    ) -> list[NDArray[np.float32]]:
+        """Compute the outputs of one crop with some blobs changed on the way.
+
+        Args:
+            crop: float32 array (channels, height, width).
+            changes: for blobs by name, in the order in which the `.param` makes them, what to make of their values. A
+                blob has one reader, so only that layer sees the change.
+
+        Returns:
+            The outputs as ncnn shapes them, each a float32 array.
+
+        Raises:
+            InputError: as `forward`.
+        """
+        self._check_crops(crop[np.newaxis])
+        extractor = self._extractor(crop)
+        for blob, change in changes.items():
+            values = change(self._extract(extractor, blob, "given"))
             extractor.input(blob, ncnn.Mat(np.ascontiguousarray(values)).clone())
         return [self._extract(extractor, name, "given") for name in self.output_names]
 

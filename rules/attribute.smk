@@ -1,0 +1,38 @@
+# Where the error of an ncnn INT8 network comes from. On request only: nothing else reads it.
+
+
+rule attribute:
+    """Attribute the error of an ncnn INT8 network to its layers, and to weights and activations."""
+    input:
+        param=f"{RESULTS}/converted/ncnn-fp32.param",
+        bin=f"{RESULTS}/converted/ncnn-fp32.bin",
+        artifact=artifact,
+        model=f"{RESULTS}/model.json",
+        crops=f"{RESULTS}/calibration",
+        code=code("attribute"),
+    output:
+        attribution=f"{RESULTS}/{{variant}}/attribution.json",
+        table=f"{RESULTS}/{{variant}}/attribution.csv",
+        figure=report(
+            f"{RESULTS}/{{variant}}/attribution.svg", category="Attribution"
+        ),
+        page=report(f"{RESULTS}/{{variant}}/attribution.md", category="Attribution"),
+    log:
+        f"{RESULTS}/{{variant}}/attribute.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/attribute.benchmark.tsv"
+    wildcard_constraints:
+        variant=any_of(variants_with(backend="ncnn", precision="int8")),
+    conda:
+        ENVIRONMENT
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        "python scripts/attribute.py --param {input.param} --bin {input.bin}"
+        " --int8-param {input.artifact[0]} --int8-bin {input.artifact[1]}"
+        " --model {input.model} --variant {wildcards.variant}"
+        " --crops {input.crops} --threads {threads}"
+        " --out {output.attribution} --table {output.table}"
+        " --figure {output.figure} --markdown {output.page} 2>&1 | tee {log}"

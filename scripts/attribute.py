@@ -1,0 +1,71 @@
+"""Find where the error of an ncnn INT8 network comes from.
+
+Each layer of the INT8 network is put into the float network, alone, and the network is made INT8 step by step: weights
+in 8 bits, weights with the bits of the artifact, activations. What that does to the output and to the poses is measured
+on calibration crops against the float network; no labels are needed.
+"""
+
+import argparse
+from pathlib import Path
+
+from posequant.errors import reports_input_errors
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--param", type=Path, required=True, help="the float network's .param")
+    parser.add_argument("--bin", type=Path, required=True, help="its .bin")
+    parser.add_argument("--int8-param", type=Path, required=True, help="the INT8 network's .param")
+    parser.add_argument("--int8-bin", type=Path, required=True, help="its .bin")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
+    parser.add_argument("--variant", required=True, help="name of the INT8 network")
+    parser.add_argument(
+        "--crops", type=Path, required=True, help="folder of the calibration crops, with their list.txt"
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=16,
+        metavar="N",
+        help="measure on the first N crops, fewer where memory does not hold as many (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="how many crops are computed at a time (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="attribution to write (JSON)")
+    parser.add_argument("--table", type=Path, required=True, help="the layers as a table to write (CSV)")
+    parser.add_argument("--figure", type=Path, required=True, help="picture to write (SVG)")
+    parser.add_argument("--markdown", type=Path, required=True, help="page to write (Markdown), beside the picture")
+    return parser.parse_args()
+
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.attribution.attribute import attribute
+    from posequant.attribution.figure import draw
+    from posequant.attribution.page import render, to_table
+    from posequant.files import whole, write_json
+
+    attribution = attribute(
+        param=arguments.param,
+        bin_=arguments.bin,
+        int8_param=arguments.int8_param,
+        int8_bin=arguments.int8_bin,
+        model=arguments.model,
+        crops=arguments.crops,
+        variant=arguments.variant,
+        limit=arguments.limit,
+        threads=arguments.threads,
+    )
+    with whole(arguments.markdown) as page, whole(arguments.figure) as figure, whole(arguments.table) as table:
+        page.write_text(render(attribution, arguments.figure.name))
+        draw(attribution, figure)
+        to_table(attribution).to_csv(table, index=False)
+        write_json(arguments.out, attribution)
+
+
+if __name__ == "__main__":
+    main()
