@@ -15,6 +15,7 @@ include: "rules/quantize.smk"
 include: "rules/evaluate.smk"
 include: "rules/certify.smk"
 include: "rules/attribute.smk"
+include: "rules/curve.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
 

@@ -13,9 +13,7 @@ rule attribute:
     output:
         attribution=f"{RESULTS}/{{variant}}/attribution.json",
         table=f"{RESULTS}/{{variant}}/attribution.csv",
-        figure=report(
-            f"{RESULTS}/{{variant}}/attribution.svg", category="Attribution"
-        ),
+        figure=report(f"{RESULTS}/{{variant}}/attribution.svg", category="Attribution"),
         page=report(f"{RESULTS}/{{variant}}/attribution.md", category="Attribution"),
     log:
         f"{RESULTS}/{{variant}}/attribute.log",
