@@ -178,7 +178,7 @@ def test_local_paths_need_no_download(scene: Scene) -> None:
         },
     )
     jobs = scene.workflow.planned("results/result.md", "--config", "study=coco")
-    assert jobs["predict"] == 18
+    assert jobs["predict"] == 20
     assert not {"download", "unpack_file", "unpack_folder", "calibration_images"} & jobs.keys()
 
 
@@ -209,7 +209,7 @@ def test_missing_detections_stop_before_any_job(shipped: Workflow) -> None:
     assert not (shipped.folder / "results").exists()
     boxes = yaml.safe_dump({"studies": {"coco": {"protocol": {"boxes": "ground-truth"}}}})
     (shipped.folder / "small.yaml").write_text(boxes)
-    assert shipped.planned("results/result.md", "--config", "study=coco")["predict"] == 18
+    assert shipped.planned("results/result.md", "--config", "study=coco")["predict"] == 20
 
 
 def test_unknown_config_is_named_before_any_job(shipped: Workflow) -> None:
