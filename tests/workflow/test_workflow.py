@@ -241,6 +241,29 @@ def test_recipe_is_recorded(workflow: Workflow) -> None:
     assert record["crops"] == SMALL["calibration"]["people"]
 
 
+def test_attribution_is_made_on_request(workflow: Workflow) -> None:
+    page = f"{MODEL}/ncnn-int8/attribution.md"
+    assert workflow.planned(page) == {"attribute": 1}
+    workflow.run(page)
+    assert "Where the error of ncnn-int8 comes from" in (workflow.folder / page).read_text()
+    assert workflow.planned("results/result.md") == {}
+
+
+def test_curve_is_made_on_request(workflow: Workflow) -> None:
+    workflow.configure(**SMALL | {"curve": {"people": [4, 8, 999], "seeds": [0, 1]}})
+    pages = [f"{MODEL}/{variant}/curve.md" for variant in ("ncnn-int8", "ncnn-int8-tuned")]
+    assert workflow.planned(*pages) == {"calibration_curve": 2}
+    workflow.run(*pages)
+    for page in pages:
+        table = (workflow.folder / page).with_suffix(".csv").read_text().splitlines()
+        assert [line.split(",")[:2] for line in table[1:]] == [["0", "4"], ["0", "8"], ["1", "4"], ["1", "8"]]
+        assert "left out: [999]" in (workflow.folder / page).with_suffix(".log").read_text()
+    # The study calibrates on eight people with seed 0, too.
+    metrics = json.loads((workflow.folder / MODEL / "ncnn-int8/metrics.json").read_text())
+    curve = (workflow.folder / pages[0]).with_suffix(".csv").read_text().splitlines()
+    assert float(curve[2].split(",")[2]) == pytest.approx(metrics["statistics"]["AP"], abs=1e-9)
+
+
 def test_unknown_key_stops_before_any_job(workflow: Workflow) -> None:
     workflow.configure(callibration={"people": 8})
     output = workflow.run("results/result.md", succeeds=False)
