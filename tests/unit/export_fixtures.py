@@ -1,10 +1,12 @@
 """Tiny mmpose networks with random weights, and ONNX files made by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -17,6 +19,8 @@ from posequant.export import export_verified, write_deploy_config
 from posequant.files import write_json
 from posequant.model_spec import ModelSpec
 from posequant.openmmlab import build_model, load_config
+
+Result = TypeVar("Result")
 
 CONFIG = """
 default_scope = 'mmpose'
@@ -130,3 +134,12 @@ def save_onnx_by_hand(
 
 def convolution_weights() -> dict[str, NDArray[Any]]:
     return {"weight": np.random.default_rng(0).standard_normal((2, 3, 1, 1)).astype(np.float32)}
+
+
+def in_a_process_of_its_own(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a new process and return what it returns, or raise what it raises.
+
+    NNCF changes PyTorch when it is imported: a training in the same process then crashes.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import helper
 from tests.unit.evaluation_fixtures import HEATMAP_SIZE, INPUT_SIZE, draw_dataset
-from tests.unit.export_fixtures import save_onnx_by_hand
+from tests.unit.export_fixtures import in_a_process_of_its_own, save_onnx_by_hand
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, draw_crops, small_network, write_crops
 
 from posequant.calibration.calibrate import write_table
@@ -338,7 +338,9 @@ def test_other_runtimes_are_certified_by_their_operators(case: Case, backend: st
     else:
         convert_to_openvino(source, spec, crops, tmp_path / "float.xml")
         files = (tmp_path / "model.xml", tmp_path / "model.bin")
-        quantize_openvino(tmp_path / "float.xml", tmp_path / "float.bin", spec, crops, files[0])
+        in_a_process_of_its_own(
+            quantize_openvino, tmp_path / "float.xml", tmp_path / "float.bin", spec, crops, files[0]
+        )
     paths = []
     for path, artifacts in ((case.predictions, files), (case.reference, (source,))):
         predictions = Predictions.load(path)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from tests.unit.export_fixtures import exported_network, random_crops, save_onnx_by_hand
+from tests.unit.export_fixtures import exported_network, in_a_process_of_its_own, random_crops, save_onnx_by_hand
 from tests.unit.ncnn_fixtures import write_crops
 from tests.unit.test_describe import SETTINGS
 
@@ -67,7 +67,9 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Quantized:
     int8_onnx, int8_xml = folder / "int8.onnx", folder / "int8.xml"
     records = {
         "onnxruntime": quantize_onnxruntime(onnx_file, exported.spec, crops, int8_onnx),
-        "openvino": quantize_openvino(xml, xml.with_suffix(".bin"), exported.spec, crops, int8_xml),
+        "openvino": in_a_process_of_its_own(
+            quantize_openvino, xml, xml.with_suffix(".bin"), exported.spec, crops, int8_xml
+        ),
     }
     return Quantized(
         folder=folder,
@@ -180,7 +182,9 @@ def test_int8_is_close_to_fp32(backend: str, tmp_path: Path) -> None:
         quantize_onnxruntime(source, spec, crops[:32], target)
         files = [target]
     else:
-        quantize_openvino(tmp_path / "mine.xml", tmp_path / "mine.bin", spec, crops[:32], target)
+        in_a_process_of_its_own(
+            quantize_openvino, tmp_path / "mine.xml", tmp_path / "mine.bin", spec, crops[:32], target
+        )
         files = [target, target.with_suffix(".bin")]
     found = open_network(backend, "int8", files, spec).forward(crops[32:])
     difference = compare(run_onnx(source, crops[32:]), found)
@@ -274,7 +278,9 @@ def test_missing_damaged_and_quantized_files_are_named(quantized: Quantized, bac
         if backend == "onnxruntime":
             quantize_onnxruntime(files[0], quantized.spec, quantized.crops, tmp_path / "out.onnx")
         else:
-            quantize_openvino(files[0], files[1], quantized.spec, quantized.crops, tmp_path / "out.xml")
+            in_a_process_of_its_own(
+                quantize_openvino, files[0], files[1], quantized.spec, quantized.crops, tmp_path / "out.xml"
+            )
 
     with pytest.raises(InputError, match="is quantized to INT8"):
         quantize(quantized.int8[backend])
@@ -307,7 +313,9 @@ def test_network_without_anything_to_quantize_is_refused(backend: str, tmp_path:
     else:
         convert_to_openvino(source, spec, crops, tmp_path / "mine.xml")
         with pytest.raises(InputError, match=r"mine\.xml: NNCF (finds nothing to|cannot) quantize"):
-            quantize_openvino(tmp_path / "mine.xml", tmp_path / "mine.bin", spec, crops, tmp_path / "out.xml")
+            in_a_process_of_its_own(
+                quantize_openvino, tmp_path / "mine.xml", tmp_path / "mine.bin", spec, crops, tmp_path / "out.xml"
+            )
 
 
 def test_nodes_without_names_and_several_outputs(tmp_path: Path) -> None:
@@ -326,7 +334,9 @@ def test_nodes_without_names_and_several_outputs(tmp_path: Path) -> None:
     )
     convert_to_openvino(tmp_path / "simplified.onnx", exported.spec, exported.crops, tmp_path / "model.xml")
     target = tmp_path / "int8.xml"
-    quantize_openvino(tmp_path / "model.xml", tmp_path / "model.bin", exported.spec, random_crops(4), target)
+    in_a_process_of_its_own(
+        quantize_openvino, tmp_path / "model.xml", tmp_path / "model.bin", exported.spec, random_crops(4), target
+    )
     records = openvino_operators(target, target.with_suffix(".bin"))
     assert sum(record.kernel == "MatMul" for record in records) == 2
     assert replace(records[0], int8=True) == records[0]
