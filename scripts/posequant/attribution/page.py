@@ -88,10 +88,11 @@ def _summary(attribution: Mapping[str, Any]) -> str:
     some = "one layer makes" if len(most) == 1 else f"{len(most)} layers make"
     names = ", ".join(layer["layer"] for layer in most[:WORST]) + (", ..." if len(most) > WORST else "")
     larger = "activations" if side["noise"] > weights["noise"] else "weights"
+    lost = "" if int8["oks_loss"] is None else f", and the poses lose {int8['oks_loss']:.4f} of OKS"
     return (
         f"On {attribution['crops']} calibration crops the output of the INT8 network has "
-        f"**{_decibels(int8['sqnr_db'])}** of SQNR against FP32, and loses {_loss(int8['oks_loss'])} of OKS; more of "
-        f"that is due to {larger} ({_decibels(weights['sqnr_db'])} with INT8 weights alone, "
+        f"**{_decibels(int8['sqnr_db'])}** of SQNR against FP32{lost}; more of that is due to {larger} "
+        f"({_decibels(weights['sqnr_db'])} with INT8 weights alone, "
         f"{_decibels(side['sqnr_db'])} with INT8 activations alone). Of {len(layers)} layers, {some} half of the noise "
         f"({names}), with {sum(layer['macs_share'] for layer in most):.1%} of the work."
     )
