@@ -154,6 +154,7 @@ rule apply_recipe:
         bin=f"{RESULTS}/{{variant}}/prepared.bin",
         table=f"{RESULTS}/{{variant}}/model.table",
         record=f"{RESULTS}/{{variant}}/recipe.json",
+        figure=report(f"{RESULTS}/{{variant}}/recipe.svg", category="Recipes"),
         page=report(f"{RESULTS}/{{variant}}/recipe.md", category="Recipes"),
     log:
         f"{RESULTS}/{{variant}}/recipe.log",
@@ -174,7 +175,7 @@ rule apply_recipe:
         " --crops {input.crops} --recipe {params.recipe:q} --threads {threads}"
         " --out-param {output.param} --out-bin {output.bin}"
         " --out-table {output.table} --record {output.record}"
-        " --markdown {output.page} 2>&1 | tee {log}"
+        " --figure {output.figure} --markdown {output.page} 2>&1 | tee {log}"
 
 
 rule ncnn2int8:

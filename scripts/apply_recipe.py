@@ -5,45 +5,54 @@ import json
 from pathlib import Path
 
 from posequant.errors import reports_input_errors
-from posequant.model_spec import ModelSpec
-from posequant.recipe.recipe import STEPS, apply_recipe_to_files
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the command line and apply the recipe."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
-    parser.add_argument(
-        "--crops", type=Path, required=True, help="folder with the crops, float32 .npy tensors, and their list.txt"
-    )
+    parser.add_argument("--crops", type=Path, required=True, help="folder that make_crops.py wrote")
     parser.add_argument(
         "--recipe",
         type=json.loads,
         required=True,
-        help=f"JSON list of steps as in config.yaml, each {{NAME: {{SETTING: VALUE, ...}}}}; {', '.join(STEPS)}",
+        help="JSON list of steps as in config.yaml, each {NAME: {SETTING: VALUE, ...}}",
     )
-    parser.add_argument("--model", type=Path, help="the model's model.json, for recipes with a budget")
     parser.add_argument("--threads", type=int, default=1, help="how many crops are computed at a time (default: 1)")
     parser.add_argument("--out-param", type=Path, required=True, help="the prepared .param to write")
     parser.add_argument("--out-bin", type=Path, required=True, help="the prepared .bin to write")
     parser.add_argument("--out-table", type=Path, required=True, help="the calibration table to write")
-    parser.add_argument("--record", type=Path, required=True, help="JSON to write: recipe, layers in float, versions")
-    parser.add_argument("--markdown", type=Path, required=True, help="the record as a page, to write")
-    args = parser.parse_args()
-    apply_recipe_to_files(
-        args.recipe,
-        args.param,
-        args.bin,
-        args.crops,
-        args.threads,
-        (args.out_param, args.out_bin),
-        args.out_table,
-        args.record,
-        args.markdown,
-        ModelSpec.load(args.model) if args.model else None,
+    parser.add_argument("--record", type=Path, required=True, help="what was done and measured, to write (JSON)")
+    parser.add_argument("--figure", type=Path, required=True, help="picture of what was measured, to write (SVG)")
+    parser.add_argument("--markdown", type=Path, required=True, help="the same as a page, beside the picture")
+    return parser.parse_args()
+
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.files import whole, write_json
+    from posequant.recipe.figure import draw
+    from posequant.recipe.page import render
+    from posequant.recipe.recipe import apply_recipe_to_files
+
+    record = apply_recipe_to_files(
+        arguments.recipe,
+        arguments.model,
+        arguments.param,
+        arguments.bin,
+        arguments.crops,
+        arguments.threads,
+        (arguments.out_param, arguments.out_bin),
+        arguments.out_table,
     )
+    with whole(arguments.markdown) as page, whole(arguments.figure) as figure:
+        page.write_text(render(record, arguments.figure.name))
+        draw(record, figure)
+        write_json(arguments.record, record)
 
 
 if __name__ == "__main__":

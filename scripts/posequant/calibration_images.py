@@ -29,7 +29,7 @@ def image_addresses(calibration: Path, annotations: Path) -> dict[ImageFile, str
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{annotations}: not a COCO annotation file: it has no list of images") from error
     chosen = {}
-    for image, _ in load_people(calibration):
+    for image in (person.image for person in load_people(calibration)):
         if not addresses.get(image.id):
             raise InputError(
                 f"{annotations}: image {image.id} has no coco_url to fetch it from. Name the folder of the training "

@@ -1,6 +1,6 @@
 """The people by whom activation scales are chosen."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from posequant.crop_files import Labels
 from posequant.crops import Cropper
 from posequant.dataset import (
+    NUM_KEYPOINTS,
     ImageFile,
     Instances,
     ground_truth_instances,
@@ -57,7 +59,9 @@ def choose_calibration_set(annotations: Path, evaluation_annotations: Path, peop
         InputError: a file is missing or damaged, there are too few people, or an image that was chosen is one of the
             evaluation images, by its id or its file name.
     """
-    training = ground_truth_instances(load_annotations(annotations))
+    annotated = load_annotations(annotations)
+    training = ground_truth_instances(annotated)
+    annotations_of = annotated.coco.anns
     evaluation_images = load_annotations(evaluation_annotations).images
     chosen = training.select(choose_people(training, people, seed))
     images = [chosen.images[index] for index in chosen.image_indices]
@@ -73,7 +77,13 @@ def choose_calibration_set(annotations: Path, evaluation_annotations: Path, peop
         },
         "images": len(set(images)),
         "people": [
-            {"annotation_id": int(identifier), "bbox": bbox.tolist(), "image": asdict(image)}
+            {
+                "annotation_id": int(identifier),
+                "bbox": bbox.tolist(),
+                "keypoints": annotations_of[int(identifier)]["keypoints"],
+                "area": annotations_of[int(identifier)]["area"],
+                "image": asdict(image),
+            }
             for identifier, bbox, image in zip(chosen.ids, chosen.bboxes, images, strict=True)
         ],
     }
@@ -87,33 +97,62 @@ def make_crops(model: Path, calibration: Path, images: Path, folder: Path) -> No
         calibration: what `choose_calibration_set` chose, `calibration.json`.
         images: folder of the images.
         folder: where to write; it is created. `000000.npy` and so on, in the order of the people, hold the normalised
-            crops, float32 (3, H, W) in C order; `list.txt` has their names, one a line.
+            crops, float32 (3, H, W) in C order; `list.txt` has their names, one a line; `labels.npz` says where their
+            keypoints are (`Labels`).
 
     Raises:
         InputError: an input is missing or damaged.
     """
     spec = ModelSpec.load(model)
     people = load_people(calibration)
-    require_images(images, [image for image, _ in people])
+    require_images(images, [person.image for person in people])
     cropper = Cropper(spec)
     folder.mkdir(parents=True)
-    names = []
-    for number, (image, bbox) in enumerate(tqdm(people, desc="cropping", unit="person", mininterval=2)):
-        crop, _, _ = cropper.cut(read_image(images, image), bbox)
+    names, keypoints, areas = [], [], []
+    for number, person in enumerate(tqdm(people, desc="cropping", unit="person", mininterval=2)):
+        crop, centre, extent = cropper.cut(read_image(images, person.image), person.bbox)
         names.append(f"{number:06d}.npy")
         np.save(folder / names[-1], cropper.normalise(crop))
+        # The inverse of what turns poses in the crop into poses in the image (posequant.decode).
+        resized = np.array(spec.input_size, np.float32) / extent
+        keypoints.append((person.keypoints[:, :2] - centre + extent / 2) * resized)
+        areas.append(person.area * resized.prod())
     (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
+    visible = np.array([person.keypoints[:, 2] > 0 for person in people])
+    Labels(np.array(keypoints, np.float32), visible, np.array(areas, np.float32)).save(folder)
 
 
-def load_people(calibration: Path) -> list[tuple[ImageFile, NDArray[np.float32]]]:
-    """Read the people of a `calibration.json`: of each the image, and the box as float32 (4,), left to bottom.
+@dataclass(frozen=True)
+class Person:
+    """A person of a calibration set.
+
+    Attributes:
+        image: the image.
+        bbox: float32 (4,); left, top, right, bottom in pixels.
+        keypoints: float32 (17, 3); x and y in pixels, and 0 where they are not annotated.
+        area: in square pixels.
+    """
+
+    image: ImageFile
+    bbox: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+    area: float
+
+
+def load_people(calibration: Path) -> list[Person]:
+    """Read the people of a `calibration.json`.
 
     Raises:
         InputError: the file is missing or not a calibration set.
     """
     try:
         return [
-            (ImageFile(**person["image"]), np.array(person["bbox"], np.float32).reshape(4))
+            Person(
+                ImageFile(**person["image"]),
+                np.array(person["bbox"], np.float32).reshape(4),
+                np.array(person["keypoints"], np.float32).reshape(NUM_KEYPOINTS, 3),
+                float(person["area"]),
+            )
             for person in read_json(calibration)["people"]
         ]
     except (KeyError, TypeError, ValueError) as error:

@@ -1,11 +1,14 @@
-"""Reading the crops that scripts/make_crops.py writes: .npy files, and a `list.txt` with their names."""
+"""The files of scripts/make_crops.py: crops as .npy files, a `list.txt` with their names, and people's `labels.npz`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from posequant.dataset import NUM_KEYPOINTS
 from posequant.errors import InputError
 from posequant.files import require_file
 
@@ -15,6 +18,48 @@ CROPS = 8
 _REMAKE = "Make the crops again: scripts/make_crops.py."
 # numpy parses the header of a .npy with Python's ast, which in Python 3.11 fails at times in several threads at once.
 _LOADING = Lock()
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Where the keypoints of N people are in their crops.
+
+    Attributes:
+        keypoints: float32 (N, 17, 2), in pixels of the crop, as the network's poses are.
+        visible: which are annotated, bool (N, 17).
+        areas: of the people, float32 (N,), in square pixels of the crop.
+    """
+
+    keypoints: NDArray[np.float32]
+    visible: NDArray[np.bool_]
+    areas: NDArray[np.float32]
+
+    def __getitem__(self, people: slice) -> "Labels":
+        """Return those of some people."""
+        return Labels(self.keypoints[people], self.visible[people], self.areas[people])
+
+    def save(self, folder: Path) -> None:
+        """Write them beside the crops; the same labels give the same bytes."""
+        np.savez(folder / "labels.npz", allow_pickle=False, **vars(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Labels":
+        """Read those of the crops in a folder.
+
+        Raises:
+            InputError: the file is missing or damaged, or has not one row for each crop.
+        """
+        path = require_file(folder / "labels.npz", _REMAKE)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                labels = cls(**{name: file[name] for name in cls.__annotations__})
+        except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+            raise InputError(f"{path}: not the labels of crops ({error}). {_REMAKE}") from error
+        count = len(crop_paths(folder))
+        shapes = [values.shape for values in vars(labels).values()]
+        if shapes != [(count, NUM_KEYPOINTS, 2), (count, NUM_KEYPOINTS), (count,)]:
+            raise InputError(f"{path}: has arrays of {shapes} for {count} crops. {_REMAKE}")
+        return labels
 
 
 def load_crops(folder: Path, limit: int | None = CROPS) -> NDArray[np.float32]:

@@ -111,7 +111,7 @@ def load_annotations(path: Path) -> Annotations:
     _require_fields(path, "annotation", people, _PERSON_FIELDS)
     _require_sound_people(path, people, {image["id"] for image in content["images"]})
     images = tuple(ImageFile(*(image[name] for name in ImageFile.__annotations__)) for image in content["images"])
-    return Annotations(path, _index(content), categories.pop(), images)
+    return Annotations(path, index_annotations(content), categories.pop(), images)
 
 
 def evaluation_instances(annotations: Path, detections: Path | None) -> Instances:
@@ -254,7 +254,8 @@ def _coco_metainfo() -> dict[str, Any]:
     return metainfo
 
 
-def _index(content: dict[str, Any]) -> COCO:
+def index_annotations(content: dict[str, Any]) -> COCO:
+    """Return pycocotools' index of annotations, the content of a COCO file, without its chatter."""
     coco = COCO()
     coco.dataset = content
     with contextlib.redirect_stdout(io.StringIO()):

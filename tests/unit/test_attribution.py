@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Floats, draw_crops, sqnr, write_crops
-from tests.unit.test_budget import SCALES, SPEC, pose_network
+from tests.unit.pose_fixtures import SCALES, SPEC, pose_network
 
 from posequant.attribution.attribute import attribute
 from posequant.attribution.figure import draw

@@ -1,72 +1,41 @@
-"""Layers in float for a budget: what is tried, what decides, and what each layer alone does."""
+"""Recipes that are measured on their way, and layers in float for a budget: what is tried, what decides."""
 
 import itertools
+import re
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, Floats, draw_crops
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.ncnn_fixtures import INPUT_SHAPE, draw_crops, write_crops
+from tests.unit.pose_fixtures import SCALES, SPEC, draw_labels, pose_network
 
 from posequant.errors import InputError
-from posequant.model_spec import ModelSpec
-from posequant.ncnn_model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize_ncnn import quantize
-from posequant.recipe.budget import Judge, hold_budget, ladder
-from posequant.recipe.draft import Draft
+from posequant.recipe.budget import Budget, hold_budget, judged, ladder, tell_of_chance, with_float_layers
+from posequant.recipe.draft import Draft, Rung
+from posequant.recipe.figure import draw, pareto_front
+from posequant.recipe.judge import Judge
 from posequant.recipe.output_error import errors_alone
-from posequant.recipe.recipe import apply_recipe
+from posequant.recipe.page import render
+from posequant.recipe.recipe import Recipe, apply_recipe, apply_recipe_to_files
 
-SPEC = ModelSpec(
-    name="small",
-    input_size=(12, 16),
-    mean=(0, 0, 0),
-    std=(1, 1, 1),
-    to_rgb=True,
-    padding=1.25,
-    use_udp=False,
-    codec={"type": "MSRAHeatmap", "input_size": [12, 16], "heatmap_size": [12, 16], "sigma": 2},
-    flip_mode="heatmap",
-    shift_heatmap=False,
-    input_name="input",
-    output_names=("output",),
-)
 CROPS = list(draw_crops(8))
-SCALES: list[dict[str, dict[str, Any]]] = [
-    {"weights": {"bits": 8, "scales": "absmax"}},
-    {"activations": {"method": "absmax"}},
-]
-
-
-def pose_network() -> NcnnModel:
-    """A network from crops to 17 heatmaps: a convolution, a depthwise one and two more."""
-    rng = np.random.default_rng(0)
-
-    def weight(*shape: int) -> Floats:
-        values: Floats = rng.normal(size=shape, scale=np.prod(shape[1:]) ** -0.5).astype(np.float32)
-        return values
-
-    return (
-        Builder()
-        .add("Input", "in0", "", "in0")
-        .convolution("conv_a", "in0", "a", weight(8, 3, 3, 3), weight(8), relu=True)
-        .convolution("convdw_b", "a", "b", weight(8, 1, 3, 3), weight(8), group=8)
-        .convolution("conv_c", "b", "c", weight(16, 8, 1, 1), weight(16), relu=True)
-        .convolution("conv_d", "c", "out0", weight(17, 16, 1, 1), weight(17))
-        .model()
-    )
-
-
-@pytest.fixture(scope="module")
-def draft() -> Draft:
-    return apply_recipe(SCALES, pose_network(), CROPS, 1)
 
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    return Judge.of(SPEC, pose_network(), draw_crops(8, seed=5), 2)
+    return Judge(SPEC, pose_network(), draw_crops(8, seed=5), 2, draw_labels(8))
+
+
+@pytest.fixture(scope="module")
+def draft(judge: Judge) -> Draft:
+    return apply_recipe(SCALES, pose_network(), CROPS, 1, judge)
 
 
 def test_error_of_a_layer_alone_is_that_of_a_network_with_no_other_in_int8(draft: Draft, tmp_path: Path) -> None:
@@ -85,74 +54,296 @@ def test_error_of_a_layer_alone_is_that_of_a_network_with_no_other_in_int8(draft
 
 def test_ladder_starts_with_depthwise_layers_and_grows(draft: Draft) -> None:
     rungs = list(ladder(draft, CROPS, 1))
-    assert [len(kept) for _, kept in rungs] == [0, 1, 2, 3]
-    assert rungs[1] == ("1 depthwise layers in float", frozenset({"convdw_b"}))
+    assert [len(kept) for _, kept in rungs] == [1, 2, 3]
+    assert rungs[0] == ("1 depthwise layers in float", frozenset({"convdw_b"}))
     for (_, fewer), (_, more) in itertools.pairwise(rungs):
         assert fewer < more
 
 
+def hold(draft: Draft, judge: Judge, limit: float) -> Draft:
+    return hold_budget(draft, CROPS, 1, Budget("oks_loss", limit), judge)
+
+
+def losses_of(draft: Draft) -> list[float]:
+    return [rung.oks_loss for rung in draft.rungs if rung.oks_loss is not None]
+
+
 def test_budget_that_holds_at_once_keeps_nothing_in_float(draft: Draft, judge: Judge) -> None:
-    held = hold_budget(draft, CROPS, 1, oks_loss=1, judge=judge)
+    held = hold(draft, judge, 1)
     assert held.keep_float == frozenset()
-    (rung,) = held.rungs
-    assert rung.step == "as before"
-    assert rung.milliseconds is not None
+    assert held.rungs == draft.rungs
 
 
-def test_first_rung_that_holds_the_budget_is_taken(draft: Draft, judge: Judge) -> None:
-    tried = hold_budget(draft, CROPS, 1, oks_loss=1e-9, judge=judge).rungs
+def test_first_set_that_holds_the_budget_is_taken(draft: Draft, judge: Judge) -> None:
+    tried = hold(draft, judge, 1e-9).rungs
     losses = [rung.oks_loss for rung in tried if rung.oks_loss is not None]
     assert len(losses) == 4
     budget = min(losses)
-    held = hold_budget(draft, CROPS, 1, oks_loss=budget, judge=judge)
-    first = next(index for index, loss in enumerate(losses) if loss <= budget)
-    assert len(held.rungs) == first + 1
-    assert held.keep_float == set(tried[first].keep_float)
+    held = hold(draft, judge, budget)
+    first = losses.index(budget)
+    assert held.rungs[first].keep_float == tried[first].keep_float
+    assert held.keep_float <= set(tried[first].keep_float)
     # What is decided by is the real INT8 network.
-    assert judge.measure(held, 1).oks_loss == budget
+    assert held.standing.oks_loss == judge.measure(held, "again").oks_loss
+    assert held.standing.oks_loss is not None
+    assert held.standing.oks_loss <= budget
+
+
+class ScriptedJudge(Judge):
+    """Measures by a list of losses, one for each set of layers in float."""
+
+    def __init__(self, losses: dict[frozenset[str], float], macs: dict[str, int]) -> None:
+        self.losses, self.macs, self.people = losses, macs, 10
+
+    def measure(self, draft: Draft, step: str) -> Rung:
+        return Rung(step, sorted(draft.keep_float), self.losses[draft.keep_float], None, None, 20.0, 1.0, 1.0)
+
+
+def test_layers_that_the_budget_can_do_without_go_back_to_int8() -> None:
+    draft = apply_recipe(SCALES, pose_network(), CROPS, 1)
+    first, second = [kept - {"convdw_b"} for _, kept in ladder(draft, CROPS, 1)][1:]
+    (worst,), (other,) = first, second - first
+    depthwise = frozenset({"convdw_b"})
+    losses = {
+        frozenset[str](): 0.5,
+        depthwise: 0.4,
+        depthwise | {worst}: 0.3,
+        depthwise | {worst, other}: 0.1,
+        # The worst layer alone is not needed beside the other; without both the budget breaks.
+        depthwise | {other}: 0.15,
+    }
+    judge = ScriptedJudge(losses, {worst: 10, other: 20, "convdw_b": 30})
+    start = judged(Draft.of(draft.model), draft, "scales", judge, undo=False)
+    held = hold_budget(start, CROPS, 1, Budget("oks_loss", 0.2), judge)
+    assert held.keep_float == depthwise | {other}
+    # The other has more work, and so it is tried first; but that set is known to break the budget.
+    assert [(rung.step, rung.undone) for rung in held.rungs] == [
+        ("scales", False),
+        ("1 depthwise layers in float", False),
+        (f"{worst} in float", False),
+        (f"{other} in float", False),
+        (f"{worst} back in INT8", False),
+    ]
+    assert held.standing.step == f"{worst} back in INT8"
+    judge.losses[depthwise | {other}] = 0.25
+    held = hold_budget(start, CROPS, 1, Budget("oks_loss", 0.2), judge)
+    assert held.keep_float == depthwise | {worst, other}
+    assert held.rungs[-1].undone
+    assert held.standing.step == f"{other} in float"
 
 
 def test_budget_that_nothing_holds_takes_the_best_and_says_so(
     draft: Draft, judge: Judge, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    held = hold_budget(draft, CROPS, 1, oks_loss=1e-9, judge=judge)
-    losses = [rung.oks_loss for rung in held.rungs if rung.oks_loss is not None]
-    assert judge.measure(held, 1).oks_loss == min(losses)
+    held = hold(draft, judge, 1e-9)
+    assert held.standing.oks_loss == min(losses_of(held))
+    assert judge.measure(held, "again").oks_loss == min(losses_of(held))
     assert "no set of layers holds the budget of 1e-09" in capsys.readouterr().err
 
 
 def test_layers_in_float_are_as_the_float_network_has_them(draft: Draft, judge: Judge) -> None:
     spoiled = draft.with_weights({"convdw_b": {"weight": draft.model.named("convdw_b")[1]["weight"] * np.float32(0.5)}})
-    held = hold_budget(spoiled, CROPS, 1, oks_loss=1e-9, judge=judge)
-    assert "convdw_b" in held.keep_float
+    held = with_float_layers(spoiled, frozenset({"convdw_b"}))
+    assert held.keep_float == {"convdw_b"}
     expected = draft.reference.named("convdw_b")[1]["weight"]
     np.testing.assert_array_equal(held.model.named("convdw_b")[1]["weight"], expected)
 
 
 def test_float_model_grows_by_what_stays_in_float(draft: Draft, judge: Judge) -> None:
-    first, second, *_ = hold_budget(draft, CROPS, 1, oks_loss=1e-9, judge=judge).rungs
+    first, second, *_ = hold(draft, judge, 1e-9).rungs
     # float16 for INT8 weights, and no scales: 8 of weights, one each of input and (it was requantized) of output.
     assert second.megabytes - first.megabytes == pytest.approx((8 * 9 * (2 - 1) - 4 * (8 + 1 + 1 + 1)) / 1e6)
 
 
-def test_the_people_that_decide_are_seen_by_no_other_step() -> None:
-    recipe: list[dict[str, dict[str, Any]]] = [*SCALES, {"budget": {"oks_loss": 1}}]
-    others = CROPS[:4] + list(draw_crops(4, seed=9) * 100)
-    one, other = (apply_recipe(recipe, pose_network(), crops, 1, SPEC) for crops in (CROPS, others))
-    assert one.activation_scales == other.activation_scales
-    whole = apply_recipe(SCALES, pose_network(), others, 1)
-    assert whole.activation_scales != other.activation_scales
+def test_step_that_makes_the_outputs_worse_is_undone(
+    draft: Draft, judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worse = replace(draft, activation_scales={name: scale * 8 for name, scale in draft.activation_scales.items()})
+    kept = judged(draft, worse, "narrow ranges", judge, undo=True)
+    assert kept.activation_scales == draft.activation_scales
+    assert [rung.undone for rung in kept.rungs] == [False, True]
+    assert kept.standing == draft.standing
+    assert "narrow ranges makes the outputs worse and is undone" in capsys.readouterr().err
+    literal = judged(draft, worse, "narrow ranges", judge, undo=False)
+    assert literal.activation_scales == worse.activation_scales
+    assert literal.standing.step == "narrow ranges"
 
 
-def test_choice_does_not_depend_on_threads() -> None:
-    recipe: list[dict[str, dict[str, Any]]] = [*SCALES, {"round": {}}, {"budget": {"oks_loss": 0.001}}]
-    one, three = (apply_recipe(recipe, pose_network(), CROPS, threads, SPEC) for threads in (1, 3))
-    assert one.keep_float == three.keep_float
-    for ours, theirs in zip(one.model.weights, three.model.weights, strict=True):
-        for name in ours:
-            np.testing.assert_array_equal(ours[name], theirs[name])
+def test_each_step_is_measured_once_all_scales_are_there(judge: Judge) -> None:
+    recipe: Recipe = [*SCALES, {"weights": {"bits": 6, "scales": "absmax"}}, {"correct-bias": {"crops": 2}}]
+    rungs = apply_recipe(recipe, pose_network(), CROPS, 1, judge).rungs
+    assert [rung.step for rung in rungs] == [
+        "weights (8, absmax); activations (absmax)",
+        "weights (6, absmax)",
+        "correct-bias",
+    ]
 
 
-def test_budget_without_a_description_is_refused() -> None:
-    with pytest.raises(InputError, match="needs the model's description"):
-        apply_recipe([*SCALES, {"budget": {"oks_loss": 1}}], pose_network(), CROPS, 1)
+def test_chance_in_ap_is_told(draft: Draft, judge: Judge, capsys: pytest.CaptureFixture[str]) -> None:
+    rung = replace(draft.standing, ap_loss=0.001, ap_loss_interval=(-0.01, 0.03))
+    tell_of_chance(Budget("ap_loss", 0.01), rung, 50)
+    # 0.02 to either side, twice the budget: four times the people.
+    assert "50 people tell AP to 0.0200 only" in capsys.readouterr().err
+    tell_of_chance(Budget("ap_loss", 0.03), rung, 50)
+    assert not capsys.readouterr().err
+
+
+def test_budget_in_ap_needs_labels(draft: Draft) -> None:
+    unlabelled = Judge(SPEC, pose_network(), draw_crops(2, seed=5), 1)
+    rung = unlabelled.measure(draft, "")
+    assert rung.ap_loss is None
+    with pytest.raises(InputError, match="do not tell ap_loss"):
+        Budget("ap_loss", 0.01).holds(rung)
+
+
+# Files
+
+
+def write_network(folder: Path) -> dict[str, Path]:
+    """Files of the network and of its people, as `apply_recipe_to_files` takes them."""
+    files = {"model": folder / "model.json", "param": folder / "m.param", "bin_": folder / "m.bin"}
+    SPEC.save(files["model"])
+    pose_network().write(files["param"], files["bin_"])
+    write_crops(folder / "crops", np.stack(CROPS))
+    draw_labels(len(CROPS)).save(folder / "crops")
+    return files | {"crops": folder / "crops"}
+
+
+def apply_to(folder: Path, files: dict[str, Path], recipe: Recipe, threads: int = 1) -> tuple[Any, list[bytes]]:
+    """What `apply_recipe_to_files` returns, without times, and the files that it writes."""
+    out, table = (folder / "prepared.param", folder / "prepared.bin"), folder / "table"
+    record = apply_recipe_to_files(recipe, **files, threads=threads, out=out, table=table)
+    for rung in record["rungs"]:
+        rung["milliseconds"] = None
+    return record, [path.read_bytes() for path in (*out, table)]
+
+
+@pytest.mark.parametrize("budget", [{}, {"oks_loss": 0.001}, {"ap_loss": 0.001}])
+def test_recipe_gives_the_same_bytes_with_any_number_of_threads(tmp_path: Path, budget: dict[str, float]) -> None:
+    files = write_network(tmp_path)
+    recipe: Recipe = [*SCALES, {"round": {"seed": 0}}, {"correct-bias": {}}, *([{"budget": budget}] if budget else [])]
+    one, three = (apply_to(tmp_path / str(threads), files, recipe, threads) for threads in (1, 3))
+    assert one == three
+    assert one[0]["recipe"] == recipe
+
+
+def test_the_people_that_decide_are_seen_by_no_other_step(tmp_path: Path) -> None:
+    files = write_network(tmp_path)
+    recipe: Recipe = [*SCALES, {"budget": {"oks_loss": 1}}]
+    before = apply_to(tmp_path / "one", files, recipe)
+    assert before[0]["crops"] == {"calibrated": 4, "measured": 4}
+    for number, crop in enumerate(draw_crops(4, seed=9) * 100, start=4):
+        np.save(files["crops"] / f"{number:06d}.npy", crop)
+    after = apply_to(tmp_path / "two", files, recipe)
+    assert before[1] == after[1]
+    assert before[0]["rungs"] != after[0]["rungs"]
+    assert apply_to(tmp_path / "three", files, SCALES)[1] != after[1]
+
+
+def test_budget_is_refused_without_people_to_decide(tmp_path: Path) -> None:
+    files = write_network(tmp_path)
+    recipe: Recipe = [*SCALES, {"budget": {"oks_loss": 1}}]
+    with pytest.raises(InputError, match="needs somebody to judge"):
+        apply_recipe(recipe, pose_network(), CROPS, 1)
+    (files["crops"] / "list.txt").write_text("000000.npy\n")
+    draw_labels(1).save(files["crops"])
+    with pytest.raises(InputError, match="needs at least two crops"):
+        apply_to(tmp_path / "out", files, recipe)
+
+
+def test_labels_must_be_those_of_the_crops(tmp_path: Path) -> None:
+    files = write_network(tmp_path)
+    draw_labels(3).save(files["crops"])
+    with pytest.raises(InputError, match=r"labels\.npz: has arrays of .* for 8 crops"):
+        apply_to(tmp_path / "out", files, SCALES)
+    assert not (tmp_path / "out").exists()
+
+
+# Page and picture
+
+RUNGS: list[dict[str, Any]] = [
+    {
+        "step": step,
+        "keep_float": kept,
+        "oks_loss": loss,
+        "ap_loss": 0.002,
+        "ap_loss_interval": (-0.001, 0.004),
+        "sqnr_db": 20.04,
+        "megabytes": 1.5,
+        "milliseconds": milliseconds,
+        "undone": undone,
+    }
+    for step, kept, loss, milliseconds, undone in (
+        ("weights (8)", [], 0.02, 4.0, False),
+        ("conv_b, conv_c in float", ["conv_b", "conv_c"], 0.008, 6.0, False),
+        ("conv_b back in INT8", ["conv_c"], 0.009, 5.0, False),
+        ("conv_c back in INT8", ["conv_b"], 0.03, 5.5, True),
+    )
+]
+RECORD: dict[str, Any] = {
+    "model": "net",
+    "recipe": [{"weights": {"bits": 8}}, {"round": {}}, {"budget": {"oks_loss": 0.01}}],
+    "keep_float": ["conv_c"],
+    "crops": {"calibrated": 64, "measured": 60},
+    "rungs": RUNGS,
+}
+
+
+def test_page_tells_what_held_the_budget() -> None:
+    page = render(RECORD, "recipe.svg")
+    assert "In float: conv_c. Calibrated on 64 crops." in page
+    assert "(recipe.svg)" in page
+    assert "Line 2 holds it and was taken: 0.0090, with 1 layers in float" in page
+    cells = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in page.splitlines()
+        if re.match(r"\| +?\d", line)
+    }
+    assert cells["0"] == [
+        "weights (8)",
+        "0",
+        "0.0200",
+        "-0.0020 [-0.0040, +0.0010]",
+        "20.0 dB",
+        "1.50 MB",
+        "4.00 ms",
+        "1.00x",
+        "",
+    ]
+    assert [cells[number][-1] for number in "123"] == ["holds the budget", "**taken**, holds the budget", "undone"]
+    assert cells["2"][-2] == "1.25x"
+
+
+def test_page_tells_that_nothing_held_the_budget() -> None:
+    page = render({**RECORD, "rungs": RUNGS[:1]}, "recipe.svg")
+    assert "**No line holds it.**" in page
+
+
+def test_page_without_a_budget_tells_what_each_step_bought() -> None:
+    page = render({**RECORD, "recipe": RECORD["recipe"][:2], "rungs": RUNGS[:1]}, "recipe.svg")
+    assert "## What each step buys" in page
+    assert "budget" not in page
+
+
+def test_picture_is_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("one.svg", "two.svg"):
+        draw(RECORD, tmp_path / name)
+    drawn = (tmp_path / "one.svg").read_bytes()
+    ElementTree.fromstring(drawn)
+    assert (tmp_path / "two.svg").read_bytes() == drawn
+
+
+def test_pareto_front_by_hand() -> None:
+    # The second is as good as the first and dearer; the fourth is beaten by the third.
+    assert pareto_front([1, 2, 3, 4, 0.5], [5, 5, 2, 3, 9]) == [4, 0, 2]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
+def test_pareto_front_is_what_no_point_beats(points: list[tuple[int, int]]) -> None:
+    front = {points[place] for place in pareto_front(*zip(*points, strict=True))}
+    unbeaten = {
+        point
+        for point in points
+        if not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
+    }
+    assert front == unbeaten

@@ -8,6 +8,7 @@ import pytest
 from tests.unit.evaluation_fixtures import Dataset, draw_dataset, make_model, mmpose_dataset
 
 from posequant.calibration_set import choose_calibration_set, choose_people, make_crops
+from posequant.crop_files import Labels
 from posequant.dataset import ground_truth_instances, load_annotations
 from posequant.errors import InputError
 from posequant.files import sha256
@@ -126,6 +127,36 @@ def test_crops_are_what_mmpose_feeds_the_network(training: Dataset, evaluation: 
         np.testing.assert_array_equal(tensor, batch["inputs"][0].numpy())
         assert tensor.dtype == np.float32
         assert tensor.flags.c_contiguous
+
+
+def test_labels_are_where_mmpose_warps_the_keypoints_to(training: Dataset, evaluation: Dataset, tmp_path: Path) -> None:
+    from mmpose.datasets.transforms import GetBBoxCenterScale, TopdownAffine
+
+    spec = make_model(tmp_path, "msra").spec
+    spec.save(tmp_path / "model.json")
+    chosen = choose_calibration_set(training.annotations, evaluation.annotations, people=7, seed=0)
+    (tmp_path / "calibration.json").write_text(json.dumps(chosen))
+    make_crops(tmp_path / "model.json", tmp_path / "calibration.json", training.images, tmp_path / "crops")
+    labels = Labels.load(tmp_path / "crops")
+    content = json.loads(training.annotations.read_text())
+    annotated = {person["id"]: person for person in content["annotations"]}
+    for number, person in enumerate(chosen["people"]):
+        annotation = annotated[person["annotation_id"]]
+        keypoints = np.array(annotation["keypoints"], np.float32).reshape(1, 17, 3)
+        visible = keypoints[0, :, 2] > 0
+        results: Any = {
+            "img": np.zeros((person["image"]["height"], person["image"]["width"], 3), np.uint8),
+            "bbox": np.array([person["bbox"]], np.float32),
+            "keypoints": keypoints[..., :2],
+            "keypoints_visible": keypoints[..., 2],
+        }
+        for transform in (GetBBoxCenterScale(padding=spec.padding), TopdownAffine(input_size=spec.input_size)):
+            results = transform.transform(results)
+        np.testing.assert_array_equal(labels.visible[number], visible)
+        expected = results["transformed_keypoints"][0]
+        np.testing.assert_allclose(labels.keypoints[number][visible], expected[visible], atol=0.01)
+        shrunk = np.prod(spec.input_size / results["bbox_scale"][0])
+        assert labels.areas[number] == pytest.approx(annotation["area"] * shrunk)
 
 
 def test_inputs_of_crops_are_checked(training: Dataset, evaluation: Dataset, tmp_path: Path) -> None:

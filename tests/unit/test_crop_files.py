@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.unit.ncnn_fixtures import draw_crops, write_crops
+from tests.unit.pose_fixtures import draw_labels
 
-from posequant.crop_files import crop_paths, load_crops, read_crop
+from posequant.crop_files import Labels, crop_paths, load_crops, read_crop
 from posequant.errors import InputError
 
 
@@ -79,3 +80,27 @@ def test_files_that_are_not_there_are_refused_by_name(tmp_path: Path) -> None:
     (folder / "list.txt").write_text("\n")
     with pytest.raises(InputError, match=r"list\.txt: the list is empty"):
         crop_paths(folder)
+
+
+def test_labels_are_read_as_written(tmp_path: Path) -> None:
+    write_crops(tmp_path / "crops", draw_crops(3))
+    labels = draw_labels(3)
+    labels.save(tmp_path / "crops")
+    read = Labels.load(tmp_path / "crops")
+    for name, values in vars(labels).items():
+        np.testing.assert_array_equal(getattr(read, name), values)
+    np.testing.assert_array_equal(read[1:].keypoints, labels.keypoints[1:])
+
+
+def test_damaged_labels_are_refused(tmp_path: Path) -> None:
+    write_crops(tmp_path / "crops", draw_crops(3))
+    with pytest.raises(InputError, match=r"labels\.npz"):
+        Labels.load(tmp_path / "crops")
+    draw_labels(3).save(tmp_path / "crops")
+    path = tmp_path / "crops" / "labels.npz"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"labels\.npz: not the labels of crops"):
+        Labels.load(tmp_path / "crops")
+    draw_labels(2).save(tmp_path / "crops")
+    with pytest.raises(InputError, match=r"for 3 crops\. Make the crops again"):
+        Labels.load(tmp_path / "crops")

@@ -82,7 +82,7 @@ class Yardstick:
         count = len(outputs[0])
         self._scales = np.tile(np.array(spec.input_size, np.float32), (count, 1))
         self._areas = np.full(count, AREA_OF_BOX * math.prod(spec.input_size) / spec.padding**2)
-        self._keypoints, scores = self._decode(outputs)
+        self._keypoints, scores = self.decode(outputs)
         # mmpose's threshold for a keypoint to count in a score.
         self._sure = scores > KEYPOINT_SCORE_THRESHOLD
 
@@ -93,8 +93,9 @@ class Yardstick:
             for values, reference in zip(outputs, self._outputs, strict=True)
         ]
         powers = Powers.total([Powers.of(*pair) for pair in zip(self._outputs, arrays, strict=True)])
-        oks = mean_oks(self._decode(arrays)[0], self._keypoints, self._areas, self._sure)
+        oks = mean_oks(self.decode(arrays)[0], self._keypoints, self._areas, self._sure)
         return Effect(powers.sqnr_db, powers.ratio, None if oks is None else 1 - oks)
 
-    def _decode(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
+    def decode(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
+        """Return keypoints in pixels of the crop, float32 (N, 17, 2), and their scores, float32 (N, 17)."""
         return self._decoder.decode(outputs, self._scales * np.float32(0.5), self._scales)

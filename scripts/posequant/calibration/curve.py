@@ -19,10 +19,9 @@ from posequant.calibration_set import choose_calibration_set, make_crops
 from posequant.certificate.poses import label_free_cost
 from posequant.dataset import ground_truth_instances, load_annotations
 from posequant.errors import InputError
-from posequant.files import read_json, whole, write_json
+from posequant.files import whole, write_json
 from posequant.keypoint_metrics import coco_results, coco_statistics
 from posequant.markdown import signed, table
-from posequant.model_spec import ModelSpec
 from posequant.predict import make_predictions
 from posequant.predictions import Predictions
 from posequant.quantize_ncnn import quantize_files
@@ -157,12 +156,8 @@ def _quantize(
         write_table(folder / "table", param, bin_, folder / "crops", recipe, threads)
     else:
         files = folder / "prepared.param", folder / "prepared.bin"
-        record, page = folder / "recipe.json", folder / "recipe.md"
-        spec = ModelSpec.load(model)
-        apply_recipe_to_files(
-            recipe, param, bin_, folder / "crops", threads, files, folder / "table", record, page, spec
-        )
-        kept = read_json(record)["keep_float"]
+        record = apply_recipe_to_files(recipe, model, param, bin_, folder / "crops", threads, files, folder / "table")
+        kept = record["keep_float"]
     int8 = folder / "int8.param", folder / "int8.bin"
     quantize_files(*files, folder / "table", *int8, kept)
     return int8

@@ -1,5 +1,6 @@
 """The step `activations`: how far the INT8 range of each layer's input reaches."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -67,11 +68,15 @@ def readers_of_tensors(draft: Draft) -> dict[str, list[Layer]]:
     return {layer.name: group for group in readers.values() for layer in group}
 
 
-def descend(loss: Callable[[float], float]) -> float:
-    """Return which of `CLIPS` has the least loss, trying them in their order and ending after `PATIENCE` worse ones."""
-    best, least, worse = CLIPS[0], np.inf, 0
+def descend(loss: Callable[[float, float], float]) -> float:
+    """Return which of `CLIPS` has the least loss, trying them in their order and ending after `PATIENCE` worse ones.
+
+    Args:
+        loss: of a share, given also the least loss so far: above it, any value above it will do.
+    """
+    best, least, worse = CLIPS[0], math.inf, 0
     for clip in CLIPS:
-        found = loss(clip)
+        found = loss(clip, least)
         if found < least:
             best, least, worse = clip, found, 0
         else:
@@ -127,7 +132,7 @@ def _by_layer_output(draft: Draft, crops: Sequence[Floats], threads: int) -> dic
             floats = [_outputs(LayerNetwork(*draft.reference.named(layer.name)), visit) for layer in group]
             shares = [position_weights(outputs) for outputs in floats]
 
-            def loss(clip: float) -> float:
+            def loss(clip: float, _: float) -> float:
                 total = 0.0
                 for layer, outputs, counts in zip(group, floats, shares, strict=True):
                     network = LayerNetwork(*_quantized(draft, layer, _scale(_largest(visit) * np.float32(clip))))
@@ -157,9 +162,10 @@ def _by_network_output(draft: Draft, crops: Sequence[Floats], threads: int) -> d
             return
         group = readers[visit.layer.name]
 
-        def loss(clip: float) -> float:
+        def loss(clip: float, least: float) -> float:
             scale = _scale(_largest(visit) * np.float32(clip))
-            return error(visit, {layer.tops[0]: LayerNetwork(*_quantized(draft, layer, scale)) for layer in group})
+            layers = {layer.tops[0]: LayerNetwork(*_quantized(draft, layer, scale)) for layer in group}
+            return error(visit, layers, enough=least)
 
         scale = _scale(_largest(visit) * np.float32(descend(loss)))
         scales.update({layer.name: scale for layer in group})

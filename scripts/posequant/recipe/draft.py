@@ -16,23 +16,29 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Rung:
-    """A set of layers in float, and what INT8 costs with it.
+    """What INT8 costs at one stage of a recipe, measured by the real INT8 network.
 
     Attributes:
         step: what is new in it, in words.
         keep_float: names of the layers in float, in the network's order.
-        oks_loss: 1 - mean OKS to the float network's poses, on the people that decide.
-        sqnr_db: of the network's outputs there.
+        oks_loss: 1 - mean OKS to the float network's poses; None where that finds nobody.
+        ap_loss: AP of the float network less that of the INT8 network; None without labels.
+        ap_loss_interval: its confidence interval.
+        sqnr_db: of the network's outputs; None where they are equal.
         megabytes: size of the weights in the INT8 model.
-        milliseconds: for one crop on one thread; None where it was not measured.
+        milliseconds: for one crop on one thread.
+        undone: whether nothing after it builds on it.
     """
 
     step: str
     keep_float: list[str]
     oks_loss: float | None
+    ap_loss: float | None
+    ap_loss_interval: tuple[float, float] | None
     sqnr_db: float | None
     megabytes: float
-    milliseconds: float | None = None
+    milliseconds: float
+    undone: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Draft:
         weight_limits: for each layer, the largest INT8 weight: 31 or 127.
         activation_scales: for each layer, the factor from its input to INT8.
         keep_float: names of the layers that stay in float.
-        rungs: what the step `budget` tried, in order.
+        rungs: what was measured on the way, in order.
     """
 
     reference: NcnnModel
@@ -71,6 +77,16 @@ class Draft:
     def names(self) -> list[str]:
         """Their names."""
         return [layer.name for layer in self.layers]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all layers to quantize have their scales."""
+        return all(name in scales for name in self.names for scales in (self.weight_scales, self.activation_scales))
+
+    @property
+    def standing(self) -> Rung:
+        """The last rung that was not undone: it is this draft's."""
+        return next(rung for rung in reversed(self.rungs) if not rung.undone)
 
     @property
     def table(self) -> CalibrationTable:

@@ -12,6 +12,9 @@ from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.recipe.draft import Draft, Floats
 from posequant.recipe.propagation import Visit, propagate
 
+# Crops after which the error so far is looked at. It does not depend on the number of threads, so nothing else does.
+_AT_ONCE = 8
+
 
 class OutputError:
     """The error of a network's outputs on some crops when a few of its layers are replaced."""
@@ -30,12 +33,13 @@ class OutputError:
             for outputs in zip(*self._wanted, strict=True)
         ]
 
-    def __call__(self, visit: Visit, replaced: Mapping[str, LayerNetwork]) -> float:
+    def __call__(self, visit: Visit, replaced: Mapping[str, LayerNetwork], enough: float = np.inf) -> float:
         """Return the squared error as a share of the outputs' own squares, added up over the outputs.
 
         Args:
             visit: a layer of the float network, on the way of the same crops.
             replaced: layers that read the visited layer's input, by the blob that they make.
+            enough: what no larger error needs to be known of: the rest of the crops is then left out.
         """
         (bottom,) = visit.layer.bottoms
         alive = {name: values for name, values in visit.alive.items() if name != bottom}
@@ -46,7 +50,14 @@ class OutputError:
             outputs = zip(self._network.resume(blobs), self._wanted[number], self._power, strict=True)
             return sum(float(np.square(found - want).sum(dtype=np.float64)) / power for found, want, power in outputs)
 
-        return sum(visit.each(error, range(len(self._wanted))))
+        total = 0.0
+        for numbers in (
+            range(len(self._wanted))[start : start + _AT_ONCE] for start in range(0, len(self._wanted), _AT_ONCE)
+        ):
+            total += sum(visit.each(error, numbers))
+            if total > enough:
+                break
+        return total
 
 
 def errors_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, float]:

@@ -2,33 +2,31 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from posequant.calibration.weights import quantizable, warn_of_miscomputed
-from posequant.crop_files import load_crops
+from posequant.crop_files import Labels, load_crops
 from posequant.errors import InputError
-from posequant.files import sha256, whole, write_json
+from posequant.files import sha256, whole
 from posequant.model_spec import ModelSpec
 from posequant.ncnn_model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.recipe.activation_scales import scale_activations
 from posequant.recipe.bias import correct_bias
-from posequant.recipe.budget import Judge, hold_budget
+from posequant.recipe.budget import Budget, hold_budget, judged
 from posequant.recipe.draft import Draft, Floats
 from posequant.recipe.equalization import equalize
-from posequant.recipe.page import render
+from posequant.recipe.judge import Judge
 from posequant.recipe.propagation import affordable
 from posequant.recipe.rounding import learn_rounding
 from posequant.recipe.weight_scales import scale_weights
 
 Recipe = Sequence[Mapping[str, Mapping[str, Any]]]
-"""Steps in order, each the name of one of `STEPS` with its settings."""
+"""Steps in order, each the name of one of `STEPS` with its settings, or `budget`."""
 
 
 def keep_float(
@@ -52,12 +50,11 @@ STEPS: Mapping[str, Callable[..., Draft]] = {
     "activations": scale_activations,
     "round": learn_rounding,
     "correct-bias": correct_bias,
-    "budget": hold_budget,
 }
 
 
 def apply_recipe(
-    recipe: Recipe, model: NcnnModel, crops: Sequence[Floats], threads: int, spec: ModelSpec | None = None
+    recipe: Recipe, model: NcnnModel, crops: Sequence[Floats], threads: int, judge: Judge | None = None
 ) -> Draft:
     """Return what a recipe makes of a float network. The same recipe, network and crops give the same draft.
 
@@ -66,28 +63,31 @@ def apply_recipe(
         model: the float network.
         crops: the calibration crops, float32 (3, H, W).
         threads: how many crops are computed at a time; the draft does not depend on it.
-        spec: the network's description, which a step `budget` needs. Where there is one, it decides by the second half
-            of the crops, and the other steps look at the first half only.
+        judge: measures the draft after each step, where there is one. In a recipe with a budget it must know other
+            people than those of the crops, and a step that makes the outputs worse is undone.
 
     Raises:
         InputError: a step fails, or a layer is left without scales.
     """
     draft = Draft.of(model)
+    new: list[str] = []
     # Sums of a matrix product depend on how many threads share it; the threads here are one a crop.
     with threadpool_limits(1):
-        steps = dict(STEPS)
-        if any("budget" in step for step in recipe):
-            if spec is None or len(crops) < 2:
-                raise InputError("a recipe with a budget needs the model's description and at least two crops.")
-            half = len(crops) // 2
-            judge = Judge.of(spec, model, np.stack(crops[half:]), threads)
-            crops = crops[:half]
-            steps["budget"] = partial(hold_budget, judge=judge)
         for step in recipe:
             ((name, settings),) = step.items()
-            settings = dict(settings)
-            few = crops[: settings.pop("crops", len(crops))]
-            draft = steps[name](draft, few, threads, **settings)
+            few = crops[: settings.get("crops", len(crops))]
+            if name == "budget":
+                if judge is None or not draft.rungs:
+                    raise InputError("a budget needs somebody to judge, and before it steps that choose all scales.")
+                draft = hold_budget(draft, few, threads, Budget.of(settings), judge)
+                continue
+            others = {key: value for key, value in settings.items() if key != "crops"}
+            candidate = STEPS[name](draft, few, threads, **others)
+            new.append(_in_words(name, settings))
+            if judge and candidate.complete:
+                draft, new = judged(draft, candidate, "; ".join(new), judge, undo=budget_of(recipe) is not None), []
+            else:
+                draft = candidate
     for name in draft.names:
         for scales, step_name in ((draft.weight_scales, "weights"), (draft.activation_scales, "activations")):
             if name not in scales:
@@ -95,54 +95,74 @@ def apply_recipe(
     return draft
 
 
+def budget_of(recipe: Recipe) -> Budget | None:
+    """Return the budget that a recipe holds, None where it has none."""
+    return next((Budget.of(step["budget"]) for step in recipe if "budget" in step), None)
+
+
+def _in_words(name: str, settings: Mapping[str, Any]) -> str:
+    """Return a step with those of its settings that tell one from another."""
+    values = [settings.get(key) for key in ("bits", "scales", "method", "types", "layers", "strength")]
+    words = [", ".join(value) if isinstance(value, list) else str(value) for value in values if value]
+    return f"{name} ({', '.join(words)})" if words else name
+
+
 def apply_recipe_to_files(
     recipe: Recipe,
+    model: Path,
     param: Path,
     bin_: Path,
     crops: Path,
     threads: int,
     out: tuple[Path, Path],
     table: Path,
-    record: Path,
-    page: Path,
-    spec: ModelSpec | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Apply a recipe to a network's files and write what ncnn2int8 takes: all files, or none.
+
+    The draft is measured after each step: with a budget on the second half of the crops, which no other step sees, else
+    on those that the steps see.
 
     Args:
         recipe: as for `apply_recipe`.
+        model: the network's description.
         param: the float network's `.param`.
         bin_: its `.bin`.
-        crops: folder of the calibration crops.
+        crops: folder of the calibration crops and their labels.
         threads: how many crops are computed at a time.
         out: `.param` and `.bin` of the prepared network to write.
         table: the calibration table to write.
-        record: JSON to write: the `recipe`, its layers in float, what a budget tried, what it was made of.
-        page: the same as Markdown, to write.
-        spec: as for `apply_recipe`.
+
+    Returns:
+        What was done, for JSON: the `recipe`, its layers in float, the `rungs` that were measured, and what all was
+        made of.
 
     Raises:
         InputError: a file is missing or damaged, or as `apply_recipe`.
     """
-    model = NcnnModel.read(param, bin_)
-    if marked := [layer.name for layer in model.layers if layer.int8_term]:
+    spec, network = ModelSpec.load(model), NcnnModel.read(param, bin_)
+    if marked := [layer.name for layer in network.layers if layer.int8_term]:
         raise InputError(f"{param}: layer {marked[0]} is INT8 already. Give the float model.")
-    warn_of_miscomputed(model.layers)
-    tensors = list(load_crops(crops, limit=None))
-    count = affordable(model, NcnnNetwork(param, bin_, "fp32", tensors[0].shape).blob_sizes(), len(tensors))
-    draft = apply_recipe(recipe, model, tensors[:count], threads, spec)
+    warn_of_miscomputed(network.layers)
+    tensors, labels = load_crops(crops, limit=None), Labels.load(crops)
+    seen = slice(None)
+    deciding = slice(None)
+    if budget_of(recipe):
+        if len(tensors) < 2:
+            raise InputError(f"{crops}: a budget needs at least two crops: one half of them decides.")
+        seen, deciding = slice(len(tensors) // 2), slice(len(tensors) // 2, None)
+    judge = Judge(spec, network, tensors[deciding], threads, labels[deciding])
+    count = affordable(network, NcnnNetwork(param, bin_, "fp32", spec.input_shape).blob_sizes(), len(tensors[seen]))
+    draft = apply_recipe(recipe, network, list(tensors[seen][:count]), threads, judge)
     with whole(out[0]) as draft_param, whole(out[1]) as draft_bin, whole(table) as draft_table:
         draft.model.write(draft_param, draft_bin)
         draft.table.write(draft_table)
         draft.table.check(draft.model.layers, draft.keep_float, table)
-        content = {
-            "recipe": recipe,
-            "keep_float": sorted(draft.keep_float),
-            "crops": count,
-            "tried": [asdict(rung) for rung in draft.rungs],
-            "sha256": {path.name: sha256(path) for path in (param, bin_)},
-            "versions": {package: version(package) for package in ("ncnn", "numpy")},
-        }
-        write_json(record, content)
-        with whole(page) as draft_page:
-            draft_page.write_text(render(content))
+    return {
+        "model": spec.name,
+        "recipe": recipe,
+        "keep_float": sorted(draft.keep_float),
+        "crops": {"calibrated": count, "measured": judge.people},
+        "rungs": [asdict(rung) for rung in draft.rungs],
+        "sha256": {path.name: sha256(path) for path in (param, bin_)},
+        "versions": {package: version(package) for package in ("ncnn", "numpy", "mmpose", "pycocotools")},
+    }

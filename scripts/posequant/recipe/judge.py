@@ -1,0 +1,109 @@
+"""What a draft is worth: the real INT8 network on some people, beside the float network, and its price."""
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from posequant.attribution.effect import Yardstick
+from posequant.certificate.layers import describe_layers
+from posequant.crop_files import Labels
+from posequant.model_spec import ModelSpec
+from posequant.ncnn_model import NcnnModel, encode_weights
+from posequant.networks.ncnn import NcnnNetwork
+from posequant.quantize_ncnn import quantize
+from posequant.recipe.draft import Draft, Floats, Rung
+from posequant.recipe.precision import PrecisionLoss
+from posequant.timing import time_in_turn
+
+# How long a network is timed: so many crops, or fewer in so many seconds.
+_ROUNDS, _SECONDS = 40, 6.0
+
+
+class Judge:
+    """Measures drafts on some people. All are timed in turn with the first that it measured.
+
+    Attributes:
+        people: how many they are.
+        macs: multiply-accumulate operations of each layer with weights for one crop, by name.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, model: NcnnModel, crops: Floats, threads: int, labels: Labels | None = None
+    ) -> None:
+        """Run the float network.
+
+        Args:
+            spec: its description.
+            model: the network.
+            crops: of the people, float32 (N, 3, H, W).
+            threads: how many crops are computed at a time.
+            labels: where the people's keypoints are; without, AP is not measured.
+        """
+        self._spec, self._crops, self._threads = spec, crops, threads
+        self.people = len(crops)
+        network = load(model, "fp32", spec)
+        outputs = self._forward(network)
+        self.macs = {record.name: record.macs for record in describe_layers(model, network, spec.input_shape)}
+        self._yardstick = Yardstick(spec, outputs)
+        self._precision = PrecisionLoss(labels, *self._yardstick.decode(outputs)) if labels else None
+        self._first: NcnnNetwork | None = None
+        self._first_milliseconds = 0.0
+
+    def measure(self, draft: Draft, step: str) -> Rung:
+        """Quantize a draft and measure the INT8 network.
+
+        Args:
+            draft: the draft, with all scales.
+            step: what is new in it, in words.
+        """
+        model = quantize(draft.model, draft.table)
+        network = load(model, "int8", self._spec)
+        outputs = self._forward(network)
+        effect = self._yardstick.measure(outputs)
+        loss = self._precision(*self._yardstick.decode(outputs)) if self._precision else None
+        return Rung(
+            step=step,
+            keep_float=[layer.name for layer in draft.model.layers if layer.name in draft.keep_float],
+            oks_loss=effect.oks_loss,
+            ap_loss=loss.estimate if loss else None,
+            ap_loss_interval=loss.interval if loss else None,
+            sqnr_db=effect.sqnr_db,
+            megabytes=sum(len(encode_weights(*pair)) for pair in zip(model.layers, model.weights, strict=True)) / 1e6,
+            milliseconds=self._milliseconds(network),
+        )
+
+    def _forward(self, network: NcnnNetwork) -> list[Floats]:
+        with ThreadPoolExecutor(self._threads) as pool:
+            outputs = list(pool.map(lambda crop: network.forward(crop[np.newaxis]), self._crops))
+        return [np.concatenate(values) for values in zip(*outputs, strict=True)]
+
+    def _milliseconds(self, network: NcnnNetwork) -> float:
+        """Return the time of one crop on one thread: that of the first network by the ratio of the two."""
+        first = self._first or network
+
+        def run(timed: NcnnNetwork, number: int) -> None:
+            place = number % len(self._crops)
+            timed.forward(self._crops[place : place + 1])
+
+        times = time_in_turn(
+            lambda number: run(network, number),
+            lambda number: run(first, number),
+            warm_up=2,
+            rounds=_ROUNDS,
+            minimum_rounds=5,
+            seconds=_SECONDS,
+        )
+        if self._first is None:
+            self._first, self._first_milliseconds = network, 1000 * float(np.median(times))
+            return self._first_milliseconds
+        return self._first_milliseconds * float(np.median(times[:, 0] / times[:, 1]))
+
+
+def load(model: NcnnModel, precision: str, spec: ModelSpec) -> NcnnNetwork:
+    """Load a model that is in memory, by way of files that are gone when it is loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder, "model.param"), Path(folder, "model.bin")
+        model.write(*files)
+        return NcnnNetwork(*files, precision, spec.input_shape, spec.output_shapes)

@@ -1,0 +1,57 @@
+"""A small pose network by ncnn, its description, and people with labels."""
+
+import numpy as np
+from tests.unit.ncnn_fixtures import Builder, Floats
+
+from posequant.crop_files import Labels
+from posequant.model_spec import ModelSpec
+from posequant.ncnn_model import NcnnModel
+from posequant.recipe.recipe import Recipe
+
+SPEC = ModelSpec(
+    name="small",
+    input_size=(12, 16),
+    mean=(0, 0, 0),
+    std=(1, 1, 1),
+    to_rgb=True,
+    padding=1.25,
+    use_udp=False,
+    codec={"type": "MSRAHeatmap", "input_size": [12, 16], "heatmap_size": [12, 16], "sigma": 2},
+    flip_mode="heatmap",
+    shift_heatmap=False,
+    input_name="input",
+    output_names=("output",),
+)
+
+SCALES: Recipe = [
+    {"weights": {"bits": 8, "scales": "absmax"}},
+    {"activations": {"method": "absmax"}},
+]
+
+
+def pose_network() -> NcnnModel:
+    """A network from crops to 17 heatmaps: a convolution, a depthwise one and two more."""
+    rng = np.random.default_rng(0)
+
+    def weight(*shape: int) -> Floats:
+        values: Floats = rng.normal(size=shape, scale=np.prod(shape[1:]) ** -0.5).astype(np.float32)
+        return values
+
+    return (
+        Builder()
+        .add("Input", "in0", "", "in0")
+        .convolution("conv_a", "in0", "a", weight(8, 3, 3, 3), weight(8), relu=True)
+        .convolution("convdw_b", "a", "b", weight(8, 1, 3, 3), weight(8), group=8)
+        .convolution("conv_c", "b", "c", weight(16, 8, 1, 1), weight(16), relu=True)
+        .convolution("conv_d", "c", "out0", weight(17, 16, 1, 1), weight(17))
+        .model()
+    )
+
+
+def draw_labels(count: int, seed: int = 0) -> Labels:
+    """Keypoints anywhere in the crops, a fifth of them not annotated."""
+    rng = np.random.default_rng(seed)
+    keypoints = (rng.random((count, 17, 2)) * SPEC.input_size).astype(np.float32)
+    visible = rng.random((count, 17)) > 0.2
+    visible[:, 0] = True
+    return Labels(keypoints, visible, np.full(count, 60, np.float32))
