@@ -9,6 +9,7 @@ rule certify:
         annotations=dataset("val", "annotations"),
         model=f"{RESULTS}/model.json",
         artifact=artifact,
+        reference_artifact=fp32_artifact,
         crops=f"{RESULTS}/calibration",
         calibration="results/{study}/calibration.json",
         code=code("certify"),
@@ -32,6 +33,7 @@ rule certify:
         "python scripts/certify.py --predictions {input.predictions}"
         " --reference {input.reference} --annotations {input.annotations}"
         " --model {input.model} --artifact {input.artifact}"
+        " --reference-artifact {input.reference_artifact}"
         " --crops {input.crops} --calibration {input.calibration}"
         " --resamples {params.settings[resamples]} --seed {params.settings[seed]}"
         " --confidence {params.settings[confidence]}"

@@ -120,12 +120,17 @@ def onnx_settings(wildcards) -> str:
 
 def artifact(wildcards) -> list[str]:
     """Input function: the files that the variant's backend loads."""
+    return artifact_of(wildcards.variant, wildcards)
+
+
+def artifact_of(variant: str, wildcards) -> list[str]:
+    """The files that a variant's backend loads, of the wildcards' model."""
     folder = RESULTS.format(**wildcards)
-    match config["variants"][wildcards.variant]:
+    match config["variants"][variant]:
         case {"backend": "onnxruntime", "precision": "int8"}:
-            return [f"{folder}/{wildcards.variant}/model.onnx"]
+            return [f"{folder}/{variant}/model.onnx"]
         case {"backend": "openvino", "precision": "int8"}:
-            return multiext(f"{folder}/{wildcards.variant}/model", ".xml", ".bin")
+            return multiext(f"{folder}/{variant}/model", ".xml", ".bin")
         case {"backend": "pytorch"}:
             return [model_file(key)(wildcards) for key in ("config", "checkpoint")]
         case {"backend": "onnxruntime"}:
@@ -133,15 +138,15 @@ def artifact(wildcards) -> list[str]:
         case {"backend": "openvino"}:
             return multiext(f"{folder}/converted/openvino", ".xml", ".bin")
         case {"precision": "int8"}:
-            return multiext(f"{folder}/{wildcards.variant}/model", ".param", ".bin")
+            return multiext(f"{folder}/{variant}/model", ".param", ".bin")
         case {"precision": precision}:
             # bf16 is what the runtime makes of the fp32 weights when it loads them.
             weights = "fp16" if precision == "fp16" else "fp32"
             return multiext(f"{folder}/converted/ncnn-{weights}", ".param", ".bin")
 
 
-def fp32_predictions(wildcards) -> str:
-    """Input function: what the same runtime predicts in FP32, by a variant of the study if it has one."""
+def fp32_variant(wildcards) -> str:
+    """The variant beside which an INT8 variant is certified: FP32 in its runtime, one of the study if it has one."""
     backend = config["variants"][wildcards.variant]["backend"]
     candidates = variants_with(backend=backend, precision="fp32")
     listed = config["studies"][wildcards.study]["variants"]
@@ -149,8 +154,17 @@ def fp32_predictions(wildcards) -> str:
         raise WorkflowError(
             f"variants: {wildcards.variant} is certified beside {backend} in fp32; add a variant that is"
         )
-    reference = min(candidates, key=lambda variant: variant not in listed)
-    return f"{RESULTS.format(**wildcards)}/{reference}/predictions.npz"
+    return min(candidates, key=lambda variant: variant not in listed)
+
+
+def fp32_predictions(wildcards) -> str:
+    """Input function: what the same runtime predicts in FP32."""
+    return f"{RESULTS.format(**wildcards)}/{fp32_variant(wildcards)}/predictions.npz"
+
+
+def fp32_artifact(wildcards) -> list[str]:
+    """Input function: the files of the FP32 network in the same runtime."""
+    return artifact_of(fp32_variant(wildcards), wildcards)
 
 
 def official_tool(name: str) -> str:

@@ -34,6 +34,11 @@ rule result:
         operators=per_model("onnx/operators.md"),
         calibration=f"results/{config['study']}/calibration.json",
         certificates=per_row("certificate.json", precision="int8"),
+        recipes=[
+            page
+            for page in per_row("recipe.md", backend="ncnn", precision="int8")
+            if Path(page).parent.name in WITH_RECIPE
+        ],
         code=code("render_result"),
     output:
         page=report("results/result.md", category="Result"),
@@ -63,6 +68,7 @@ rule result:
         " --operators {input.operators} --architectures {params.architectures:q}"
         " --published {params.published:q}"
         " --calibration {input.calibration} --certificates {input.certificates}"
+        " --recipes {input.recipes}"
         " --out {output.page} --figure {output.figure} 2>&1 | tee {log}"
 
 

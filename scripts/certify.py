@@ -25,6 +25,9 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE",
         help="files of the INT8 network: .param and .bin; .xml and .bin; or .onnx",
     )
+    parser.add_argument(
+        "--reference-artifact", type=Path, nargs="+", required=True, metavar="FILE", help="files of the FP32 network"
+    )
     parser.add_argument("--crops", type=Path, required=True, help="folder of the calibration crops")
     parser.add_argument("--calibration", type=Path, required=True, help="the calibration set (JSON)")
     parser.add_argument(
@@ -53,6 +56,7 @@ def main() -> None:
         annotations=arguments.annotations,
         model=arguments.model,
         artifacts=arguments.artifact,
+        reference_artifacts=arguments.reference_artifact,
         crops=arguments.crops,
         calibration=arguments.calibration,
         sampling=Sampling(arguments.resamples, arguments.seed, arguments.confidence),

@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument(
         "--certificates", type=Path, nargs="*", default=[], help="certificates of INT8 rows, beside their pages (.md)"
     )
+    parser.add_argument(
+        "--recipes", type=Path, nargs="*", default=[], help="pages of the recipes of rows, beside their certificates"
+    )
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
     parser.add_argument("--figure", type=Path, required=True, help="picture to write (SVG); the page shows it")
     arguments = parser.parse_args()
@@ -42,10 +45,13 @@ def main() -> None:
     def link(path: Path) -> str:
         return os.path.relpath(path, arguments.out.parent)
 
+    recipes = {path.parent: link(path) for path in arguments.recipes}
     certificates = {}
     for path in arguments.certificates:
         content = read_json(path)
-        certificates[content["model"], content["variant"]] = Certificate(content, link(path.with_suffix(".md")))
+        certificates[content["model"], content["variant"]] = Certificate(
+            content, link(path.with_suffix(".md")), recipes.get(path.parent)
+        )
     rows: dict[str, list[Row]] = {}
     for metrics_path, cost_path, log in zip(arguments.metrics, arguments.costs, arguments.logs, strict=True):
         metrics, cost = read_json(metrics_path), read_json(cost_path)

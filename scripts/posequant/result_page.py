@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from posequant.certificate.page import kept, stated, verdicts
+from posequant.certificate.page import decibels, kept, stated, verdicts
 from posequant.errors import InputError
 from posequant.markdown import signed, table
 from posequant.model_spec import ModelSpec
@@ -19,10 +19,17 @@ BACKEND_TITLES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino
 
 @dataclass(frozen=True)
 class Certificate:
-    """What certification wrote of an INT8 variant, and the link to its page, relative to this one."""
+    """What certification wrote of an INT8 variant.
+
+    Attributes:
+        content: the certificate.
+        link: to its page, relative to this one.
+        recipe: link to the page of the recipe that made the variant, if one did.
+    """
 
     content: Mapping[str, Any]
     link: str
+    recipe: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,9 @@ def _certified_cell(row: Row) -> dict[str, str]:
     if row.certificate is None:
         return {"INT8 against FP32": ""}
     difference = stated(row.certificate.content["statistics"]["AP"])
-    return {"INT8 against FP32": f"{difference} ([certificate]({row.certificate.link}))"}
+    links = [f"[certificate]({row.certificate.link})"]
+    links += [f"[recipe]({row.certificate.recipe})"] if row.certificate.recipe else []
+    return {"INT8 against FP32": f"{difference} ({', '.join(links)})"}
 
 
 def _backend_sections(models: Sequence[Model]) -> Iterable[str]:
@@ -254,6 +263,7 @@ def _certificates(models: Sequence[Model]) -> Iterable[str]:
             "AP against FP32": stated(certificate.content["statistics"]["AP"]),
             "Kept of FP32": kept(certificate.content["share_of_fp32"]),
             **{f"At least {goal}": said for goal, said in verdicts(certificate.content["share_of_fp32"]).items()},
+            "SQNR": decibels(certificate.content["outputs"]["sqnr_db"]),
             "OKS to FP32": f"{oks:.4f}" if (oks := certificate.content["without_labels"]["oks"]) is not None else "-",
             "Work in INT8": f"{certificate.content['work']['int8']:.1%}",
             "Can overflow": _can_overflow(certificate.content["overflow"]),
@@ -264,7 +274,8 @@ def _certificates(models: Sequence[Model]) -> Iterable[str]:
     yield (
         f"In brackets, {100 * bootstrap['confidence']:g}% intervals of a paired bootstrap over the images "
         f"({bootstrap['resamples']} draws, seed {bootstrap['seed']}). A target is undecided where the interval of the "
-        "share holds it. OKS to FP32 takes the FP32 keypoints for the truth and needs no labels."
+        "share holds it. SQNR: of the network's outputs, against FP32, on calibration crops. OKS to FP32 takes the FP32 "
+        "keypoints for the truth and needs no labels."
     )
 
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from onnx import helper
-from tests.unit.evaluation_fixtures import HEATMAP_SIZE, INPUT_SIZE, draw_dataset
+from tests.unit.evaluation_fixtures import draw_dataset
 from tests.unit.export_fixtures import in_a_process_of_its_own, save_onnx_by_hand
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, draw_crops, small_network, write_crops
+from tests.unit.pose_fixtures import SPEC, pose_network
 
 from posequant.calibration.calibrate import write_table
 from posequant.calibration_set import choose_calibration_set
@@ -24,7 +25,6 @@ from posequant.dataset import ground_truth_instances, keypoint_sigmas, load_anno
 from posequant.errors import InputError
 from posequant.files import sha256, write_json
 from posequant.keypoint_metrics import evaluate_predictions
-from posequant.model_spec import ModelSpec
 from posequant.ncnn_model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.predictions import Poses, Predictions
@@ -43,6 +43,7 @@ class Case(NamedTuple):
     annotations: Path
     model: Path
     artifacts: tuple[Path, Path]
+    reference_artifacts: tuple[Path, Path]
     crops: Path
     calibration: Path
 
@@ -56,9 +57,10 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     dataset = draw_dataset(folder / "val")
     training = draw_dataset(folder / "train", seed=1, first_image=100)
     model = folder / "model.json"
-    _spec().save(model)
+    SPEC.save(model)
     write_crops(folder / "crops", draw_crops(4))
-    float_files = small_network().write(folder)
+    float_files = folder / "float.param", folder / "float.bin"
+    pose_network().write(*float_files)
     write_table(folder / "table", *float_files, folder / "crops", "kl")
     int8_files = folder / "int8.param", folder / "int8.bin"
     quantize_files(*float_files, folder / "table", *int8_files)
@@ -84,24 +86,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         }
         paths.append(folder / f"{variant}.npz")
         near(dataset.annotations, noise, identity).save(paths[-1])
-    return Case(paths[0], paths[1], dataset.annotations, model, int8_files, folder / "crops", calibration)
-
-
-def _spec() -> ModelSpec:
-    return ModelSpec(
-        name="net",
-        input_size=(INPUT_SHAPE[2], INPUT_SHAPE[1]),
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
-        to_rgb=True,
-        padding=1.25,
-        use_udp=False,
-        codec={"type": "MSRAHeatmap", "input_size": INPUT_SIZE, "heatmap_size": HEATMAP_SIZE, "sigma": 2},
-        flip_mode="heatmap",
-        shift_heatmap=True,
-        input_name="input",
-        output_names=("output",),
-    )
+    return Case(paths[0], paths[1], dataset.annotations, model, int8_files, float_files, folder / "crops", calibration)
 
 
 def near(annotations: Path, noise: float, identity: dict[str, Any]) -> Predictions:
@@ -155,6 +140,23 @@ def test_certificate_is_the_same_every_time(case: Case) -> None:
     assert json.dumps(case.certify()) == json.dumps(case.certify())
 
 
+def test_outputs_are_compared_on_calibration_crops(case: Case) -> None:
+    crops = draw_crops(4)
+    full, int8 = (
+        NcnnNetwork(*files, precision, INPUT_SHAPE).forward(crops)[0].astype(np.float64)
+        for precision, files in (("fp32", case.reference_artifacts), ("int8", case.artifacts))
+    )
+    outputs = case.certify()["outputs"]
+    assert outputs["crops"] == 4
+    assert outputs["sqnr_db"] == pytest.approx(10 * np.log10((full**2).sum() / ((int8 - full) ** 2).sum()))
+    assert outputs["max_abs"] == pytest.approx(abs(int8 - full).max())
+
+
+def test_reference_of_another_network_is_refused(case: Case) -> None:
+    with pytest.raises(InputError, match=r"ncnn\.npz: made by another network than .*int8\.param"):
+        case.certify(reference_artifacts=case.artifacts)
+
+
 def test_page_says_what_the_certificate_says(case: Case) -> None:
     certificate = case.certify()
     page = render(certificate)
@@ -167,11 +169,12 @@ def test_page_says_what_the_certificate_says(case: Case) -> None:
         assert f"| {layer['name']} " in page
     assert "With INT8 Winograd on and off the network gives the same bits on 4 calibration crops." in page
     assert sha256(case.calibration) in page
+    assert f"have **{certificate['outputs']['sqnr_db']:.1f} dB** of SQNR" in page
 
 
-def test_layers_and_their_work(case: Case) -> None:
-    network = NcnnNetwork(*case.artifacts, "int8", INPUT_SHAPE)
-    records = {record.name: record for record in describe_layers(NcnnModel.read(*case.artifacts), network, INPUT_SHAPE)}
+def test_layers_and_their_work(tmp_path: Path) -> None:
+    model, network = quantized_small_network(tmp_path)
+    records = {record.name: record for record in describe_layers(model, network, INPUT_SHAPE)}
     size = 16 * 12
     expected = {
         "conv_a": ("3x3 stride 1, Winograd", 6, size * 8 * 3 * 9),
@@ -189,18 +192,22 @@ def test_layers_and_their_work(case: Case) -> None:
     work = totals(list(records.values()))
     assert work["int8"] == 1
     assert sum(work["bits"].values()) == pytest.approx(1)
-    (scale,) = NcnnModel.read(*case.artifacts).named("conv_a")[1]["bottom_scales"]
+    (scale,) = model.named("conv_a")[1]["bottom_scales"]
     assert records["conv_a"].activation_scale == scale
 
 
+def quantized_small_network(folder: Path, keep_float: tuple[str, ...] = ()) -> tuple[NcnnModel, NcnnNetwork]:
+    write_crops(folder / "crops", draw_crops(2))
+    files = small_network().write(folder)
+    write_table(folder / "table", *files, folder / "crops", "kl")
+    out = folder / "int8.param", folder / "int8.bin"
+    quantize_files(*files, folder / "table", *out, keep_float)
+    return NcnnModel.read(*out), NcnnNetwork(*out, "int8", INPUT_SHAPE)
+
+
 def test_float_layers_have_no_bits(tmp_path: Path) -> None:
-    write_crops(tmp_path / "crops", draw_crops(2))
-    files = small_network().write(tmp_path)
-    write_table(tmp_path / "table", *files, tmp_path / "crops", "kl")
-    out = tmp_path / "int8.param", tmp_path / "int8.bin"
-    quantize_files(*files, tmp_path / "table", *out, keep_float=["conv_d"])
-    network = NcnnNetwork(*out, "int8", INPUT_SHAPE)
-    records = describe_layers(NcnnModel.read(*out), network, INPUT_SHAPE)
+    model, network = quantized_small_network(tmp_path, keep_float=("conv_d",))
+    records = describe_layers(model, network, INPUT_SHAPE)
     (left,) = [record for record in records if record.bits is None]
     assert (left.name, left.stored, left.weights, left.bounds) == ("conv_d", "float16", None, [])
     assert totals(records)["float"] == pytest.approx(left.macs / sum(record.macs for record in records))
@@ -326,33 +333,38 @@ def test_other_runtimes_are_certified_by_their_operators(case: Case, backend: st
         helper.make_node("Conv", ["x", "weight"], ["a"], name="inner", pads=[1] * 4),
         helper.make_node("Conv", ["a", "last"], ["y"], name="outer"),
     ]
-    weights = {"weight": weight, "last": weight[:, :2, :1, :1]}
+    weights = {"weight": weight, "last": np.tile(weight[:1, :2, :1, :1], (17, 1, 1, 1))}
     size = INPUT_SHAPE[1:]
-    source = save_onnx_by_hand(tmp_path / "float.onnx", nodes, weights, (1, 3, *size), (1, 2, *size))
-    spec = replace(_spec(), input_name="x", output_names=("y",))
+    source = save_onnx_by_hand(tmp_path / "float.onnx", nodes, weights, (1, 3, *size), (1, 17, *size))
+    spec = replace(SPEC, input_name="x", output_names=("y",))
     crops = draw_crops(4)
     files: tuple[Path, ...]
+    float_files: tuple[Path, ...] = (source,)
     if backend == "onnxruntime":
         files = (tmp_path / "model.onnx",)
         quantize_onnxruntime(source, spec, crops, files[0])
     else:
         convert_to_openvino(source, spec, crops, tmp_path / "float.xml")
         files = (tmp_path / "model.xml", tmp_path / "model.bin")
-        in_a_process_of_its_own(
-            quantize_openvino, tmp_path / "float.xml", tmp_path / "float.bin", spec, crops, files[0]
-        )
+        float_files = (tmp_path / "float.xml", tmp_path / "float.bin")
+        in_a_process_of_its_own(quantize_openvino, *float_files, spec, crops, files[0])
+    model = tmp_path / "model.json"
+    spec.save(model)
     paths = []
-    for path, artifacts in ((case.predictions, files), (case.reference, (source,))):
+    for path, artifacts in ((case.predictions, files), (case.reference, float_files)):
         predictions = Predictions.load(path)
         hashes = predictions.identity["sha256"] | {"artifact": {file.name: sha256(file) for file in artifacts}}
+        hashes |= {"model": sha256(model)}
         variant = predictions.identity["variant"].replace("ncnn", backend)
         identity = predictions.identity | {"backend": backend, "variant": variant, "sha256": hashes}
         paths.append(tmp_path / f"{variant}.npz")
         replace(predictions, identity=identity).save(paths[-1])
-    certificate = case.certify(predictions=paths[0], reference=paths[1], artifacts=files)
+    certificate = case.certify(
+        predictions=paths[0], reference=paths[1], artifacts=files, reference_artifacts=float_files, model=model
+    )
     assert (certificate["variant"], certificate["reference"]) == (f"{backend}-int8", backend)
     assert certificate["statistics"] == case.certify()["statistics"]
-    macs = {"inner": size[0] * size[1] * 2 * 3 * 9, "outer": size[0] * size[1] * 2 * 2}
+    macs = {"inner": size[0] * size[1] * 2 * 3 * 9, "outer": size[0] * size[1] * 17 * 2}
     assert [layer["macs"] for layer in certificate["layers"]] == list(macs.values())
     # ONNX Runtime leaves the last one in float.
     in_int8 = macs["inner"] if backend == "onnxruntime" else sum(macs.values())

@@ -72,6 +72,22 @@ def test_visit_sees_inputs_outputs_and_living_blobs() -> None:
     assert seen == {"conv_a": {"in0"}, "conv_d": {"b1", "c"}, "conv_g": {"f0", "f1", "e1"}}
 
 
+def test_float_way_alone_is_the_same(tmp_path: Path) -> None:
+    model = small_network().model()
+    seen: list[list[Floats]] = []
+
+    def look(visit: Visit) -> None:
+        assert visit.reached is visit.inputs
+        seen.append(visit.outputs)
+
+    alone, same = propagate(model, list(CROPS), look, ["conv_a", "conv_g"], float_only=True)
+    floats, _, _ = propagated(tmp_path, threads=1)
+    for one, other, expected in zip(alone, same, floats, strict=True):
+        np.testing.assert_array_equal(np.stack(one), expected)
+        np.testing.assert_array_equal(np.stack(other), expected)
+    assert len(seen) == 2
+
+
 def test_network_resumes_from_living_blobs(tmp_path: Path) -> None:
     files = small_network().write(tmp_path)
     network = NcnnNetwork(*files, "fp32", INPUT_SHAPE)

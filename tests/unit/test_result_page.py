@@ -205,6 +205,7 @@ def test_certified_row_states_its_interval_and_links_the_certificate(rows: list[
             "targets": [{"target": 0.99, "verdict": "undecided"}, {"target": 0.999, "verdict": "not met"}],
         },
         "without_labels": {"oks": 0.97},
+        "outputs": {"sqnr_db": 21.34},
         "work": {"int8": 0.986},
         "overflow": {"can_overflow": []},
         "bootstrap": {"resamples": 2000, "seed": 0, "confidence": 0.95},
@@ -224,11 +225,15 @@ def test_certified_row_states_its_interval_and_links_the_certificate(rows: list[
             "96.61% [95.00%, 99.20%]",
             "undecided",
             "not met",
+            "21.3 dB",
             "0.9700",
             "98.6%",
             "no layer",
         ]
     ]
+    prepared = replace(certified, certificate=replace(certificate, recipe="demo/net/ncnn-int8/recipe.md"))
+    page = page_with([prepared, rows[1]])
+    assert cells(page, "ncnn")[0][-1].endswith(f"({link}, [recipe](demo/net/ncnn-int8/recipe.md))")
     unknown = Certificate(content | {"overflow": None}, certificate.link)
     page = page_with([replace(certified, certificate=unknown), rows[1]])
     assert cells(page.partition("# Certificates")[2], "Net")[0][-2:] == ["98.6%", "-"]

@@ -17,11 +17,15 @@ from posequant.errors import InputError
 from posequant.files import read_json, sha256
 from posequant.keypoint_metrics import coco_results
 from posequant.model_spec import ModelSpec
+from posequant.networks.opening import open_network
 from posequant.predictions import Predictions
+from posequant.verify import compare
 
 # What a quantized network must keep of the FP32 one's quality in MLPerf Inference, by benchmark and difficulty (Reddi
 # et al., MLPerf Inference Benchmark, ISCA 2020; mlcommons/inference_policies, inference_rules.adoc).
 TARGETS = (0.99, 0.999)
+# Of the calibration crops, the first so many are run to compare outputs.
+_CROPS_COMPARED = 32
 _COMMON_FILES = ("model", "annotations", "detections")
 
 
@@ -47,6 +51,7 @@ def certify(
     annotations: Path,
     model: Path,
     artifacts: Sequence[Path],
+    reference_artifacts: Sequence[Path],
     crops: Path,
     calibration: Path,
     sampling: Sampling,
@@ -59,6 +64,7 @@ def certify(
         annotations: the COCO keypoint annotations that both were made for.
         model: the model description.
         artifacts: the INT8 network's files, as `open_network` takes them.
+        reference_artifacts: those of the FP32 network.
         crops: folder of the calibration crops.
         calibration: the calibration set, `calibration.json`.
         sampling: of the bootstrap.
@@ -70,6 +76,7 @@ def certify(
     _require_pair(full, candidate, reference, predictions)
     annotated = load_annotations(annotations)
     _require_hashes(candidate, predictions, {"annotations": annotations, "model": model}, artifacts)
+    _require_hashes(full, reference, {}, reference_artifacts)
     spec = ModelSpec.load(model)
     matches = [match(annotated, coco_results(one, annotated.person_category)) for one in (full, candidate)]
     drawn = bootstrap(matches[0], matches[1], sampling.resamples, sampling.seed, sampling.confidence)
@@ -86,6 +93,7 @@ def certify(
         "share_of_fp32": _share(drawn, len(annotated.images)),
         "joints": [asdict(joint) for joint in joints],
         "without_labels": asdict(label_free_cost(full, candidate)),
+        "outputs": _outputs(candidate.identity["backend"], reference_artifacts, artifacts, spec, crops),
         **_arithmetic(candidate.identity["backend"], artifacts, spec, crops),
         "calibration": _calibration(calibration, annotated, annotations),
         "sha256": {
@@ -98,6 +106,18 @@ def certify(
         },
         "versions": candidate.identity["versions"] | {"pycocotools": version("pycocotools")},
     }
+
+
+def _outputs(
+    backend: str, reference_artifacts: Sequence[Path], artifacts: Sequence[Path], spec: ModelSpec, crops: Path
+) -> dict[str, Any]:
+    """Return how far the outputs of the INT8 network are from those of the FP32 network on calibration crops."""
+    tensors = load_crops(crops, limit=_CROPS_COMPARED)
+    reference, candidate = (
+        open_network(backend, precision, files, spec).forward(tensors)
+        for precision, files in (("fp32", reference_artifacts), ("int8", artifacts))
+    )
+    return {"crops": len(tensors), **asdict(compare(reference, candidate))}
 
 
 def _arithmetic(backend: str, artifacts: Sequence[Path], spec: ModelSpec, crops: Path) -> dict[str, Any]:

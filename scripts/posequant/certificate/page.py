@@ -27,6 +27,11 @@ def kept(share: Mapping[str, Any] | None) -> str:
     return f"{share['estimate']:.2%} {_between(share['interval'], '{:.2%}'.format)}"
 
 
+def decibels(ratio: float | None) -> str:
+    """Return a signal-to-noise ratio in words; None is that of equal outputs."""
+    return "as float" if ratio is None else f"{ratio:.1f} dB"
+
+
 def verdicts(share: Mapping[str, Any] | None) -> dict[str, str]:
     """Return for each target, such as `99%`, whether it is met."""
     if share is None:
@@ -75,6 +80,11 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
     yield "What a joint contributes to OKS, from 0 to 1, as a mean over the people who have it annotated."
     yield "## Without labels"
     yield from _without_labels(certificate["without_labels"])
+    outputs = certificate["outputs"]
+    yield (
+        f"The network's outputs have **{decibels(outputs['sqnr_db'])}** of SQNR (signal-to-quantization-noise ratio) "
+        f"against FP32 on {outputs['crops']} calibration crops; the greatest difference is {outputs['max_abs']:.3g}."
+    )
     yield "## Arithmetic"
     if certificate["overflow"] is None:
         yield from _operators(certificate)

@@ -106,7 +106,7 @@ def _by_distribution(
             )
         scales[visit.layer.name] = _scale(threshold)
 
-    propagate(draft.reference, crops, measure, draft.names, threads, "activations")
+    propagate(draft.reference, crops, measure, draft.names, threads, "activations", float_only=True)
     return scales
 
 
@@ -170,7 +170,7 @@ def _by_network_output(draft: Draft, crops: Sequence[Floats], threads: int) -> d
         scale = _scale(_largest(visit) * np.float32(descend(loss)))
         scales.update({layer.name: scale for layer in group})
 
-    propagate(draft.reference, crops, choose, draft.names, threads, "activations")
+    propagate(draft.reference, crops, choose, draft.names, threads, "activations", float_only=True)
     return scales
 
 

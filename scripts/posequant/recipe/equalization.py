@@ -42,7 +42,7 @@ def equalize(draft: Draft, crops: Sequence[Floats], threads: int, *, strength: f
             squares = visit.each(lambda values: np.square(values).mean(axis=(1, 2)), visit.inputs)
             power[group] = np.maximum(power.get(group, np.float32(0)), np.mean(squares, axis=0))
 
-    propagate(draft.reference, crops, measure, draft.names, threads, "ranges of channels")
+    propagate(draft.reference, crops, measure, draft.names, threads, "ranges of channels", float_only=True)
     factors = {group: channel_factors(np.sqrt(found), strength) for group, found in power.items()}
     model = scaled(draft.reference, {blob: factors[group] for blob, group in groups.items() if group in factors})
     return replace(draft, reference=model, model=model)

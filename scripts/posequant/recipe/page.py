@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from posequant.certificate.page import decibels
 from posequant.markdown import signed, table
 from posequant.recipe.budget import Budget
 from posequant.recipe.recipe import budget_of
@@ -80,7 +81,7 @@ def _line(
         "OKS loss": f"{rung['oks_loss']:.4f}" if rung["oks_loss"] is not None else "-",
         "AP": (signed(-rung["ap_loss"]) if rung["ap_loss"] is not None else "-")
         + (f" [{signed(-between[1])}, {signed(-between[0])}]" if between else ""),
-        "SQNR": f"{rung['sqnr_db']:.1f} dB" if rung["sqnr_db"] is not None else "as float",
+        "SQNR": decibels(rung["sqnr_db"]),
         "Weights": f"{rung['megabytes']:.2f} MB",
         "Latency": f"{rung['milliseconds']:.2f} ms",
         "Against the first": f"{rung['milliseconds'] / rungs[0]['milliseconds']:.2f}x",
