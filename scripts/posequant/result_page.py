@@ -274,7 +274,7 @@ def _certificates(models: Sequence[Model]) -> Iterable[str]:
     yield (
         f"In brackets, {100 * bootstrap['confidence']:g}% intervals of a paired bootstrap over the images "
         f"({bootstrap['resamples']} draws, seed {bootstrap['seed']}). A target is undecided where the interval of the "
-        "share holds it. SQNR: of the network's outputs, against FP32, on calibration crops. OKS to FP32 takes the FP32 "
+        "share holds it. SQNR: of the outputs, against FP32, on calibration crops. OKS to FP32 takes the FP32 "
         "keypoints for the truth and needs no labels."
     )
 
