@@ -55,6 +55,9 @@ def _describe(error: ValidationError) -> str:
         misplaced = schema["not"].get("required")
         what = f"key '{misplaced[0]}' does not belong here" if misplaced else f"{error.instance!r} is not allowed here"
         return f"{place}: {what}"
+    if error.validator == "oneOf":
+        choices = ", ".join(f"'{choice['required'][0]}'" for choice in schema["oneOf"])
+        return f"{place}: give exactly one of {choices}"
     return f"{place}: {error.message}"
 
 
@@ -67,6 +70,13 @@ def _broken_references(config: dict[str, Any]) -> Iterator[str]:
     studies, variants = config["studies"], config["variants"]
     if config["study"] not in studies:
         yield f"study: there is no study '{config['study']}'{_nearest(config['study'], list(studies))}"
+    for name, recipe in config["recipes"].items():
+        steps = [step for entry in recipe for step in entry]
+        for needed in ("weights", "activations"):
+            if needed not in steps:
+                yield f"recipes.{name}: no step '{needed}', which chooses scales"
+        if "budget" in steps[:-1]:
+            yield f"recipes.{name}: 'budget' must be the last step"
     for name, variant in variants.items():
         known = ["kl", "aciq", *config["recipes"]]
         if (calibration := variant.get("calibration")) not in (None, *known):

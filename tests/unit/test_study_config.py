@@ -84,6 +84,22 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
             "recipes.mine.1: unknown key 'rounds'; did you mean 'round'?",
         ),
         ("recipes.kl", [{"weights": {}}, {"round": {}}], "'kl' is not allowed here"),
+        ("recipes.mine", [{"weights": {}}, {"round": {}}], "recipes.mine: no step 'activations', which chooses scales"),
+        (
+            "recipes.mine",
+            [{"weights": {}}, {"activations": {"method": "kl"}}, {"budget": {}}],
+            "recipes.mine.2.budget: give exactly one of 'oks_loss', 'ap_loss'",
+        ),
+        (
+            "recipes.mine",
+            [{"weights": {}}, {"activations": {"method": "kl"}}, {"budget": {"oks_loss": 0.1, "ap_loss": 0.1}}],
+            "recipes.mine.2.budget: give exactly one of 'oks_loss', 'ap_loss'",
+        ),
+        (
+            "recipes.mine",
+            [{"weights": {}}, {"activations": {"method": "kl"}}, {"budget": {"oks_loss": 0.1}}, {"round": {}}],
+            "recipes.mine: 'budget' must be the last step",
+        ),
         ("variants.ncnn.calibration", "kl", "variants.ncnn: key 'calibration' does not belong here"),
         ("variants.ncnn.precision", "int8", "'calibration' is a required property"),
         ("variants.openvino-int8.calibration", "kl", "variants.openvino-int8: key 'calibration' does not belong here"),
