@@ -19,6 +19,8 @@ POSITIONS = 512
 # Share of the mean curvature that is added to each weight's, against fitting to few crops.
 RIDGE = 0.01
 PASSES = 6
+# Crops whose moments are held at a time.
+_CROPS_AT_ONCE = 4
 
 Doubles = NDArray[np.float64]
 
@@ -91,9 +93,13 @@ def second_moments(visit: Visit, activation_scale: np.float32, seed: int) -> Dou
         counted = (patches * counts[:, np.newaxis]).transpose(0, 2, 1)
         return np.asarray(counted @ patches, np.float32), counted.sum(axis=2)
 
-    parts = visit.each(sums, zip(visit.reached, shares, choices, strict=True))
-    second: Doubles = np.sum([part[0] for part in parts], axis=0, dtype=np.float64)
-    first: Doubles = np.sum([part[1] for part in parts], axis=0, dtype=np.float64)
+    items = list(zip(visit.reached, shares, choices, strict=True))
+    second: Doubles = np.zeros(1)
+    first: Doubles = np.zeros(1)
+    # In the order of the crops, and only a few at a time: a moment is as large as the square of a layer's weights.
+    for start in range(0, len(items), _CROPS_AT_ONCE):
+        for of_crop in visit.each(sums, items[start : start + _CROPS_AT_ONCE]):
+            second, first = second + of_crop[0], first + of_crop[1]
     total = sum(float(share[choice].sum(dtype=np.float64)) for share, choice in zip(shares, choices, strict=True))
     moments: Doubles = second / total - (first[:, :, np.newaxis] * first[:, np.newaxis]) / total**2
     return moments
