@@ -238,7 +238,26 @@ def test_recipe_is_recorded(workflow: Workflow) -> None:
     assert [name for step in record["recipe"] for name in step] == [
         *("keep-float", "weights", "activations", "round", "correct-bias")
     ]
-    assert record["crops"] == SMALL["calibration"]["people"]
+    people = SMALL["calibration"]["people"]
+    assert record["crops"] == {"calibrated": people, "measured": people}
+    # What each step bought is measured once all layers have their scales.
+    assert [rung["step"] for rung in record["rungs"]][1:] == ["round", "correct-bias"]
+    page = (workflow.folder / "results/result.md").read_text()
+    assert f"[recipe]({MODEL.removeprefix('results/')}/ncnn-int8-tuned/recipe.md)" in page
+
+
+def test_budget_is_held_on_request(workflow: Workflow) -> None:
+    page = f"{MODEL}/ncnn-int8-auto/recipe.md"
+    jobs = workflow.planned(page)
+    assert jobs == {"apply_recipe": 1}
+    workflow.run(page)
+    record = json.loads((workflow.folder / page).with_suffix(".json").read_text())
+    half = SMALL["calibration"]["people"] // 2
+    assert record["crops"] == {"calibrated": half, "measured": half}
+    assert record["rungs"][0]["step"] == "weights (6, absmax); activations (kl)"
+    assert all(rung["ap_loss_interval"] for rung in record["rungs"])
+    assert "](recipe.svg)" in (workflow.folder / page).read_text()
+    assert (workflow.folder / page).with_suffix(".svg").is_file()
 
 
 def test_attribution_is_made_on_request(workflow: Workflow) -> None:
