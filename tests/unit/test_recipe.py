@@ -232,11 +232,11 @@ def test_columns_times_weights_are_the_convolution(shape: tuple[int, ...], strid
     model = Builder().convolution("c", "a", "b", weight, stride=stride, group=group).model()
     values = rng.normal(size=(3, 9, 8)).astype(np.float32)
     (expected,) = LayerNetwork(model.layers[0], model.weights[0]).run([values])
-    patches = columns(model.layers[0], values)
-    rows = weight.reshape(len(patches), -1, patches.shape[2])
-    np.testing.assert_allclose(
-        (rows @ patches.transpose(0, 2, 1)).reshape(expected.shape), expected, rtol=1e-4, atol=1e-5
-    )
+    for positions in (np.arange(expected[0].size), np.array([7, 0, 3])):
+        patches = columns(model.layers[0], values, positions)
+        rows = weight.reshape(len(patches), -1, patches.shape[2])
+        found = (rows @ patches.transpose(0, 2, 1)).reshape(len(expected), -1)
+        np.testing.assert_allclose(found, by_channel(expected)[:, positions], rtol=1e-4, atol=1e-5)
 
 
 def test_rounding_lessens_the_error_of_few_bits(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize_ncnn import stored
 
 # Bytes that the blobs of all crops may take, of the 4 GB that a job may use.
-MEMORY = 1_500_000_000
+MEMORY = 800_000_000
 
 Floats = NDArray[np.float32]
 Item = TypeVar("Item")

@@ -88,7 +88,7 @@ def second_moments(visit: Visit, activation_scale: np.float32, seed: int) -> Dou
         values, share, choice = item
         scaled = values * activation_scale
         int8 = np.clip(np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5)), -INT8_LIMIT, INT8_LIMIT)
-        patches = columns(visit.layer, int8 / activation_scale)[:, choice]
+        patches = columns(visit.layer, int8 / activation_scale, choice)
         counts = share[choice]
         counted = (patches * counts[:, np.newaxis]).transpose(0, 2, 1)
         return np.asarray(counted @ patches, np.float32), counted.sum(axis=2)
@@ -105,19 +105,19 @@ def second_moments(visit: Visit, activation_scale: np.float32, seed: int) -> Dou
     return moments
 
 
-def columns(layer: Layer, values: Floats) -> Floats:
-    """Return what each application of a layer's weights multiplies them with, float32 (G, P, n).
+def columns(layer: Layer, values: Floats, positions: NDArray[np.int64]) -> Floats:
+    """Return what some applications of a layer's weights multiply them with, float32 (G, P, n).
 
     Args:
         layer: a convolution, depthwise convolution or inner product.
         values: its input, float32 (C, H, W), or for an inner product of any shape.
+        positions: P places in the output map, row by row.
 
     Returns:
-        For G depthwise groups, or 1, and P positions in the order of the output map, the n inputs in the order of the
-        weights.
+        For G depthwise groups, or 1, and P positions, the n inputs in the order of the weights.
     """
     if layer.type == "InnerProduct":
-        return values.reshape(1, -1, weighted_inputs(layer) or values.size)
+        return values.reshape(1, -1, weighted_inputs(layer) or values.size)[:, positions]
     (width, height), (across, down), (step_x, step_y) = (
         (layer.integer(key, default), layer.integer(10 + key, layer.integer(key, default)))
         for key, default in ((1, 0), (2, 1), (3, 1))
@@ -127,10 +127,10 @@ def columns(layer: Layer, values: Floats) -> Floats:
     padded = np.pad(values, ((0, 0), (top, bottom), (left, right)), constant_values=layer.real(18))
     windows = sliding_window_view(padded, (down * (height - 1) + 1, across * (width - 1) + 1), axis=(1, 2))
     taps = windows[:, ::step_y, ::step_x, ::down, ::across]
-    channels, rows, places = taps.shape[:3]
+    chosen = taps[:, positions // taps.shape[2], positions % taps.shape[2]]
     if layer.type == "ConvolutionDepthWise":
-        return taps.reshape(channels, rows * places, -1)
-    return taps.transpose(1, 2, 0, 3, 4).reshape(1, rows * places, -1)
+        return chosen.reshape(len(values), len(positions), -1)
+    return chosen.transpose(1, 0, 2, 3).reshape(1, len(positions), -1)
 
 
 def best_integers(weights: Doubles, steps: Doubles, moments: Doubles, limit: int, passes: int = PASSES) -> Doubles:
