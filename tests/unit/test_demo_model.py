@@ -51,6 +51,20 @@ def test_the_config_follows_the_published_hourglass52() -> None:
         assert pair[0] == pair[1], setting
 
 
+def test_the_large_config_is_the_published_hourglass52_for_synthetic_people() -> None:
+    large = load_config(MODEL.parent / "hourglass52_synthetic" / "config.py")
+    upstream = load_config("td-hm_hourglass52_8xb32-210e_coco-256x256")
+    backbones = [
+        {name: value for name, value in config.model.backbone.items() if name != "init_cfg"}
+        for config in (large, upstream)
+    ]
+    assert backbones[0] == backbones[1]
+    assert large.model.head.in_channels == upstream.model.head.in_channels
+    demo = load_config(MODEL / "config.py")
+    assert large.val_dataloader == demo.val_dataloader
+    assert large.train_dataloader.dataset.ann_file == demo.train_dataloader.dataset.ann_file
+
+
 def test_with_mmposes_own_stem_width_the_backbone_is_mmposes_own() -> None:
     make_importable()
     from mmpose.models.backbones import HourglassNet

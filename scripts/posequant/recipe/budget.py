@@ -25,7 +25,7 @@ class Budget:
     """What INT8 may cost.
 
     Attributes:
-        measure: of a rung: `oks_loss`, which needs no labels, or `ap_loss`.
+        measure: what of a rung: `expected_oks_loss`, which needs no labels, or `ap_loss`.
         limit: the most that it may be.
     """
 
@@ -35,16 +35,17 @@ class Budget:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Budget":
         """Return the budget that the settings of a step `budget` name."""
-        ((measure, limit),) = ((name, settings[name]) for name in ("oks_loss", "ap_loss") if name in settings)
-        return cls(measure, limit)
+        if "ap_loss" in settings:
+            return cls("ap_loss", settings["ap_loss"])
+        return cls("expected_oks_loss", settings["oks_loss"])
 
     def loss(self, rung: Rung) -> float:
         """Return what a rung costs; `InputError` where it cannot be measured."""
         loss: float | None = getattr(rung, self.measure)
         if loss is None:
             raise InputError(
-                f"the people that decide do not tell {self.measure}: the float network finds none of their keypoints, "
-                "or they have no labels. Calibrate on other people."
+                f"the people that decide do not tell the {self.measure}: the float network finds none of their "
+                "keypoints, or they have no labels. Calibrate on other people."
             )
         return loss
 

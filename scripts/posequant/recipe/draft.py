@@ -22,6 +22,7 @@ class Rung:
         step: what is new in it, in words.
         keep_float: names of the layers in float, in the network's order.
         oks_loss: 1 - mean OKS to the float network's poses; None where that finds nobody.
+        expected_oks_loss: what it is expected to be on other people, see `Judge`; None as `oks_loss`.
         ap_loss: AP of the float network less that of the INT8 network; None without labels.
         ap_loss_interval: its confidence interval.
         sqnr_db: of the network's outputs; None where they are equal.
@@ -33,6 +34,7 @@ class Rung:
     step: str
     keep_float: list[str]
     oks_loss: float | None
+    expected_oks_loss: float | None
     ap_loss: float | None
     ap_loss_interval: tuple[float, float] | None
     sqnr_db: float | None

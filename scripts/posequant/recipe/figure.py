@@ -26,7 +26,7 @@ def draw(record: Mapping[str, Any], target: Path) -> None:
     # SVG elements are named by random numbers otherwise.
     mpl.rcParams["svg.hashsalt"] = "posequant"
     budget, rungs = budget_of(record["recipe"]), record["rungs"]
-    measure = budget.measure if budget else "oks_loss"
+    measure = budget.measure if budget else "expected_oks_loss"
     losses = [rung[measure] or 0.0 for rung in rungs]
     first = rungs[0]["milliseconds"]
     figure = Figure(figsize=(10, 4.5), layout="constrained")

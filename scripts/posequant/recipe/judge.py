@@ -1,12 +1,13 @@
 """What a draft is worth: the real INT8 network on some people, beside the float network, and its price."""
 
+import math
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from posequant.attribution.effect import Yardstick
+from posequant.attribution.effect import Effect, Yardstick
 from posequant.certificate.layers import describe_layers
 from posequant.crop_files import Labels
 from posequant.model_spec import ModelSpec
@@ -23,6 +24,11 @@ _ROUNDS, _SECONDS = 40, 6.0
 
 class Judge:
     """Measures drafts on some people. All are timed in turn with the first that it measured.
+
+    Few keypoints that jump make most of a loss of OKS, so on few people that of one network against that of another is
+    chance. But the loss is proportional to the amplitude of the noise in the outputs (docs/quantization.md has
+    figures), which few people tell well. So what is expected of a network is its noise times what all networks that
+    were measured say of the two: the sum of their losses by the sum of their amplitudes.
 
     Attributes:
         people: how many they are.
@@ -50,6 +56,7 @@ class Judge:
         self._precision = PrecisionLoss(labels, *self._yardstick.decode(outputs)) if labels else None
         self._first: NcnnNetwork | None = None
         self._first_milliseconds = 0.0
+        self._losses = self._amplitudes = 0.0
 
     def measure(self, draft: Draft, step: str) -> Rung:
         """Quantize a draft and measure the INT8 network.
@@ -67,12 +74,21 @@ class Judge:
             step=step,
             keep_float=[layer.name for layer in draft.model.layers if layer.name in draft.keep_float],
             oks_loss=effect.oks_loss,
+            expected_oks_loss=self._expected(effect),
             ap_loss=loss.estimate if loss else None,
             ap_loss_interval=loss.interval if loss else None,
             sqnr_db=effect.sqnr_db,
             megabytes=sum(len(encode_weights(*pair)) for pair in zip(model.layers, model.weights, strict=True)) / 1e6,
             milliseconds=self._milliseconds(network),
         )
+
+    def _expected(self, effect: Effect) -> float | None:
+        if effect.oks_loss is None:
+            return None
+        amplitude = math.sqrt(effect.noise)
+        self._losses += effect.oks_loss
+        self._amplitudes += amplitude
+        return amplitude * self._losses / self._amplitudes if amplitude else 0.0
 
     def _forward(self, network: NcnnNetwork) -> list[Floats]:
         with ThreadPoolExecutor(self._threads) as pool:
