@@ -17,6 +17,7 @@ from tests.unit.pose_fixtures import SCALES, SPEC, draw_labels, pose_network
 from posequant.errors import InputError
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize_ncnn import quantize
+from posequant.recipe.bias import correct_bias
 from posequant.recipe.budget import Budget, hold_budget, judged, ladder, tell_of_chance, with_float_layers
 from posequant.recipe.draft import Draft, Rung
 from posequant.recipe.figure import draw, pareto_front
@@ -147,6 +148,23 @@ def test_layers_that_the_budget_can_do_without_go_back_to_int8() -> None:
     assert held.keep_float == depthwise | {worst, other}
     assert held.rungs[-1].undone
     assert held.standing.step == f"{other} in float"
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_biases_are_corrected_for_each_set_if_a_step_corrected_them(
+    draft: Draft, judge: Judge, corrected: bool
+) -> None:
+    start = draft
+    if corrected:
+        start = judged(draft, correct_bias(draft, CROPS, 1), "correct-bias", judge, undo=False)
+    assert start.biases_corrected == corrected
+    held = hold_budget(start, CROPS, 1, Budget("expected_oks_loss", 1e-9), judge)
+    assert held.keep_float
+    expected = with_float_layers(start, held.keep_float)
+    if corrected:
+        expected = correct_bias(expected, CROPS, 1)
+    for name in draft.names:
+        np.testing.assert_array_equal(held.model.named(name)[1]["bias"], expected.model.named(name)[1]["bias"])
 
 
 def test_budget_that_nothing_holds_takes_the_best_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,7 +82,7 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
     error at the output, each alone. (By the error for the work, cheap layers that cause little come before the one that
     rules, and the sets that hold a budget are dearer: seen on SimplePose.) Then the layers with the most work are tried
     in INT8 again, one by one, and stay there if the budget still holds. Nothing that is timed decides, so the choice is
-    the same in every run. Biases are corrected anew for each set.
+    the same in every run. Biases that a step corrected are corrected anew for each set.
 
     Args:
         draft: the draft, with all scales, and judged.
@@ -100,7 +100,9 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
     """
 
     def tried(step: str, kept: frozenset[str], before: Draft) -> Draft:
-        candidate = correct_bias(with_float_layers(draft, kept), crops, threads)
+        candidate = with_float_layers(draft, kept)
+        if draft.biases_corrected:
+            candidate = correct_bias(candidate, crops, threads)
         rung = judge.measure(candidate, step)
         print(f"{step}: {budget.measure} {budget.loss(rung):.4f}, budget {budget.limit:g}", file=sys.stderr)
         return replace(candidate, rungs=(*before.rungs, rung))

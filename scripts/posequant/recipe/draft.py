@@ -86,6 +86,14 @@ class Draft:
         return all(name in scales for name in self.names for scales in (self.weight_scales, self.activation_scales))
 
     @property
+    def biases_corrected(self) -> bool:
+        """Whether a bias is another than the float network's."""
+        return any(
+            "bias" in weights and not np.array_equal(weights["bias"], reference["bias"])
+            for weights, reference in zip(self.model.weights, self.reference.weights, strict=True)
+        )
+
+    @property
     def standing(self) -> Rung:
         """The last rung that was not undone: it is this draft's."""
         return next(rung for rung in reversed(self.rungs) if not rung.undone)
