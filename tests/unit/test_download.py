@@ -514,7 +514,8 @@ def test_image_outside_of_the_folder_is_refused(site: Site, images: dict[ImageFi
 
 def write_calibration_set(folder: Path, images: dict[ImageFile, str]) -> tuple[Path, Path]:
     """Two people of each image are chosen; the annotations have one image more."""
-    people = [{"image": vars(image), "bbox": [1, 2, 30, 40]} for image in images for _ in range(2)]
+    person = {"bbox": [1, 2, 30, 40], "keypoints": [0] * 51, "area": 600}
+    people = [{"image": vars(image), **person} for image in images for _ in range(2)]
     entries = [{**vars(image), "coco_url": url} for image, url in images.items()] + [{"id": 99}]
     calibration, annotations = folder / "calibration.json", folder / "annotations.json"
     calibration.write_text(json.dumps({"people": people}))
