@@ -66,6 +66,18 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(sorted(known))}"
 
 
+def _misplaced_steps(steps: list[str]) -> Iterator[str]:
+    """Yield what is wrong with the order of a recipe's steps, which scales are chosen first or last for."""
+    scales = ("weights", "activations")
+    for place, step in enumerate(steps):
+        if step in ("round", "correct-bias", "budget"):
+            yield from (f"'{step}' must come after '{needed}'" for needed in scales if needed not in steps[:place])
+        if step == "activations" and "weights" not in steps[:place]:
+            yield "'activations' must come after 'weights'"
+        if step == "equalize" and any(earlier in scales for earlier in steps[:place]):
+            yield "'equalize' must come before 'weights' and 'activations'"
+
+
 def _broken_references(config: dict[str, Any]) -> Iterator[str]:
     studies, variants = config["studies"], config["variants"]
     if config["study"] not in studies:
@@ -77,6 +89,7 @@ def _broken_references(config: dict[str, Any]) -> Iterator[str]:
                 yield f"recipes.{name}: no step '{needed}', which chooses scales"
         if "budget" in steps[:-1]:
             yield f"recipes.{name}: 'budget' must be the last step"
+        yield from (f"recipes.{name}: {fault}" for fault in _misplaced_steps(steps))
     for name, variant in variants.items():
         known = ["kl", "aciq", *config["recipes"]]
         if (calibration := variant.get("calibration")) not in (None, *known):

@@ -1,6 +1,7 @@
 """Recipes that are measured on their way, and layers in float for a budget: what is tried, what decides."""
 
 import itertools
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -83,6 +84,17 @@ def test_expected_loss_is_the_amplitude_of_the_noise_times_what_all_say_of_both(
     amplitudes = [10 ** (-(rung.sqnr_db or 0) / 20) for rung in (first, second)]
     expected = amplitudes[1] * sum(rung.oks_loss or 0 for rung in (first, second)) / sum(amplitudes)
     assert second.expected_oks_loss == pytest.approx(expected)
+
+
+def test_saturated_networks_say_nothing_of_the_others(draft: Draft, judge: Judge) -> None:
+    judge = new_judge()
+    noisy = replace(draft, activation_scales={name: scale * 100 for name, scale in draft.activation_scales.items()})
+    rung = judge.measure(noisy, "")
+    assert rung.sqnr_db is not None
+    assert rung.sqnr_db < 10
+    assert rung.expected_oks_loss == rung.oks_loss
+    after = judge.measure(draft, "")
+    assert after.expected_oks_loss == pytest.approx(after.oks_loss)
 
 
 def test_budget_that_holds_at_once_keeps_nothing_in_float() -> None:
@@ -216,7 +228,9 @@ def test_chance_in_ap_is_told(draft: Draft, capsys: pytest.CaptureFixture[str]) 
     rung = replace(draft.standing, ap_loss=0.001, ap_loss_interval=(-0.01, 0.03))
     tell_of_chance(Budget("ap_loss", 0.01), rung, 50)
     # 0.02 to either side, twice the budget: four times the people.
-    assert "50 people tell AP to 0.0200 only" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "50 people tell AP to 0.0200 only" in said
+    assert "about 200 would have to decide: calibrate on 400" in said
     tell_of_chance(Budget("ap_loss", 0.03), rung, 50)
     assert not capsys.readouterr().err
 
@@ -245,7 +259,8 @@ def write_network(folder: Path) -> dict[str, Path]:
 def apply_to(folder: Path, files: dict[str, Path], recipe: Recipe, threads: int = 1) -> tuple[Any, list[bytes]]:
     """What `apply_recipe_to_files` returns, without times, and the files that it writes."""
     out, table = (folder / "prepared.param", folder / "prepared.bin"), folder / "table"
-    record = apply_recipe_to_files(recipe, **files, threads=threads, out=out, table=table)
+    inputs = files["model"], files["param"], files["bin_"], files["crops"]
+    record = apply_recipe_to_files(recipe, *inputs, threads, out, table)
     for rung in record["rungs"]:
         rung["milliseconds"] = None
     return record, [path.read_bytes() for path in (*out, table)]
@@ -371,6 +386,13 @@ def test_picture_is_the_same_each_time(tmp_path: Path) -> None:
 def test_pareto_front_by_hand() -> None:
     # The second is as good as the first and dearer; the fourth is beaten by the third.
     assert pareto_front([1, 2, 3, 4, 0.5], [5, 5, 2, 3, 9]) == [4, 0, 2]
+
+
+def test_points_of_unknown_loss_are_left_out(tmp_path: Path) -> None:
+    assert pareto_front([1, 2, 3], [math.nan, 5, 4]) == [1, 2]
+    unknown = {"oks_loss": None, "expected_oks_loss": None}
+    draw({**RECORD, "recipe": RECORD["recipe"][:2], "rungs": [{**RUNGS[0], **unknown}]}, tmp_path / "one.svg")
+    ElementTree.fromstring((tmp_path / "one.svg").read_bytes())
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))

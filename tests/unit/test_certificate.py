@@ -169,7 +169,7 @@ def test_page_says_what_the_certificate_says(case: Case) -> None:
         assert f"| {layer['name']} " in page
     assert "With INT8 Winograd on and off the network gives the same bits on 4 calibration crops." in page
     assert sha256(case.calibration) in page
-    assert f"have **{certificate['outputs']['sqnr_db']:.1f} dB** of SQNR" in page
+    assert f"outputs: **{certificate['outputs']['sqnr_db']:.1f} dB** against FP32" in page
 
 
 def test_layers_and_their_work(tmp_path: Path) -> None:

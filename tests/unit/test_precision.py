@@ -1,9 +1,12 @@
 """AP that a network loses on labelled people, by hand and by pycocotools."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.unit.pose_fixtures import draw_labels
 
+from posequant.errors import InputError
 from posequant.recipe.precision import PrecisionLoss
 
 COUNT = 8
@@ -36,6 +39,12 @@ def test_keypoints_without_labels_do_not_count() -> None:
     loss = PrecisionLoss(labels, labels.keypoints, SCORES)
     moved = np.where(labels.visible[..., np.newaxis], labels.keypoints, np.float32(1000))
     assert loss(moved, SCORES).estimate == 0
+
+
+def test_people_without_labels_are_refused() -> None:
+    labels = draw_labels(COUNT)
+    with pytest.raises(InputError, match="has a labelled keypoint"):
+        PrecisionLoss(replace(labels, visible=labels.visible & False), labels.keypoints, SCORES)
 
 
 def test_a_gain_is_a_negative_loss() -> None:

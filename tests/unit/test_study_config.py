@@ -84,6 +84,21 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
             "recipes.mine.1: unknown key 'rounds'; did you mean 'round'?",
         ),
         ("recipes.kl", [{"weights": {}}, {"round": {}}], "'kl' is not allowed here"),
+        (
+            "recipes.mine",
+            [{"round": {}}, {"weights": {}}, {"activations": {"method": "kl"}}],
+            "recipes.mine: 'round' must come after 'weights'",
+        ),
+        (
+            "recipes.mine",
+            [{"activations": {"method": "mse"}}, {"weights": {}}],
+            "recipes.mine: 'activations' must come after 'weights'",
+        ),
+        (
+            "recipes.mine",
+            [{"weights": {}}, {"equalize": {}}, {"activations": {"method": "kl"}}],
+            "recipes.mine: 'equalize' must come before 'weights' and 'activations'",
+        ),
         ("recipes.mine", [{"weights": {}}, {"round": {}}], "recipes.mine: no step 'activations', which chooses scales"),
         (
             "recipes.mine",

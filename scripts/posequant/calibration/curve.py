@@ -156,7 +156,9 @@ def _quantize(
         write_table(folder / "table", param, bin_, folder / "crops", recipe, threads)
     else:
         files = folder / "prepared.param", folder / "prepared.bin"
-        record = apply_recipe_to_files(recipe, model, param, bin_, folder / "crops", threads, files, folder / "table")
+        record = apply_recipe_to_files(
+            recipe, model, param, bin_, folder / "crops", threads, files, folder / "table", measured=False
+        )
         kept = record["keep_float"]
     int8 = folder / "int8.param", folder / "int8.bin"
     quantize_files(*files, folder / "table", *int8, kept)

@@ -82,7 +82,7 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
     yield from _without_labels(certificate["without_labels"])
     outputs = certificate["outputs"]
     yield (
-        f"The network's outputs have **{decibels(outputs['sqnr_db'])}** of SQNR (signal-to-quantization-noise ratio) "
+        f"SQNR (signal-to-quantization-noise ratio) of the network's outputs: **{decibels(outputs['sqnr_db'])}** "
         f"against FP32 on {outputs['crops']} calibration crops; the greatest difference is {outputs['max_abs']:.3g}."
     )
     yield "## Arithmetic"

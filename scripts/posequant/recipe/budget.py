@@ -82,7 +82,7 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
     error at the output, each alone. (By the error for the work, cheap layers that cause little come before the one that
     rules, and the sets that hold a budget are dearer: seen on SimplePose.) Then the layers with the most work are tried
     in INT8 again, one by one, and stay there if the budget still holds. Nothing that is timed decides, so the choice is
-    the same in every run. Biases that a step corrected are corrected anew for each set.
+    the same in every run. Biases that a step corrected are corrected further for each set.
 
     Args:
         draft: the draft, with all scales, and judged.
@@ -96,7 +96,7 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
         and a notice is printed.
 
     Raises:
-        InputError: the float network is sure of no keypoint of the people that decide.
+        InputError: the float network is sure of no keypoint of the people that decide, or a budget of AP has no labels.
     """
 
     def tried(step: str, kept: frozenset[str], before: Draft) -> Draft:
@@ -118,6 +118,7 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
             f"notice: no set of layers holds the budget of {budget.limit:g}; the best is taken: {best.standing.step}",
             file=sys.stderr,
         )
+        tell_of_chance(budget, best.standing, judge.people)
         beyond = (replace(rung, undone=True) for rung in held.rungs[len(best.rungs) :])
         return replace(best, rungs=(*best.rungs, *beyond))
     for name in _returnable(draft, held, judge):

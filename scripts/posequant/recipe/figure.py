@@ -1,5 +1,6 @@
 """What was measured on the way of a recipe as a picture: loss against latency and size, and what no other beats."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ def draw(record: Mapping[str, Any], target: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "posequant"
     budget, rungs = budget_of(record["recipe"]), record["rungs"]
     measure = budget.measure if budget else "expected_oks_loss"
-    losses = [rung[measure] or 0.0 for rung in rungs]
+    losses = [math.nan if rung[measure] is None else rung[measure] for rung in rungs]
     first = rungs[0]["milliseconds"]
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
@@ -43,9 +44,10 @@ def draw(record: Mapping[str, Any], target: Path) -> None:
 
 
 def pareto_front(prices: Sequence[float], losses: Sequence[float]) -> list[int]:
-    """Return the places of the points than which none is both cheaper and better, by rising price."""
+    """Return the places of the points than which none is both cheaper and better, by rising price; NaN is left out."""
     front: list[int] = []
-    for place in sorted(range(len(prices)), key=lambda place: (prices[place], losses[place])):
+    known = [place for place, loss in enumerate(losses) if not math.isnan(loss)]
+    for place in sorted(known, key=lambda place: (prices[place], losses[place])):
         if not front or losses[place] < losses[front[-1]]:
             front.append(place)
     return front
@@ -66,7 +68,8 @@ def _draw_panel(
             points = [prices[place] for place in places], [losses[place] for place in places]
             panel.scatter(*points, color=colour, label=title, zorder=2)
     for place, (price, loss) in enumerate(zip(prices, losses, strict=True)):
-        panel.annotate(str(place), (price, loss), (4, 4), textcoords="offset points", fontsize=8)
+        if not math.isnan(loss):
+            panel.annotate(str(place), (price, loss), (4, 4), textcoords="offset points", fontsize=8)
     panel.grid(alpha=0.3)
     panel.margins(0.08)
     panel.spines[["top", "right"]].set_visible(False)

@@ -20,6 +20,8 @@ from posequant.timing import time_in_turn
 
 # How long a network is timed: so many crops, or fewer in so many seconds.
 _ROUNDS, _SECONDS = 40, 6.0
+# Noise by signal (10 dB) beyond which the loss of OKS no longer grows in proportion: nothing is learned there.
+_MOST_AMPLITUDE = 10 ** (-10 / 20)
 
 
 class Judge:
@@ -86,6 +88,8 @@ class Judge:
         if effect.oks_loss is None:
             return None
         amplitude = math.sqrt(effect.noise)
+        if amplitude > _MOST_AMPLITUDE:
+            return effect.oks_loss
         self._losses += effect.oks_loss
         self._amplitudes += amplitude
         return amplitude * self._losses / self._amplitudes if amplitude else 0.0

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from posequant.certificate.significance import average_precision, draw_images, interval, match
 from posequant.crop_files import Labels
 from posequant.dataset import Annotations, index_annotations
+from posequant.errors import InputError
 from posequant.keypoint_metrics import person_scores
 
 Floats = NDArray[np.float32]
@@ -44,7 +45,12 @@ class PrecisionLoss:
             keypoints: the reference's, float32 (N, 17, 2), in pixels of the crop.
             scores: theirs, float32 (N, 17).
             seed: of the bootstrap.
+
+        Raises:
+            InputError: nobody has a labelled keypoint.
         """
+        if not labels.visible.any():
+            raise InputError("none of the people that AP is measured on has a labelled keypoint. Calibrate on others.")
         self._annotations = _annotations(labels)
         everyone = np.ones((1, len(scores)), np.int32)
         self._draws = np.concatenate([everyone, draw_images(len(scores), RESAMPLES, seed)])

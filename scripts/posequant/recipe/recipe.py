@@ -63,8 +63,8 @@ def apply_recipe(
         model: the float network.
         crops: the calibration crops, float32 (3, H, W).
         threads: how many crops are computed at a time; the draft does not depend on it.
-        judge: measures the draft after each step, where there is one. In a recipe with a budget it must know other
-            people than those of the crops, and a step that makes the outputs worse is undone.
+        judge: measures the draft after each step, where there is one. In a recipe with a budget, a step that makes the
+            outputs worse for the judge's people is undone, and these must be others than those of the crops.
 
     Raises:
         InputError: a step fails, or a layer is left without scales.
@@ -116,6 +116,7 @@ def apply_recipe_to_files(
     threads: int,
     out: tuple[Path, Path],
     table: Path,
+    measured: bool = True,
 ) -> dict[str, Any]:
     """Apply a recipe to a network's files and write what ncnn2int8 takes: all files, or none.
 
@@ -131,6 +132,7 @@ def apply_recipe_to_files(
         threads: how many crops are computed at a time.
         out: `.param` and `.bin` of the prepared network to write.
         table: the calibration table to write.
+        measured: whether to measure the steps of a recipe that has no budget, too.
 
     Returns:
         What was done, for JSON: the `recipe`, its layers in float, the `rungs` that were measured, and what all was
@@ -150,7 +152,9 @@ def apply_recipe_to_files(
         if len(tensors) < 2:
             raise InputError(f"{crops}: a budget needs at least two crops: one half of them decides.")
         seen, deciding = slice(len(tensors) // 2), slice(len(tensors) // 2, None)
-    judge = Judge(spec, network, tensors[deciding], threads, labels[deciding])
+    judge = None
+    if measured or budget_of(recipe):
+        judge = Judge(spec, network, tensors[deciding], threads, labels[deciding])
     count = affordable(network, NcnnNetwork(param, bin_, "fp32", spec.input_shape).blob_sizes(), len(tensors[seen]))
     draft = apply_recipe(recipe, network, list(tensors[seen][:count]), threads, judge)
     with whole(out[0]) as draft_param, whole(out[1]) as draft_bin, whole(table) as draft_table:
@@ -161,7 +165,7 @@ def apply_recipe_to_files(
         "model": spec.name,
         "recipe": recipe,
         "keep_float": sorted(draft.keep_float),
-        "crops": {"calibrated": count, "measured": judge.people},
+        "crops": {"calibrated": count, "measured": judge.people if judge else 0},
         "rungs": [asdict(rung) for rung in draft.rungs],
         "sha256": {path.name: sha256(path) for path in (param, bin_)},
         "versions": {package: version(package) for package in ("ncnn", "numpy", "mmpose", "pycocotools")},
