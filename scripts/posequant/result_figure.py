@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posequant.result_page import Model
+from posequant.svg import save_svg
 
 COLOURS = {"fp32": "#4477aa", "fp16": "#66ccee", "bf16": "#228833", "int8": "#ee6677"}
 # Of a line of the picture, and of what stands above and below the lines of a model, in inches.
@@ -17,11 +18,8 @@ def draw(models: Sequence[Model], target: Path) -> None:
         models: the models, with their rows.
         target: the file to write; equal results give equal bytes.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # SVG elements are named by random numbers otherwise.
-    mpl.rcParams["svg.hashsalt"] = "posequant"
     heights = [FRAME_HEIGHT + LINE_HEIGHT * len(model.rows) for model in models]
     figure = Figure(figsize=(10, sum(heights)), layout="constrained")
     panels = figure.subplots(len(models), 3, squeeze=False, sharey="row", height_ratios=heights)
@@ -41,4 +39,4 @@ def draw(models: Sequence[Model], target: Path) -> None:
         for panel in (precision, speed, size):
             panel.grid(axis="x", alpha=0.3)
             panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(target, format="svg", metadata={"Date": None})
+    save_svg(figure, target)

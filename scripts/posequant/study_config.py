@@ -67,8 +67,11 @@ def _nearest(word: str, known: list[str]) -> str:
 
 
 def _misplaced_steps(steps: list[str]) -> Iterator[str]:
-    """Yield what is wrong with the order of a recipe's steps, which scales are chosen first or last for."""
+    """Yield which of a recipe's steps is missing or stands where it cannot work."""
     scales = ("weights", "activations")
+    yield from (f"no step '{needed}', which chooses scales" for needed in scales if needed not in steps)
+    if "budget" in steps[:-1]:
+        yield "'budget' must be the last step"
     for place, step in enumerate(steps):
         if step in ("round", "correct-bias", "budget"):
             yield from (f"'{step}' must come after '{needed}'" for needed in scales if needed not in steps[:place])
@@ -83,13 +86,8 @@ def _broken_references(config: dict[str, Any]) -> Iterator[str]:
     if config["study"] not in studies:
         yield f"study: there is no study '{config['study']}'{_nearest(config['study'], list(studies))}"
     for name, recipe in config["recipes"].items():
-        steps = [step for entry in recipe for step in entry]
-        for needed in ("weights", "activations"):
-            if needed not in steps:
-                yield f"recipes.{name}: no step '{needed}', which chooses scales"
-        if "budget" in steps[:-1]:
-            yield f"recipes.{name}: 'budget' must be the last step"
-        yield from (f"recipes.{name}: {fault}" for fault in _misplaced_steps(steps))
+        faults = _misplaced_steps([step for entry in recipe for step in entry])
+        yield from (f"recipes.{name}: {fault}" for fault in faults)
     for name, variant in variants.items():
         known = ["kl", "aciq", *config["recipes"]]
         if (calibration := variant.get("calibration")) not in (None, *known):

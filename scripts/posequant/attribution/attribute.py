@@ -81,12 +81,12 @@ def attribute(
     if count < len(images):
         print(f"notice: measured on {count} crops, as many as memory holds", file=sys.stderr)
     images = images[:count]
-    full = _forward(network, images, threads)
+    full = network.forward_on_threads(images, threads)
     yardstick = Yardstick(spec, full)
 
     int8_network = NcnnNetwork(int8_param, int8_bin, "int8", spec.input_shape, spec.output_shapes)
     records = describe_layers(pair.int8, int8_network, spec.input_shape)
-    int8 = yardstick.measure(_forward(int8_network, images, threads))
+    int8 = yardstick.measure(int8_network.forward_on_threads(images, threads))
     del int8_network
 
     alone, weights = measure_layers(pair, network, yardstick, records, images, threads)
@@ -185,12 +185,6 @@ def _weighted(pair: Pair) -> list[str]:
         for layer, weights in zip(pair.int8.layers, pair.int8.weights, strict=True)
         if weights and len(layer.bottoms) == len(layer.tops) == 1
     ]
-
-
-def _forward(network: NcnnNetwork, images: Floats, threads: int) -> list[Floats]:
-    with ThreadPoolExecutor(threads) as pool:
-        outputs = list(pool.map(lambda crop: network.forward(crop[np.newaxis]), images))
-    return [np.concatenate(values) for values in zip(*outputs, strict=True)]
 
 
 def _waterfall(in_8_bits: Effect, in_fewer: Effect | None, int8: Effect) -> list[dict[str, Any]]:

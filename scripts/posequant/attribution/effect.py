@@ -73,6 +73,10 @@ class Yardstick:
 
     There is no image here: keypoints are in pixels of the crop. The box is the crop without its padding, and a person's
     area 0.53 times that of the box, as mmpose takes it where it is not annotated.
+
+    Attributes:
+        keypoints: the float network's, float32 (N, 17, 2).
+        scores: theirs, float32 (N, 17).
     """
 
     def __init__(self, spec: ModelSpec, outputs: Sequence[Floats]) -> None:
@@ -82,9 +86,9 @@ class Yardstick:
         count = len(outputs[0])
         self._scales = np.tile(np.array(spec.input_size, np.float32), (count, 1))
         self._areas = np.full(count, AREA_OF_BOX * math.prod(spec.input_size) / spec.padding**2)
-        self._keypoints, scores = self.decode(outputs)
+        self.keypoints, self.scores = self.decode(outputs)
         # mmpose's threshold for a keypoint to count in a score.
-        self._sure = scores > KEYPOINT_SCORE_THRESHOLD
+        self._sure = self.scores > KEYPOINT_SCORE_THRESHOLD
 
     def measure(self, outputs: Iterable[Iterable[Floats]]) -> Effect:
         """Measure other outputs for the same crops: for each output N arrays of its size."""
@@ -92,8 +96,12 @@ class Yardstick:
             np.stack(list(values)).reshape(reference.shape)
             for values, reference in zip(outputs, self._outputs, strict=True)
         ]
-        powers = Powers.total([Powers.of(*pair) for pair in zip(self._outputs, arrays, strict=True)])
-        oks = mean_oks(self.decode(arrays)[0], self._keypoints, self._areas, self._sure)
+        return self.compare(arrays, self.decode(arrays)[0])
+
+    def compare(self, outputs: Sequence[Floats], keypoints: Floats) -> Effect:
+        """Measure other outputs, one array of N rows each, of which `decode` made the keypoints."""
+        powers = Powers.total([Powers.of(*pair) for pair in zip(self._outputs, outputs, strict=True)])
+        oks = mean_oks(keypoints, self.keypoints, self._areas, self._sure)
         return Effect(powers.sqnr_db, powers.ratio, None if oks is None else 1 - oks)
 
     def decode(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:

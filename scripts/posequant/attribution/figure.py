@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from posequant.svg import save_svg
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -19,11 +21,8 @@ def draw(attribution: Mapping[str, Any], target: Path) -> None:
         attribution: the attribution.
         target: the file to write; equal attributions give equal bytes.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # SVG elements are named by random numbers otherwise.
-    mpl.rcParams["svg.hashsalt"] = "posequant"
     layers = attribution["layers"]
     figure = Figure(figsize=(max(LEAST_WIDTH, LAYER_WIDTH * len(layers)), HEIGHT), layout="constrained")
     steps, noise, poses, work = figure.subplots(4, 1, height_ratios=[1.1, 1.3, 0.8, 0.8])
@@ -47,7 +46,7 @@ def draw(attribution: Mapping[str, Any], target: Path) -> None:
     work.set_xticks(range(len(layers)), [layer["layer"] for layer in layers], rotation=90, fontsize=7)
     for panel in (steps, noise, poses, work):
         panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(target, format="svg", metadata={"Date": None})
+    save_svg(figure, target)
 
 
 def _draw_steps(panel: "Axes", steps: Sequence[Mapping[str, Any]]) -> None:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -26,6 +25,7 @@ from posequant.predict import make_predictions
 from posequant.predictions import Predictions
 from posequant.quantize_ncnn import quantize_files
 from posequant.recipe.recipe import Recipe, apply_recipe_to_files
+from posequant.svg import save_svg
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,4 @@ def _draw(frame: pd.DataFrame, title: str, target: Path) -> None:
         panel.grid(alpha=0.3)
     panels[0].legend()
     figure.suptitle(title)
-    # Neither a date nor random names: the same curve gives the same bytes.
-    with matplotlib.rc_context({"svg.hashsalt": "posequant"}):
-        figure.savefig(target, format="svg", metadata={"Date": None})
+    save_svg(figure, target)

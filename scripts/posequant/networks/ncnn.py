@@ -1,6 +1,8 @@
 """A network in ncnn. What ncnn's Python module answers with a crash or with garbage is an `InputError` here."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,26 @@ class NcnnNetwork:
         self._output_shapes = self._try_out()
         if output_shapes is not None:
             self._output_shapes = _without_batch(self._output_shapes, output_shapes, param)
+
+    @classmethod
+    def of(
+        cls,
+        model: NcnnModel,
+        precision: str,
+        input_shape: tuple[int, int, int],
+        output_shapes: Sequence[tuple[int | None, ...]] | None = None,
+    ) -> "NcnnNetwork":
+        """Load a model that is in memory, by way of files that are gone when it is loaded; else as the constructor."""
+        with tempfile.TemporaryDirectory() as folder:
+            files = Path(folder, "model.param"), Path(folder, "model.bin")
+            model.write(*files)
+            return cls(*files, precision, input_shape, output_shapes)
+
+    def forward_on_threads(self, crops: NDArray[np.float32], threads: int) -> list[NDArray[np.float32]]:
+        """Return what `forward` does; so many crops are computed at a time."""
+        with ThreadPoolExecutor(threads) as pool:
+            outputs = list(pool.map(lambda crop: self.forward(crop[np.newaxis]), crops))
+        return [np.concatenate(values) for values in zip(*outputs, strict=True)]
 
     def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Run the network on crops, one after the other.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from posequant.recipe.page import TITLES, taken
 from posequant.recipe.recipe import budget_of
+from posequant.svg import save_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,11 +22,8 @@ def draw(record: Mapping[str, Any], target: Path) -> None:
         record: as `apply_recipe_to_files` makes it.
         target: the file to write; equal records give equal bytes.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # SVG elements are named by random numbers otherwise.
-    mpl.rcParams["svg.hashsalt"] = "posequant"
     budget, rungs = budget_of(record["recipe"]), record["rungs"]
     measure = budget.measure if budget else "expected_oks_loss"
     losses = [math.nan if rung[measure] is None else rung[measure] for rung in rungs]
@@ -40,7 +38,7 @@ def draw(record: Mapping[str, Any], target: Path) -> None:
             panel.axhline(budget.limit, color=LIMIT, linestyle="--", linewidth=1, label="budget")
     panels[0].set(ylabel=TITLES[measure], title=record["model"])
     panels[1].legend(frameon=False)
-    figure.savefig(target, format="svg", metadata={"Date": None})
+    save_svg(figure, target)
 
 
 def pareto_front(prices: Sequence[float], losses: Sequence[float]) -> list[int]:

@@ -1,9 +1,6 @@
 """What a draft is worth: the real INT8 network on some people, beside the float network, and its price."""
 
 import math
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
@@ -51,11 +48,11 @@ class Judge:
         """
         self._spec, self._crops, self._threads = spec, crops, threads
         self.people = len(crops)
-        network = load(model, "fp32", spec)
-        outputs = self._forward(network)
+        network = NcnnNetwork.of(model, "fp32", spec.input_shape, spec.output_shapes)
+        outputs = network.forward_on_threads(crops, threads)
         self.macs = {record.name: record.macs for record in describe_layers(model, network, spec.input_shape)}
         self._yardstick = Yardstick(spec, outputs)
-        self._precision = PrecisionLoss(labels, *self._yardstick.decode(outputs)) if labels else None
+        self._precision = PrecisionLoss(labels, self._yardstick.keypoints, self._yardstick.scores) if labels else None
         self._first: NcnnNetwork | None = None
         self._first_milliseconds = 0.0
         self._losses = self._amplitudes = 0.0
@@ -68,10 +65,11 @@ class Judge:
             step: what is new in it, in words.
         """
         model = quantize(draft.model, draft.table)
-        network = load(model, "int8", self._spec)
-        outputs = self._forward(network)
-        effect = self._yardstick.measure(outputs)
-        loss = self._precision(*self._yardstick.decode(outputs)) if self._precision else None
+        network = NcnnNetwork.of(model, "int8", self._spec.input_shape, self._spec.output_shapes)
+        outputs = network.forward_on_threads(self._crops, self._threads)
+        keypoints, scores = self._yardstick.decode(outputs)
+        effect = self._yardstick.compare(outputs, keypoints)
+        loss = self._precision(keypoints, scores) if self._precision else None
         return Rung(
             step=step,
             keep_float=[layer.name for layer in draft.model.layers if layer.name in draft.keep_float],
@@ -94,11 +92,6 @@ class Judge:
         self._amplitudes += amplitude
         return amplitude * self._losses / self._amplitudes if amplitude else 0.0
 
-    def _forward(self, network: NcnnNetwork) -> list[Floats]:
-        with ThreadPoolExecutor(self._threads) as pool:
-            outputs = list(pool.map(lambda crop: network.forward(crop[np.newaxis]), self._crops))
-        return [np.concatenate(values) for values in zip(*outputs, strict=True)]
-
     def _milliseconds(self, network: NcnnNetwork) -> float:
         """Return the time of one crop on one thread: that of the first network by the ratio of the two."""
         first = self._first or network
@@ -119,11 +112,3 @@ class Judge:
             self._first, self._first_milliseconds = network, 1000 * float(np.median(times))
             return self._first_milliseconds
         return self._first_milliseconds * float(np.median(times[:, 0] / times[:, 1]))
-
-
-def load(model: NcnnModel, precision: str, spec: ModelSpec) -> NcnnNetwork:
-    """Load a model that is in memory, by way of files that are gone when it is loaded."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder, "model.param"), Path(folder, "model.bin")
-        model.write(*files)
-        return NcnnNetwork(*files, precision, spec.input_shape, spec.output_shapes)

@@ -1,8 +1,6 @@
 """What the quantization of single layers does to the output of the network around them, which stays float."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -21,10 +19,7 @@ class OutputError:
 
     def __init__(self, model: NcnnModel, crops: Sequence[Floats]) -> None:
         """Run the float network on the crops, float32 (3, H, W)."""
-        with tempfile.TemporaryDirectory() as folder:
-            files = Path(folder, "float.param"), Path(folder, "float.bin")
-            model.write(*files)
-            self._network = NcnnNetwork(*files, "fp32", crops[0].shape)
+        self._network = NcnnNetwork.of(model, "fp32", crops[0].shape)
         # Blobs as ncnn shapes them, so that they compare with what `resume` gives.
         names = self._network.output_names
         self._wanted = [list(self._network.activations(crop, names)) for crop in crops]
@@ -50,11 +45,9 @@ class OutputError:
             outputs = zip(self._network.resume(blobs), self._wanted[number], self._power, strict=True)
             return sum(float(np.square(found - want).sum(dtype=np.float64)) / power for found, want, power in outputs)
 
-        total = 0.0
-        for numbers in (
-            range(len(self._wanted))[start : start + _AT_ONCE] for start in range(0, len(self._wanted), _AT_ONCE)
-        ):
-            total += sum(visit.each(error, numbers))
+        total, numbers = 0.0, range(len(self._wanted))
+        for start in numbers[::_AT_ONCE]:
+            total += sum(visit.each(error, numbers[start : start + _AT_ONCE]))
             if total > enough:
                 break
         return total
