@@ -29,7 +29,7 @@ test-all: $(READY) ## run the slow tests too: large networks of mmpose
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
 
 survey: $(READY) ## write docs/models.md: how far each network of models/survey.txt comes
-	$(BIN)/python scripts/survey_models.py --configs $$(grep -v '^#' models/survey.txt) --out docs/models.md
+	$(BIN)/python scripts/survey.py --configs $$(grep -v '^#' models/survey.txt) --out docs/models.md
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check $(SOURCES)

@@ -8,7 +8,7 @@ rule measure_cost:
         artifact=artifact,
         reference=f"{RESULTS}/onnx/simplified.onnx",
         crops=f"{RESULTS}/calibration",
-        code=code("measure_cost"),
+        code=code("latency"),
     output:
         f"{RESULTS}/{{variant}}/cost.json",
     log:
@@ -25,7 +25,7 @@ rule measure_cost:
     params:
         variant=lookup("variants/{variant}", within=config),
     shell:
-        "python scripts/measure_cost.py --model {input.model} --variant {wildcards.variant}"
+        "python scripts/latency.py --model {input.model} --variant {wildcards.variant}"
         " --crops {input.crops}"
         " --backend {params.variant[backend]} --precision {params.variant[precision]}"
         " --artifact {input.artifact} --reference {input.reference}"
@@ -40,7 +40,7 @@ rule measure_throughput:
         annotations=dataset("val", "annotations"),
         images=dataset("val", "images"),
         detections=detections,
-        code=code("benchmark_throughput"),
+        code=code("throughput"),
     output:
         f"{RESULTS}/{{variant}}/throughput.json",
     log:
@@ -55,7 +55,7 @@ rule measure_throughput:
         variant=lookup("variants/{variant}", within=config),
         detections=detections_option,
     shell:
-        "python scripts/benchmark_throughput.py --model {input.model}"
+        "python scripts/throughput.py --model {input.model}"
         " --variant {wildcards.variant} --backend {params.variant[backend]}"
         " --precision {params.variant[precision]} --artifact {input.artifact}"
         " --annotations {input.annotations} --images {input.images}"

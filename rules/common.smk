@@ -11,11 +11,11 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from posequant.errors import InputError
-from posequant.openmmlab import find_config
-from posequant.source_closure import source_closure
-from posequant.sources import find_downloads, parse_source
-from posequant.study_config import validate_config
+from posequant.base.errors import InputError
+from posequant.base.openmmlab import find_config
+from posequant.workflow.source_closure import source_closure
+from posequant.workflow.sources import find_downloads, parse_source
+from posequant.workflow.study_config import validate_config
 
 # Jobs find the programs of this environment even where it is not activated.
 os.environ["PATH"] = os.pathsep.join(

@@ -19,7 +19,7 @@ rule calibration_curve:
         annotations=dataset("val", "annotations"),
         images=dataset("val", "images"),
         reference=fp32_predictions,
-        code=code("calibration_curve"),
+        code=code("curve"),
     output:
         table=f"{RESULTS}/{{variant}}/curve.csv",
         figure=report(f"{RESULTS}/{{variant}}/curve.svg", category="Calibration"),
@@ -40,7 +40,7 @@ rule calibration_curve:
         settings=lookup("studies/{study}/curve", within=config),
         recipe=recipe_or_method,
     shell:
-        "python scripts/calibration_curve.py --title '{wildcards.model}, {wildcards.variant}'"
+        "python scripts/curve.py --title '{wildcards.model}, {wildcards.variant}'"
         " --people {params.settings[people]} --seeds {params.settings[seeds]}"
         " --recipe {params.recipe:q} --model {input.model}"
         " --param {input.param} --bin {input.bin}"

@@ -5,7 +5,7 @@ rule describe_mmpose_model:
     """Read from the mmpose config what the network expects of a crop and how its output is decoded."""
     input:
         config=model_file("config"),
-        code=code("describe_model"),
+        code=code("describe"),
     output:
         f"{RESULTS}/model.json",
     log:
@@ -18,7 +18,7 @@ rule describe_mmpose_model:
         mem_mb=2000,
         runtime=10,
     shell:
-        "python scripts/describe_model.py --name {wildcards.model}"
+        "python scripts/describe.py --name {wildcards.model}"
         " --config {input.config} --out {output} 2>&1 | tee {log}"
 
 
@@ -26,7 +26,7 @@ rule describe_onnx_model:
     """Write down what the configuration says of a user's ONNX network, checked against the file."""
     input:
         onnx=f"{RESULTS}/onnx/exported.onnx",
-        code=code("describe_model"),
+        code=code("describe"),
     output:
         f"{RESULTS}/model.json",
     log:
@@ -41,7 +41,7 @@ rule describe_onnx_model:
     params:
         settings=onnx_settings,
     shell:
-        "python scripts/describe_model.py --name {wildcards.model} --onnx {input.onnx}"
+        "python scripts/describe.py --name {wildcards.model} --onnx {input.onnx}"
         " --onnx-settings {params.settings:q} --out {output} 2>&1 | tee {log}"
 
 
@@ -49,7 +49,7 @@ rule deploy_config:
     """Write the deploy config that mmdeploy receives."""
     input:
         model=f"{RESULTS}/model.json",
-        code=code("write_deploy_config"),
+        code=code("deploy_config"),
     output:
         f"{RESULTS}/onnx/deploy_config.py",
     log:
@@ -69,7 +69,7 @@ rule deploy_config:
             otherwise="--no-use-vulkan",
         ),
     shell:
-        "python scripts/write_deploy_config.py --model {input.model}"
+        "python scripts/deploy_config.py --model {input.model}"
         " --opset {params.settings[opset]} --precision {params.settings[precision]}"
         " {params.vulkan} --out {output} 2>&1 | tee {log}"
 
@@ -82,7 +82,7 @@ rule export_onnx:
         deploy_config=f"{RESULTS}/onnx/deploy_config.py",
         model=f"{RESULTS}/model.json",
         crops=f"{RESULTS}/calibration",
-        code=code("export_onnx"),
+        code=code("export"),
     output:
         onnx=f"{RESULTS}/onnx/exported.onnx",
         record=f"{RESULTS}/onnx/export.json",
@@ -98,7 +98,7 @@ rule export_onnx:
         mem_mb=4000,
         runtime=30,
     shell:
-        "python scripts/export_onnx.py --config {input.config}"
+        "python scripts/export.py --config {input.config}"
         " --checkpoint {input.checkpoint} --deploy-config {input.deploy_config}"
         " --model {input.model} --crops {input.crops}"
         " --out {output.onnx} --record {output.record} 2>&1 | tee {log}"
@@ -135,7 +135,7 @@ rule audit_mmpose_operators:
         checkpoint=model_file("checkpoint"),
         deploy_config=f"{RESULTS}/onnx/deploy_config.py",
         onnx=f"{RESULTS}/onnx/exported.onnx",
-        code=code("audit_operators"),
+        code=code("audit"),
     output:
         table=f"{RESULTS}/onnx/operators.csv",
         markdown=f"{RESULTS}/onnx/operators.md",
@@ -151,7 +151,7 @@ rule audit_mmpose_operators:
         mem_mb=4000,
         runtime=10,
     shell:
-        "python scripts/audit_operators.py --config {input.config}"
+        "python scripts/audit.py --config {input.config}"
         " --checkpoint {input.checkpoint} --deploy-config {input.deploy_config}"
         " --onnx {input.onnx}"
         " --out {output.table} --markdown {output.markdown} 2>&1 | tee {log}"
@@ -161,7 +161,7 @@ rule audit_onnx_operators:
     """List ONNX operator and ncnn layer; stop on one that ncnn lacks."""
     input:
         onnx=f"{RESULTS}/onnx/exported.onnx",
-        code=code("audit_operators"),
+        code=code("audit"),
     output:
         table=f"{RESULTS}/onnx/operators.csv",
         markdown=f"{RESULTS}/onnx/operators.md",
@@ -177,7 +177,7 @@ rule audit_onnx_operators:
         mem_mb=2000,
         runtime=10,
     shell:
-        "python scripts/audit_operators.py --onnx {input.onnx}"
+        "python scripts/audit.py --onnx {input.onnx}"
         " --out {output.table} --markdown {output.markdown} 2>&1 | tee {log}"
 
 
@@ -187,7 +187,7 @@ rule simplify_onnx:
         onnx=f"{RESULTS}/onnx/exported.onnx",
         operators=f"{RESULTS}/onnx/operators.csv",
         crops=f"{RESULTS}/calibration",
-        code=code("simplify_onnx"),
+        code=code("simplify"),
     output:
         onnx=f"{RESULTS}/onnx/simplified.onnx",
         record=f"{RESULTS}/onnx/simplify.json",
@@ -201,7 +201,7 @@ rule simplify_onnx:
         mem_mb=4000,
         runtime=30,
     shell:
-        "python scripts/simplify_onnx.py --onnx {input.onnx} --crops {input.crops}"
+        "python scripts/simplify.py --onnx {input.onnx} --crops {input.crops}"
         " --out {output.onnx} --record {output.record} 2>&1 | tee {log}"
 
 

@@ -1,6 +1,6 @@
 # What a study starts from.
 
-from posequant.files import require_file
+from posequant.base.files import require_file
 
 DETECTIONS_HINT = (
     "Detector boxes are not downloaded. Those of COCO val2017 (COCO_val2017_detections_AP_H_56_person.json, 104,125"
@@ -13,7 +13,7 @@ DETECTIONS_HINT = (
 rule demo_dataset:
     """Draw the images of synthetic people and write their annotations."""
     input:
-        code=code("generate_demo_data"),
+        code=code("demo_dataset"),
     output:
         train=directory("results/{study}/dataset/train"),
         val=directory("results/{study}/dataset/val"),
@@ -33,7 +33,7 @@ rule demo_dataset:
         folder="results/{study}/dataset",
         settings=lookup("studies/{study}/dataset/synthetic", within=config),
     shell:
-        "python scripts/generate_demo_data.py"
+        "python scripts/demo_dataset.py"
         " --train-images {params.settings[train_images]}"
         " --val-images {params.settings[val_images]}"
         " --seed {params.settings[seed]} --processes {threads}"
@@ -125,7 +125,7 @@ rule download:
     params:
         address=address,
     shell:
-        "python scripts/fetch.py {params.address:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python scripts/download.py {params.address:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule unpack_file:
@@ -173,5 +173,5 @@ rule calibration_images:
         mem_mb=4000,
         runtime=60,
     shell:
-        "python scripts/fetch_calibration_images.py --calibration {input.calibration}"
+        "python scripts/calibration_images.py --calibration {input.calibration}"
         " --annotations {input.annotations} --out {output} 2>&1 | tee {log}"

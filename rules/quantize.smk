@@ -66,7 +66,7 @@ rule calibration_set:
     input:
         annotations=dataset("train", "annotations"),
         evaluation_annotations=dataset("val", "annotations"),
-        code=code("choose_calibration"),
+        code=code("calibration_set"),
     output:
         "results/{study}/calibration.json",
     log:
@@ -81,7 +81,7 @@ rule calibration_set:
     params:
         settings=lookup("studies/{study}/calibration", within=config),
     shell:
-        "python scripts/choose_calibration.py --annotations {input.annotations}"
+        "python scripts/calibration_set.py --annotations {input.annotations}"
         " --evaluation-annotations {input.evaluation_annotations}"
         " --people {params.settings[people]} --seed {params.settings[seed]}"
         " --out {output} 2>&1 | tee {log}"
@@ -93,7 +93,7 @@ rule calibration_crops:
         model=f"{RESULTS}/model.json",
         calibration="results/{study}/calibration.json",
         images=dataset("train", "images"),
-        code=code("make_crops"),
+        code=code("calibration_crops"),
     output:
         directory(f"{RESULTS}/calibration"),
     log:
@@ -106,7 +106,7 @@ rule calibration_crops:
         mem_mb=2000,
         runtime=15,
     shell:
-        "python scripts/make_crops.py --model {input.model}"
+        "python scripts/calibration_crops.py --model {input.model}"
         " --calibration {input.calibration} --images {input.images}"
         " --out {output} 2>&1 | tee {log}"
 

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from posequant.errors import reports_input_errors
+from posequant.base.errors import reports_input_errors
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -13,7 +13,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
-    parser.add_argument("--crops", type=Path, required=True, help="folder that make_crops.py wrote")
+    parser.add_argument("--crops", type=Path, required=True, help="folder that calibration_crops.py wrote")
     parser.add_argument(
         "--recipe",
         type=json.loads,
@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    from posequant.files import whole, write_json
+    from posequant.base.files import whole, write_json
     from posequant.recipe.figure import draw
     from posequant.recipe.page import render
     from posequant.recipe.recipe import apply_recipe_to_files

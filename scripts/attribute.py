@@ -8,7 +8,7 @@ on calibration crops against the float network; no labels are needed.
 import argparse
 from pathlib import Path
 
-from posequant.errors import reports_input_errors
+from posequant.base.errors import reports_input_errors
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,10 +44,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    from posequant.attribution.attribute import attribute
-    from posequant.attribution.figure import draw
-    from posequant.attribution.page import render, to_table
-    from posequant.files import whole, write_json
+    from posequant.attribute.attribute import attribute
+    from posequant.attribute.figure import draw
+    from posequant.attribute.page import render, to_table
+    from posequant.base.files import whole, write_json
 
     attribution = attribute(
         param=arguments.param,

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.errors import reports_input_errors
+from posequant.base.errors import reports_input_errors
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -46,9 +46,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    from posequant.certificate.certify import Sampling, certify
-    from posequant.certificate.page import render
-    from posequant.files import whole, write_json
+    from posequant.base.files import whole, write_json
+    from posequant.certify.certify import Sampling, certify
+    from posequant.certify.page import render
 
     certificate = certify(
         predictions=arguments.predictions,

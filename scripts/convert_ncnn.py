@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.errors import reports_input_errors
+from posequant.base.errors import reports_input_errors
 
 
 @reports_input_errors
@@ -19,10 +19,10 @@ def main() -> None:
     parser.add_argument("--record", type=Path, required=True, help="JSON to write: layers, difference, sha256")
     arguments = parser.parse_args()
 
-    from posequant.convert import convert_to_ncnn
-    from posequant.crop_files import load_crops
-    from posequant.files import write_json
-    from posequant.model_spec import ModelSpec
+    from posequant.base.files import write_json
+    from posequant.base.model_spec import ModelSpec
+    from posequant.data.crop_files import load_crops
+    from posequant.export.convert import convert_to_ncnn
 
     record = convert_to_ncnn(
         arguments.onnx,

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.errors import reports_input_errors
+from posequant.base.errors import reports_input_errors
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -21,8 +21,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    from posequant.files import write_json
-    from posequant.keypoint_metrics import evaluate_predictions
+    from posequant.base.files import write_json
+    from posequant.evaluate.keypoint_metrics import evaluate_predictions
 
     metrics, summary = evaluate_predictions(arguments.predictions, arguments.annotations)
     print(summary, end="")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.errors import reports_input_errors
+from posequant.base.errors import reports_input_errors
 
 
 @reports_input_errors
@@ -15,8 +15,8 @@ def main() -> None:
     parser.add_argument("--record", type=Path, required=True, help="JSON to write: changes, difference, sha256")
     arguments = parser.parse_args()
 
-    from posequant.files import write_json
-    from posequant.import_onnx import import_onnx
+    from posequant.base.files import write_json
+    from posequant.export.import_onnx import import_onnx
 
     write_json(arguments.record, import_onnx(arguments.onnx, arguments.out))
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.errors import reports_input_errors
+from posequant.base.errors import reports_input_errors
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -24,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    from posequant.predictions import merge_predictions
+    from posequant.evaluate.predictions import merge_predictions
 
     merge_predictions(arguments.shards, arguments.annotations, arguments.detections).save(arguments.out)
 

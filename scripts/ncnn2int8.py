@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from posequant.errors import reports_input_errors
-from posequant.files import read_json
-from posequant.ncnn_model import read_param
-from posequant.overflow import is_winograd_safe
-from posequant.quantize_ncnn import quantize_files
+from posequant.base.errors import reports_input_errors
+from posequant.base.files import read_json
+from posequant.ncnn_format.model import read_param
+from posequant.ncnn_format.overflow import is_winograd_safe
+from posequant.quantize.ncnn2int8 import quantize_files
 
 
 @reports_input_errors

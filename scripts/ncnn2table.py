@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from posequant.calibration.calibrate import METHODS, write_table
-from posequant.errors import reports_input_errors
+from posequant.base.errors import reports_input_errors
+from posequant.quantize.ncnn2table import METHODS, write_table
 
 
 @reports_input_errors

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.errors import reports_input_errors
+from posequant.base.errors import reports_input_errors
 from posequant.networks.opening import PRECISIONS
 
 
@@ -44,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    from posequant.predict import make_predictions
+    from posequant.evaluate.predict import make_predictions
 
     predictions = make_predictions(
         model=arguments.model,

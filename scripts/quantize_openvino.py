@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.errors import reports_input_errors
+from posequant.base.errors import reports_input_errors
 
 
 @reports_input_errors
@@ -18,10 +18,10 @@ def main() -> None:
     parser.add_argument("--record", type=Path, required=True, help="JSON to write: difference, versions, sha256")
     arguments = parser.parse_args()
 
-    from posequant.crop_files import load_crops
-    from posequant.files import write_json
-    from posequant.model_spec import ModelSpec
-    from posequant.quantize_openvino import quantize_openvino
+    from posequant.base.files import write_json
+    from posequant.base.model_spec import ModelSpec
+    from posequant.data.crop_files import load_crops
+    from posequant.quantize.openvino import quantize_openvino
 
     spec, crops = ModelSpec.load(arguments.model), load_crops(arguments.crops, limit=None)
     record = quantize_openvino(arguments.xml, arguments.bin, spec, crops, arguments.out)

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from posequant.errors import InputError, reports_input_errors
-from posequant.files import read_json, require_file, whole
+from posequant.base.errors import InputError, reports_input_errors
+from posequant.base.files import read_json, require_file, whole
 
 
 @reports_input_errors
@@ -38,9 +38,9 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, required=True, help="picture to write (SVG); the page shows it")
     arguments = parser.parse_args()
 
-    from posequant.model_spec import ModelSpec
-    from posequant.result_figure import draw
-    from posequant.result_page import Certificate, Model, Row, render
+    from posequant.base.model_spec import ModelSpec
+    from posequant.report.figure import draw
+    from posequant.report.page import Certificate, Model, Row, render
 
     def link(path: Path) -> str:
         return os.path.relpath(path, arguments.out.parent)

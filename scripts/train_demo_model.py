@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from posequant.base.errors import reports_input_errors
 from posequant.demo.training import save_weights, train
-from posequant.errors import reports_input_errors
 
 CONFIG = Path(__file__).resolve().parents[1] / "models" / "hourglass_demo" / "config.py"
 
@@ -13,7 +13,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "models" / "hourglass_demo" / "co
 def main() -> None:
     """Read the arguments, train, and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder that generate_demo_data.py wrote")
+    parser.add_argument("--data", type=Path, required=True, help="folder that demo_dataset.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--work-dir", type=Path, required=True, help="folder for logs and for resuming")
     parser.add_argument("--epochs", type=int, help="number of epochs (default: the config's)")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.errors import reports_input_errors
+from posequant.base.errors import reports_input_errors
 
 
 @reports_input_errors
@@ -15,8 +15,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file or folder to write")
     arguments = parser.parse_args()
 
-    from posequant.files import whole
-    from posequant.unpack import unpack
+    from posequant.base.files import whole
+    from posequant.fetch.unpack import unpack
 
     with whole(arguments.out) as draft:
         unpack(arguments.archive, arguments.member, draft)

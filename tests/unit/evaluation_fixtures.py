@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from posequant.model_spec import ModelSpec
-from posequant.openmmlab import build_model, load_config, make_importable
+from posequant.base.model_spec import ModelSpec
+from posequant.base.openmmlab import build_model, load_config, make_importable
 
 INPUT_SIZE = (64, 96)
 HEATMAP_SIZE = (16, 24)

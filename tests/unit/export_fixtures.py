@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from posequant.describe import describe_mmpose
-from posequant.export import export_verified, write_deploy_config
-from posequant.files import write_json
-from posequant.model_spec import ModelSpec
-from posequant.openmmlab import build_model, load_config
+from posequant.base.files import write_json
+from posequant.base.model_spec import ModelSpec
+from posequant.base.openmmlab import build_model, load_config
+from posequant.export.describe import describe_mmpose
+from posequant.export.export import export_verified, write_deploy_config
 
 Result = TypeVar("Result")
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from posequant.ncnn_model import Layer, NcnnModel, Weights
+from posequant.ncnn_format.model import Layer, NcnnModel, Weights
 
 Floats = NDArray[np.float32]
 

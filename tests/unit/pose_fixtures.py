@@ -3,9 +3,9 @@
 import numpy as np
 from tests.unit.ncnn_fixtures import Builder, Floats
 
-from posequant.crop_files import Labels
-from posequant.model_spec import ModelSpec
-from posequant.ncnn_model import NcnnModel
+from posequant.base.model_spec import ModelSpec
+from posequant.data.crop_files import Labels
+from posequant.ncnn_format.model import NcnnModel
 from posequant.recipe.recipe import Recipe
 
 SPEC = ModelSpec(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from tests.unit.evaluation_fixtures import Dataset, draw_dataset
-from tests.unit.http_site import Site, content, serve, status
+from tests.unit.fetch.http_site import Site, content, serve, status
 from tests.workflow.test_workflow import PARTS, ROOT, Workflow
 
 TARGET = ("fetch", "--config", "study=coco")
@@ -145,7 +145,7 @@ def test_copied_folder_fetches_nothing(scene: Scene, tmp_path: Path) -> None:
 
 
 def test_editing_the_downloader_fetches_nothing(scene: Scene) -> None:
-    with (scene.workflow.folder / "scripts/posequant/download.py").open("a") as stream:
+    with (scene.workflow.folder / "scripts/posequant/fetch/download.py").open("a") as stream:
         stream.write("\n# edited\n")
     assert scene.workflow.planned(*TARGET) == {}
 

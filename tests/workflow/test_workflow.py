@@ -182,7 +182,7 @@ def test_removing_a_variant_reruns_only_the_report(workflow: Workflow) -> None:
 
 
 def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Workflow) -> None:
-    decoder = workflow.folder / "scripts/posequant/decode.py"
+    decoder = workflow.folder / "scripts/posequant/evaluate/decode.py"
     original, modified = decoder.read_text(), decoder.stat().st_mtime
     decoder.write_text(original + "\n# edited\n")
     try:

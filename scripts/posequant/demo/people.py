@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from posequant.base.errors import InputError
+from posequant.base.files import write_json
 from posequant.demo import drawing
 from posequant.demo.skeleton import (
     KEYPOINTS,
@@ -26,8 +28,6 @@ from posequant.demo.skeleton import (
     sample_pose,
     sample_yaw,
 )
-from posequant.errors import InputError
-from posequant.files import write_json
 
 # What each split's image ids start after: no id is ever in both.
 FIRST_ID = {"train": 0, "val": 1_000_000}

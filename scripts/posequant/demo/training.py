@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posequant.errors import InputError
-from posequant.files import require_file, whole
-from posequant.openmmlab import load_config
+from posequant.base.errors import InputError
+from posequant.base.files import require_file, whole
+from posequant.base.openmmlab import load_config
 
 if TYPE_CHECKING:
     from mmengine import Config
@@ -101,7 +101,7 @@ def _train_in_bfloat16(backbone: "nn.Module") -> None:
 def _set_data(config: "Config", data: Path) -> None:
     for split, evaluator in (("train", None), ("val", "val_evaluator"), ("test", "test_evaluator")):
         dataset = config[f"{split}_dataloader"].dataset
-        annotations = require_file(data / dataset.ann_file, "Draw the dataset with scripts/generate_demo_data.py.")
+        annotations = require_file(data / dataset.ann_file, "Draw the dataset with scripts/demo_dataset.py.")
         dataset.data_root = str(data)
         if evaluator:
             config[evaluator].ann_file = str(annotations)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from posequant.errors import InputError
+from posequant.base.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,8 +11,8 @@ import ncnn
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.errors import InputError
-from posequant.ncnn_model import PAIR_HINT, Layer, NcnnModel, is_grouped, weighted_inputs
+from posequant.base.errors import InputError
+from posequant.ncnn_format.model import PAIR_HINT, Layer, NcnnModel, is_grouped, weighted_inputs
 from posequant.networks.base import require_crops
 
 # ncnn.Option fields of each precision that are on; all others of these are off (ncnn: src/option.h).

@@ -7,8 +7,8 @@ import ncnn
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.errors import InputError
-from posequant.ncnn_model import Layer, Weights, encode_weights, format_param
+from posequant.base.errors import InputError
+from posequant.ncnn_format.model import Layer, Weights, encode_weights, format_param
 from posequant.networks.ncnn import set_options
 
 Floats = NDArray[np.float32]

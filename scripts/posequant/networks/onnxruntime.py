@@ -6,11 +6,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from posequant.errors import InputError
-from posequant.files import require_file
-from posequant.model_spec import ModelSpec
+from posequant.base.errors import InputError
+from posequant.base.files import require_file
+from posequant.base.model_spec import ModelSpec
+from posequant.base.onnx_files import is_quantized, load_onnx
 from posequant.networks.base import require_crops, require_input_shape, require_precision
-from posequant.onnx_files import is_quantized, load_onnx
 
 
 def open_session(onnx: Path, optimized: Path | None = None) -> ort.InferenceSession:

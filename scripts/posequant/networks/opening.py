@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from posequant.errors import InputError
-from posequant.model_spec import ModelSpec
+from posequant.base.errors import InputError
+from posequant.base.model_spec import ModelSpec
 from posequant.networks.base import Network
 
 # The arithmetic that each backend offers here.

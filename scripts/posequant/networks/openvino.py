@@ -7,9 +7,9 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from posequant.errors import InputError
-from posequant.files import require_file
-from posequant.model_spec import ModelSpec
+from posequant.base.errors import InputError
+from posequant.base.files import require_file
+from posequant.base.model_spec import ModelSpec
 from posequant.networks.base import require_crops, require_input_shape, require_precision
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from posequant.base.openmmlab import build_model, forward_tensors, load_config
 from posequant.networks.base import require_crops
-from posequant.openmmlab import build_model, forward_tensors, load_config
 
 
 class PytorchNetwork:

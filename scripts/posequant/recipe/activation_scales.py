@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.calibration.thresholds import aciq_threshold, histogram, kl_thresholds
-from posequant.calibration.weights import INT8_LIMIT
-from posequant.errors import InputError
-from posequant.ncnn_model import Layer, Weights
+from posequant.base.errors import InputError
+from posequant.ncnn_format.model import Layer, Weights
 from posequant.networks.ncnn_layer import LayerNetwork
-from posequant.quantize_ncnn import quantize_layer
+from posequant.quantize.ncnn2int8 import quantize_layer
+from posequant.quantize.propagation import Visit, propagate
+from posequant.quantize.thresholds import aciq_threshold, histogram, kl_thresholds
+from posequant.quantize.weights import INT8_LIMIT
 from posequant.recipe.draft import Draft, Floats, representable
 from posequant.recipe.output_error import OutputError
 from posequant.recipe.positions import by_channel, position_weights
-from posequant.recipe.propagation import Visit, propagate
 
 # Shares of the largest magnitude at which the range may end, in the order in which they are tried.
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.ncnn_model import Layer, Weights
+from posequant.ncnn_format.model import Layer, Weights
 from posequant.networks.ncnn_layer import LayerNetwork
+from posequant.quantize.propagation import Visit, propagate
 from posequant.recipe.draft import Draft, Floats
 from posequant.recipe.positions import by_channel, position_weights, without_activation
-from posequant.recipe.propagation import Visit, propagate
 
 
 def correct_bias(draft: Draft, crops: Sequence[Floats], threads: int) -> Draft:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from posequant.errors import InputError
+from posequant.base.errors import InputError
 from posequant.recipe.bias import correct_bias
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.judge import Judge

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.calibration.table import CalibrationTable
-from posequant.calibration.weights import quantizable
-from posequant.ncnn_model import Layer, NcnnModel, Weights
-from posequant.quantize_ncnn import quantize_layer
+from posequant.ncnn_format.model import Layer, NcnnModel, Weights
+from posequant.quantize.ncnn2int8 import quantize_layer
+from posequant.quantize.table import CalibrationTable
+from posequant.quantize.weights import quantizable
 
 Floats = NDArray[np.float32]
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from posequant.ncnn_model import Layer, NcnnModel, Weights, weighted_inputs
+from posequant.ncnn_format.model import Layer, NcnnModel, Weights, weighted_inputs
+from posequant.quantize.propagation import Visit, propagate
 from posequant.recipe.draft import Draft, Floats, with_weights
-from posequant.recipe.propagation import Visit, propagate
 
 # Layers of which a scaled input channel gives the output channel scaled alike; what they do is linear, or a maximum.
 _HOMOGENEOUS = {"Split", "ReLU", "Interp", "Pooling", "Dropout", "Noop"}

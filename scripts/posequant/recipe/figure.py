@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from posequant.base.svg import save_svg
 from posequant.recipe.page import TITLES, taken
 from posequant.recipe.recipe import budget_of
-from posequant.svg import save_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

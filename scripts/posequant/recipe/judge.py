@@ -4,16 +4,16 @@ import math
 
 import numpy as np
 
-from posequant.attribution.effect import Effect, Yardstick
-from posequant.certificate.layers import describe_layers
-from posequant.crop_files import Labels
-from posequant.model_spec import ModelSpec
-from posequant.ncnn_model import NcnnModel, encode_weights
+from posequant.base.model_spec import ModelSpec
+from posequant.base.timing import time_in_turn
+from posequant.data.crop_files import Labels
+from posequant.evaluate.yardstick import Effect, Yardstick
+from posequant.ncnn_format.model import NcnnModel, encode_weights
 from posequant.networks.ncnn import NcnnNetwork
-from posequant.quantize_ncnn import quantize
+from posequant.networks.ncnn_layers import describe_layers
+from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.precision import PrecisionLoss
-from posequant.timing import time_in_turn
 
 # How long a network is timed: so many crops, or fewer in so many seconds.
 _ROUNDS, _SECONDS = 40, 6.0

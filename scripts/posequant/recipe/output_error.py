@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from posequant.ncnn_model import NcnnModel
+from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layer import LayerNetwork
+from posequant.quantize.propagation import Visit, propagate
 from posequant.recipe.draft import Draft, Floats
-from posequant.recipe.propagation import Visit, propagate
 
 # Crops after which the error so far is looked at. It does not depend on the number of threads, so nothing else does.
 _AT_ONCE = 8

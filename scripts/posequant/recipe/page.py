@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from posequant.certificate.page import decibels
-from posequant.markdown import signed, table
+from posequant.base.markdown import signed, table
+from posequant.certify.page import decibels
 from posequant.recipe.budget import Budget
 from posequant.recipe.recipe import budget_of
 

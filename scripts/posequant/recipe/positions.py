@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.ncnn_model import Layer
+from posequant.ncnn_format.model import Layer
 
 Floats = NDArray[np.float32]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.certificate.significance import average_precision, draw_images, interval, match
-from posequant.crop_files import Labels
-from posequant.dataset import Annotations, index_annotations
-from posequant.errors import InputError
-from posequant.keypoint_metrics import person_scores
+from posequant.base.errors import InputError
+from posequant.data.crop_files import Labels
+from posequant.data.dataset import Annotations, index_annotations
+from posequant.evaluate.bootstrap import average_precision, draw_images, interval, match
+from posequant.evaluate.keypoint_metrics import person_scores
 
 Floats = NDArray[np.float32]
 

@@ -8,20 +8,20 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from posequant.calibration.weights import quantizable, warn_of_miscomputed
-from posequant.crop_files import Labels, load_crops
-from posequant.errors import InputError
-from posequant.files import sha256, whole
-from posequant.model_spec import ModelSpec
-from posequant.ncnn_model import NcnnModel
+from posequant.base.errors import InputError
+from posequant.base.files import sha256, whole
+from posequant.base.model_spec import ModelSpec
+from posequant.data.crop_files import Labels, load_crops
+from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
+from posequant.quantize.propagation import affordable
+from posequant.quantize.weights import quantizable, warn_of_miscomputed
 from posequant.recipe.activation_scales import scale_activations
 from posequant.recipe.bias import correct_bias
 from posequant.recipe.budget import Budget, hold_budget, judged
 from posequant.recipe.draft import Draft, Floats
 from posequant.recipe.equalization import equalize
 from posequant.recipe.judge import Judge
-from posequant.recipe.propagation import affordable
 from posequant.recipe.rounding import learn_rounding
 from posequant.recipe.weight_scales import scale_weights
 

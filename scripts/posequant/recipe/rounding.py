@@ -6,13 +6,13 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from posequant.calibration.weights import INT8_LIMIT
-from posequant.ncnn_model import Layer, Weights, weighted_inputs
+from posequant.ncnn_format.model import Layer, Weights, weighted_inputs
 from posequant.networks.ncnn_layer import LayerNetwork
-from posequant.quantize_ncnn import quantize_layer
+from posequant.quantize.ncnn2int8 import quantize_layer
+from posequant.quantize.propagation import Visit, propagate
+from posequant.quantize.weights import INT8_LIMIT
 from posequant.recipe.draft import Draft, Floats
 from posequant.recipe.positions import position_weights, without_activation
-from posequant.recipe.propagation import Visit, propagate
 
 # Positions of each crop that are looked at: with some dozens of crops many times what a layer has of weights a channel.
 POSITIONS = 512

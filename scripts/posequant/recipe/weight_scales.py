@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.calibration.weights import INT8_LIMIT, weight_limit, weight_scale_count
+from posequant.quantize.weights import INT8_LIMIT, weight_limit, weight_scale_count
 from posequant.recipe.draft import Draft, Floats, representable
 
 # Shares of a channel's largest weight that may be clipped to.

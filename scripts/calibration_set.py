@@ -1,0 +1,38 @@
+"""Choose the training people to calibrate on; refuse any that are in the evaluation set."""
+
+import argparse
+from pathlib import Path
+
+from posequant.base.errors import reports_input_errors
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--annotations", type=Path, required=True, help="COCO keypoint annotations of the training split"
+    )
+    parser.add_argument(
+        "--evaluation-annotations", type=Path, required=True, help="those of the split that is evaluated on"
+    )
+    parser.add_argument("--people", type=int, required=True, help="how many people to choose")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="chosen people to write, .json")
+    return parser.parse_args()
+
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.base.files import write_json
+    from posequant.data.calibration_set import choose_calibration_set
+
+    chosen = choose_calibration_set(
+        arguments.annotations, arguments.evaluation_annotations, arguments.people, arguments.seed
+    )
+    write_json(arguments.out, chosen)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Where the error of an INT8 network comes from."""

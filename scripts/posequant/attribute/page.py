@@ -1,0 +1,146 @@
+"""The attribution as a Markdown page and as a table."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from posequant.base.markdown import signed, table
+
+WORST = 10
+
+
+def to_table(attribution: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the layers of an attribution, one a line, in the network's order."""
+    return pd.DataFrame(attribution["layers"]).astype({"bits": "Int64"})
+
+
+def render(attribution: Mapping[str, Any], figure: str) -> str:
+    """Return the page of an attribution, as `attribute` makes it; `figure` is the link to its picture."""
+    return "\n\n".join(_paragraphs(attribution, figure)) + "\n"
+
+
+def worst_first(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the layers by the noise that each puts into the network's output, the largest first."""
+    return sorted(layers, key=lambda layer: -layer["noise"])
+
+
+def half_of_noise(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the fewest layers that make half of the noise of all layers, the worst first."""
+    taken: list[Mapping[str, Any]] = []
+    for layer in worst_first(layers):
+        if sum(one["noise_share"] for one in taken) >= 0.5:
+            break
+        taken.append(layer)
+    return taken
+
+
+def _paragraphs(attribution: Mapping[str, Any], figure: str) -> Iterable[str]:
+    layers, steps, side = attribution["layers"], attribution["waterfall"], attribution["activations_only"]
+    yield f"# Where the error of {attribution['variant']} comes from, {attribution['model']}"
+    yield _summary(attribution)
+    yield f"![The effect of each layer alone, and the steps from float to INT8]({figure})"
+    yield "## From float to INT8"
+    before = [steps[0], *steps[:-1]]
+    yield table(
+        [
+            {"Step": step["step"], **_effect(step), "Added noise": _percent(step["noise"] - previous["noise"])}
+            for step, previous in zip(steps, before, strict=True)
+        ]
+        + [{"Step": f"beside it: {side['step']}", **_effect(side), "Added noise": "-"}]
+    )
+    yield "\n".join(f"- **{step['step']}**: {step['what']}." for step in (*steps, side))
+    worst = worst_first(layers)[:WORST]
+    yield "## The worst layer" if len(worst) == 1 else f"## The {len(worst)} worst layers"
+    yield table(
+        {
+            "Layer": layer["layer"],
+            "Kernel": layer["kernel"],
+            "Computed in": f"INT8, {layer['bits']}-bit weights" if layer["bits"] else f"float, {layer['stored']}",
+            "Own SQNR": _decibels(layer["local_sqnr_db"]),
+            **_effect(layer),
+            "Share of noise": f"{layer['noise_share']:.1%}",
+            "Work": f"{layer['macs_share']:.2%}",
+        }
+        for layer in worst
+    )
+    yield "All layers, in the network's order, are in `attribution.csv`."
+    yield "## How to read it"
+    yield from _reading(attribution)
+    yield "## Ground"
+    hashes = attribution["sha256"]
+    yield table(
+        {"Ground": title, " ": f"sha256 `{digest}`"}
+        for title, digest in (
+            *((f"float {name}", digest) for name, digest in hashes["float"].items()),
+            *((f"INT8 {name}", digest) for name, digest in hashes["int8"].items()),
+            ("Model description", hashes["model"]),
+            (f"{attribution['crops']} crops", hashes["crops"]),
+        )
+    )
+    yield ", ".join(f"{name} {number}" for name, number in sorted(attribution["versions"].items())) + "."
+
+
+def _summary(attribution: Mapping[str, Any]) -> str:
+    layers, int8 = attribution["layers"], attribution["waterfall"][-1]
+    weights, side = attribution["waterfall"][-2], attribution["activations_only"]
+    most = half_of_noise(layers)
+    some = "one layer makes" if len(most) == 1 else f"{len(most)} layers make"
+    names = ", ".join(layer["layer"] for layer in most[:WORST]) + (", ..." if len(most) > WORST else "")
+    larger = "activations" if side["noise"] > weights["noise"] else "weights"
+    lost = "" if int8["oks_loss"] is None else f", and the poses lose {int8['oks_loss']:.4f} of OKS"
+    return (
+        f"On {attribution['crops']} calibration crops the output of the INT8 network has "
+        f"**{_decibels(int8['sqnr_db'])}** of SQNR against FP32{lost}; more of that is due to {larger} "
+        f"({_decibels(weights['sqnr_db'])} with INT8 weights alone, "
+        f"{_decibels(side['sqnr_db'])} with INT8 activations alone). Of {len(layers)} layers, {some} half of the noise "
+        f"({names}), with {sum(layer['macs_share'] for layer in most):.1%} of the work."
+    )
+
+
+def _reading(attribution: Mapping[str, Any]) -> Iterable[str]:
+    layers, int8 = attribution["layers"], attribution["waterfall"][-1]
+    yield (
+        "SQNR: 10 log10(sum of squares of the float network's output / sum of squares of the difference from it), over "
+        "all crops; 6 dB less are twice the error. Noise is the same as a share, not as a logarithm. OKS loss: 1 - the "
+        "mean OKS of the poses with those of the float network in the place of the truth, without labels; keypoints "
+        "with a score above 0.2 count, and a person's area is 0.53 times that of the box. Between single layers it is "
+        "coarse, as a keypoint moves by a quarter of a heatmap's pixel or not at all."
+    )
+    yield (
+        "Alone: the INT8 layer is put into the float network, with the float network's input, and all that follows is "
+        "float. Own SQNR is that of its output there. A layer that is bad by itself may cost little, and a good one "
+        "much: compare the two. Work: its part of the network's multiply-accumulates. Worth keeping in float is what "
+        "has a large share of the noise and little of the work."
+    )
+    total = sum(layer["noise"] for layer in layers)
+    yield (
+        f"Independent errors add up: the noise of all layers alone is {_percent(total)} of the signal, that of the "
+        f"INT8 network {_percent(int8['noise'])}. Where the second is much smaller, errors cancel, or their sum is "
+        "cut off, as by a ReLU; where it is much larger, layers make the errors of others worse."
+    )
+    if broken := [layer["layer"] for layer in layers if (layer["local_sqnr_db"] or 0) < 0]:
+        yield (
+            f"**Below 0 dB by themselves: {', '.join(broken)}.** Their scales do not fit the data, or channels were "
+            "rescaled before quantization, and then a comparison layer by layer says nothing."
+        )
+
+
+def _effect(effect: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "Output SQNR": _decibels(effect["sqnr_db"]),
+        "Noise": _percent(effect["noise"]),
+        "OKS loss": _loss(effect["oks_loss"]),
+    }
+
+
+def _decibels(value: float | None) -> str:
+    return "as float" if value is None else f"{value:.1f} dB"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else signed(value)

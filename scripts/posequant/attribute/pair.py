@@ -1,0 +1,120 @@
+"""A float network and the INT8 network that was made of it, layer beside layer."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.base.errors import InputError
+from posequant.evaluate.yardstick import Powers
+from posequant.ncnn_format.model import Layer, NcnnModel, Weights
+from posequant.quantize.ncnn2int8 import REQUANTIZED, quantized
+from posequant.quantize.weights import INT8_LIMIT, weight_scale_count
+from posequant.recipe.weight_scales import absmax_scales
+
+Floats = NDArray[np.float32]
+
+# Weights of another network are at -3 dB where they are as large; those rounded to 6 bits were 25 dB and better.
+MIN_WEIGHT_SQNR_DB = 3.0
+
+# The parameter that marks a convolution or an inner product as INT8.
+_INT8_TERM = 8
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two networks.
+
+    Attributes:
+        full: the float network.
+        int8: the INT8 network: the same layers, some of them INT8.
+    """
+
+    full: NcnnModel
+    int8: NcnnModel
+
+    @classmethod
+    def read(cls, param: Path, bin_: Path, int8_param: Path, int8_bin: Path) -> "Pair":
+        """Read both networks, each from its two files.
+
+        Raises:
+            InputError: a file is missing or damaged, the first network is INT8, the second has nothing in INT8, or
+                they do not belong together: other layers, or weights that are not nearly those of the float layer.
+        """
+        pair = cls(NcnnModel.read(param, bin_), NcnnModel.read(int8_param, int8_bin))
+        if marked := [layer.name for layer in pair.full.layers if layer.int8_term]:
+            raise InputError(f"{param}: layer {marked[0]} is INT8. Give the float model.")
+        if not any(layer.int8_term for layer in pair.int8.layers):
+            raise InputError(f"{int8_param}: no layer is marked as INT8. Quantize the model first.")
+        graphs = [
+            [(layer.type, layer.name, layer.bottoms, layer.tops) for layer in model.layers]
+            for model in (pair.full, pair.int8)
+        ]
+        if graphs[0] != graphs[1]:
+            raise InputError(
+                f"{int8_param}: not the layers of {param}. Give the float model that it was quantized from."
+            )
+        for layer, weights in zip(pair.full.layers, pair.full.weights, strict=True):
+            if "weight" in weights:
+                _require_near(weights["weight"], pair.dequantized(layer.name)[1]["weight"], layer, param, int8_param)
+        return pair
+
+    def alone(self, name: str) -> tuple[Layer, Weights]:
+        """Return a layer of the INT8 network by itself: its output is float even where the next layer takes INT8."""
+        layer, weights = self.int8.named(name)
+        if layer.int8_term <= REQUANTIZED:
+            return layer, weights
+        return replace(layer, params={**layer.params, _INT8_TERM: str(layer.int8_term - REQUANTIZED)}), weights
+
+    def dequantized(self, name: str) -> tuple[Layer, Weights]:
+        """Return a layer of the INT8 network that computes in float, with the values that its INT8 weights stand for.
+
+        A layer that is not INT8 is as it is, with weights in float16.
+        """
+        layer, weights = self.int8.named(name)
+        if not layer.int8_term:
+            return layer, weights
+        return _in_float(layer, weights, _dequantized(weights["weight"], weights["weight_scales"]))
+
+    def in_8_bits(self, name: str) -> tuple[Layer, Weights]:
+        """Return an INT8 layer that computes in float with the float network's weights, rounded to 8 bits.
+
+        The largest weight of each channel becomes 127, as ncnn2table has it for all but the layers that it gives 6
+        bits. Biases are the float network's.
+        """
+        layer, weights = self.full.named(name)
+        values = weights["weight"].astype(np.float32)
+        channels = values.reshape(weight_scale_count(layer), -1)
+        scales = absmax_scales(channels, INT8_LIMIT)
+        return layer, {**weights, "weight": _dequantized(quantized(values, scales), scales)}
+
+    def rounded_input(self, name: str, values: Floats) -> Floats:
+        """Return an input of an INT8 layer as the layer sees it: rounded to INT8, and scaled back to float32."""
+        scale = self.int8.named(name)[1]["bottom_scales"]
+        return _dequantized(quantized(values.ravel(), scale), scale).reshape(values.shape)
+
+
+def _in_float(layer: Layer, weights: Weights, weight: Floats) -> tuple[Layer, Weights]:
+    params = {key: text for key, text in layer.params.items() if key != _INT8_TERM}
+    return replace(layer, params=params), {**weights, "weight": weight}
+
+
+def _dequantized(values: NDArray[np.int8], scales: Floats) -> Floats:
+    """Return INT8 values by their scales, one for each of equal parts; where that is 0, as ncnn has it, 0."""
+    parts = values.reshape(len(scales), -1).astype(np.float32)
+    divided = np.zeros_like(parts)
+    np.divide(parts, scales[:, np.newaxis], out=divided, where=scales[:, np.newaxis] != 0)
+    return divided.ravel()
+
+
+def _require_near(full: Floats, int8: Floats, layer: Layer, param: Path, int8_param: Path) -> None:
+    hint = "Give the float model that it was quantized from"
+    if full.size != int8.size:
+        raise InputError(f"{int8_param}: layer {layer.name} has {int8.size} weights, in {param} {full.size}. {hint}.")
+    sqnr_db = Powers.of(full, int8).sqnr_db
+    if sqnr_db is not None and sqnr_db < MIN_WEIGHT_SQNR_DB:
+        raise InputError(
+            f"{int8_param}: the weights of layer {layer.name} are not those of {param} ({sqnr_db:.1f} dB). {hint}; "
+            "where channels were rescaled before quantization, layers cannot be compared one by one."
+        )

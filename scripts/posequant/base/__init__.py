@@ -1,0 +1,1 @@
+"""What every room stands on: errors, files, pages and pictures, timing, verification, doors to mm* and ONNX."""

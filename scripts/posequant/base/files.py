@@ -1,0 +1,65 @@
+"""Files that appear whole or not at all, and their identity."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from posequant.base.errors import InputError
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Give a path beside `target` to write to; rename it to `target` when the block ends well.
+
+    The path does not exist yet: the block creates a file or a folder there. An existing `target` is replaced.
+    When the block raises, nothing is left behind and `target` is as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    # The suffix is kept, as many writers choose their format by it.
+    draft = workplace / target.name
+    try:
+        yield draft
+        if target.is_dir():
+            shutil.rmtree(target)
+        draft.replace(target)
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def require_file(path: Path, hint: str = "") -> Path:
+    """Return `path` if it is a file with content; otherwise raise `InputError` that names it, followed by `hint`."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. {hint}".rstrip())
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty. {hint}".rstrip())
+    return path
+
+
+def sha256(*paths: Path) -> str:
+    """Return the hex SHA-256 of the contents of `paths`, read in the given order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with require_file(path).open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Return the parsed JSON of `path`; `InputError` if it is missing or not JSON."""
+    try:
+        return json.loads(require_file(path).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}). Delete it and run again.") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` to `path` as indented JSON with a stable key order of its own, whole or not at all."""
+    with whole(path) as draft:
+        draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,1 @@
+"""How fast a network and a prediction are."""

@@ -1,0 +1,153 @@
+"""How much of a network's speed the evaluation job keeps: reading, cropping and decoding take the rest."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from posequant.base.markdown import table
+from posequant.base.model_spec import ModelSpec
+from posequant.base.timing import time_in_turn
+from posequant.data.crops import Cropper
+from posequant.data.dataset import Instances, read_image
+from posequant.evaluate.predict import CHUNK, by_image, predict_poses
+from posequant.networks.base import Network
+
+# Long enough that starting the threads does not count, short enough for many rounds.
+ROUND_SECONDS = 2.0
+MINIMUM_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """People per second of an evaluation job and of its network alone.
+
+    Attributes:
+        people: how many were predicted in each round, the same in all.
+        threads: how many threads worked.
+        rounds: how many rounds were timed; each timed both once.
+        job_per_second: median over the rounds of the job: images read, people cropped, inferred and decoded.
+        network_per_second: the same of the bare network on ready crops.
+        ratio: median over the rounds of job / network.
+    """
+
+    people: int
+    threads: int
+    rounds: int
+    job_per_second: float
+    network_per_second: float
+    ratio: float
+
+
+def measure_throughput(
+    network: Network, spec: ModelSpec, instances: Instances, images: Path, threads: int, rounds: int, seconds: float
+) -> Throughput:
+    """Time the prediction of people, and the network alone on their ready crops, in turn.
+
+    Both take the same people in the same chunks on as many threads. No flip test: it would only double the network's
+    share.
+
+    Args:
+        network: loaded for `threads` threads.
+        spec: the model description.
+        instances: the people of an evaluation set; those of the first images, in as many whole chunks as one
+            round has time for, are predicted.
+        images: folder of the images.
+        threads: how many threads work.
+        rounds: after how many rounds to stop.
+        seconds: after how many to stop, once at least `MINIMUM_ROUNDS` rounds are done.
+
+    Raises:
+        InputError: as `predict_poses`.
+    """
+    instances = instances.select(by_image(instances))
+    first = instances.select(np.arange(min(CHUNK, len(instances))))
+    crops = ready_crops(spec, first, images)
+    network.forward(crops)  # the first inference sets up what later ones use
+    start = perf_counter()
+    network.forward(crops)
+    pace = (perf_counter() - start) / len(crops)
+    people = instances.select(np.arange(people_per_round(pace, threads, len(instances))))
+    crops = ready_crops(spec, people, images)
+    chunks = [crops[start : start + CHUNK] for start in range(0, len(crops), CHUNK)]
+
+    def job(_: int) -> None:
+        predict_poses(network, spec, people, images, flip_test=False, threads=threads, show_progress=False)
+
+    def bare(_: int) -> None:
+        _infer(network, chunks, threads)
+
+    times = time_in_turn(job, bare, warm_up=1, rounds=rounds, minimum_rounds=MINIMUM_ROUNDS, seconds=seconds)
+    job_time, bare_time = np.median(times, axis=0)
+    return Throughput(
+        people=len(people),
+        threads=threads,
+        rounds=len(times),
+        job_per_second=float(len(people) / job_time),
+        network_per_second=float(len(people) / bare_time),
+        ratio=float(np.median(times[:, 1] / times[:, 0])),
+    )
+
+
+def throughput_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return one line for each record: the fields of `Throughput`, after `model`, `variant` and `cpu`."""
+    fields = ["model", "variant", "cpu", *Throughput.__annotations__]
+    return pd.DataFrame([{field: record[field] for field in fields} for record in records])
+
+
+def throughput_page(records: pd.DataFrame) -> str:
+    """Return the table of `throughput_table` in words and Markdown."""
+    shown = [
+        {
+            "Model": str(record["model"]),
+            "Variant": str(record["variant"]),
+            "Threads": str(record["threads"]),
+            "People": str(record["people"]),
+            "Rounds": str(record["rounds"]),
+            "Prediction": f"{record['job_per_second']:.2f}/s",
+            "Network alone": f"{record['network_per_second']:.2f}/s",
+            "Ratio": f"{record['ratio']:.3f}",
+        }
+        for record in records.to_dict("records")
+    ]
+    return (
+        "# Throughput\n\n"
+        f"{table(shown)}\n\n"
+        "People per second. Prediction: images read, people cropped, inferred and decoded, without flip test. Network "
+        "alone: the same people as ready crops, with the same threads. Rounds of the two alternate in one run; the "
+        f"ratio is the median over the rounds. Measured on {', '.join(sorted(set(records['cpu'])))}.\n"
+    )
+
+
+def people_per_round(pace: float, threads: int, available: int) -> int:
+    """Return for how many people a round has time: a multiple of what keeps all threads busy to the end.
+
+    Args:
+        pace: seconds that one thread takes for a person.
+        threads: how many threads work.
+        available: how many people there are; the result is not larger.
+    """
+    block = CHUNK * threads
+    return min(available, block * max(1, round(ROUND_SECONDS / pace / CHUNK)))
+
+
+def ready_crops(spec: ModelSpec, instances: Instances, images: Path) -> NDArray[np.float32]:
+    """Return the network's input for each person, float32 (N, 3, H, W)."""
+    cropper = Cropper(spec)
+    crops = []
+    for index, bbox in zip(instances.image_indices, instances.bboxes, strict=True):
+        crop, _, _ = cropper.cut(read_image(images, instances.images[index]), bbox)
+        crops.append(cropper.normalise(crop))
+    return np.stack(crops)
+
+
+def _infer(network: Network, chunks: Sequence[NDArray[np.float32]], threads: int) -> None:
+    with ThreadPoolExecutor(threads) as executor:
+        for _ in executor.map(network.forward, chunks):
+            pass

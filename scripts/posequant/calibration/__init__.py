@@ -1,1 +1,0 @@
-"""Calibration: from crops to the table of scales by which a network is quantized to INT8."""

@@ -1,0 +1,228 @@
+"""The certificate as Markdown."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from posequant.base.markdown import signed, table
+
+_SIZES = {"APM": "Medium (area 32² to 96²)", "APL": "Large (area from 96²)"}
+
+
+def render(certificate: Mapping[str, Any]) -> str:
+    """Return the page of a certificate, as `certify` makes it."""
+    return "\n\n".join(_paragraphs(certificate)) + "\n"
+
+
+def stated(comparison: Mapping[str, Any]) -> str:
+    """Return a difference and its interval, such as `-0.0061 [-0.0092, -0.0031]`."""
+    if comparison["difference"] is None:
+        return "-"
+    return f"{signed(comparison['difference'])} {_between(comparison['interval'], signed)}"
+
+
+def kept(share: Mapping[str, Any] | None) -> str:
+    """Return the share of FP32 that is kept and its interval, such as `98.81% [98.20%, 99.39%]`."""
+    if share is None:
+        return "-"
+    return f"{share['estimate']:.2%} {_between(share['interval'], '{:.2%}'.format)}"
+
+
+def decibels(ratio: float | None) -> str:
+    """Return a signal-to-noise ratio in words; None is that of equal outputs."""
+    return "as float" if ratio is None else f"{ratio:.1f} dB"
+
+
+def verdicts(share: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return for each target, such as `99%`, whether it is met."""
+    if share is None:
+        return {}
+    return {f"{target['target'] * 100:g}%": target["verdict"] for target in share["targets"]}
+
+
+def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
+    statistics, share, bootstrap = certificate["statistics"], certificate["share_of_fp32"], certificate["bootstrap"]
+    interval = f"{100 * bootstrap['confidence']:g}% interval"
+    yield f"# Certificate of {certificate['variant']}, {certificate['model']}"
+    yield (
+        f"AP {_number(statistics['AP']['int8'])} in INT8 and {_number(statistics['AP']['fp32'])} in FP32 "
+        f"({certificate['reference']}): **{stated(statistics['AP'])}**. Kept of FP32: **{kept(share)}**. "
+        f"In brackets, the {interval}."
+    )
+    if share is not None:
+        yield table(
+            {"At least": f"{target['target'] * 100:g}% of FP32", "Verdict": _verdict(target, certificate["images"])}
+            for target in share["targets"]
+        )
+    yield (
+        f"The intervals are of a paired bootstrap: {bootstrap['resamples']} draws of all {certificate['images']} "
+        f"images, the same for both networks (seed {bootstrap['seed']}). A target is met where the whole interval "
+        "reaches it, not met where none of it does, and undecided where it holds the target. The targets are those of "
+        "MLPerf Inference."
+    )
+    yield "## Statistics"
+    yield table(
+        {"": name, **_compared(statistics[name], interval)} for name in ("AP", "AP50", "AP75", "AR", "APM", "APL")
+    )
+    yield "## By strictness and size"
+    yield table(
+        [
+            {"AP of": f"OKS 0.{name[2:]}", **_compared(statistics[name], interval)}
+            for name in statistics
+            if name[2:].isdigit()
+        ]
+        + [{"AP of": title, **_compared(statistics[name], interval)} for name, title in _SIZES.items()]
+    )
+    yield "## By joint"
+    yield table(
+        {"Joint": joint["name"], "Labelled": str(joint["labelled"]), **_compared(joint["similarity"], interval)}
+        for joint in certificate["joints"]
+    )
+    yield "What a joint contributes to OKS, from 0 to 1, as a mean over the people who have it annotated."
+    yield "## Without labels"
+    yield from _without_labels(certificate["without_labels"])
+    outputs = certificate["outputs"]
+    yield (
+        f"SQNR (signal-to-quantization-noise ratio) of the network's outputs: **{decibels(outputs['sqnr_db'])}** "
+        f"against FP32 on {outputs['crops']} calibration crops; the greatest difference is {outputs['max_abs']:.3g}."
+    )
+    yield "## Arithmetic"
+    if certificate["overflow"] is None:
+        yield from _operators(certificate)
+    else:
+        yield from _layers(certificate)
+        yield "## Overflow"
+        yield from _overflow(certificate["overflow"])
+    yield "## Ground"
+    yield _ground(certificate)
+    yield ", ".join(f"{name} {number}" for name, number in sorted(certificate["versions"].items())) + "."
+
+
+def _verdict(target: Mapping[str, Any], images: int) -> str:
+    if target["verdict"] != "undecided":
+        return str(target["verdict"])
+    needed = target["images_to_decide"]
+    return f"undecided with {images} images" + (f"; about {needed} would decide" if needed else "")
+
+
+def _without_labels(cost: Mapping[str, Any]) -> Iterable[str]:
+    if cost["oks"] is None:
+        yield "FP32 is sure of no keypoint."
+        return
+    yield (
+        f"OKS of the INT8 keypoints with those of FP32 in the place of the truth: **{cost['oks']:.4f}** as a mean over "
+        f"{cost['people']} people. {cost['keypoints']} keypoints count, those with a score above 0.2 in FP32; a "
+        "person's area is 0.53 times that of the box."
+    )
+    yield table(
+        [
+            {"Displacement": title, **{key: form(values[key]) for key in ("mean", "median", "p95")}}
+            for title, values, form in (
+                ("in pixels", cost["pixels"], "{:.2f}".format),
+                ("by the root of the area", cost["relative"], "{:.4f}".format),
+            )
+        ]
+    )
+
+
+def _operators(certificate: Mapping[str, Any]) -> Iterable[str]:
+    work, operators = certificate["work"], certificate["layers"]
+    yield (
+        f"{sum(operator['int8'] for operator in operators)} of the {len(operators)} operators with weights are INT8, "
+        f"with {work['int8']:.1%} of the {work['macs'] / 1e6:.1f} million multiply-accumulates of a crop; "
+        f"{work['float']:.1%} are float. So says the runtime of how it executes the network on this processor. On x86 "
+        "processors without VNNI instructions its sums may saturate; what is certified here need not hold on them."
+    )
+    yield table(
+        {
+            "Operator": operator["name"],
+            "Type": operator["kernel"],
+            "Computed in": "INT8" if operator["int8"] else "FP32",
+            "MACs": f"{operator['macs'] / work['macs']:.2%}",
+        }
+        for operator in operators
+    )
+
+
+def _layers(certificate: Mapping[str, Any]) -> Iterable[str]:
+    work = certificate["work"]
+    bits = ", ".join(f"{share:.1%} with {width}-bit weights" for width, share in work["bits"].items())
+    yield (
+        f"{work['int8']:.1%} of the {work['macs'] / 1e6:.1f} million multiply-accumulates of a crop are INT8 ({bits}); "
+        f"{work['float']:.1%} are float."
+    )
+    yield table(
+        {
+            "Layer": layer["name"],
+            "Kernel": layer["kernel"],
+            "Stored": layer["stored"],
+            "Bits": str(layer["bits"] or "-"),
+            "Weights": "{} to {}".format(*layer["weights"]) if layer["weights"] else "-",
+            "Levels": str(layer["levels"] or "-"),
+            "Activation scale": f"{layer['activation_scale']:.4g}" if layer["activation_scale"] else "-",
+            "MACs": f"{layer['macs'] / work['macs']:.2%}",
+            "Largest int32": _largest(layer["bounds"], "int32"),
+            "Largest int16": _largest(layer["bounds"], "int16"),
+        }
+        for layer in certificate["layers"]
+    )
+    yield (
+        "Largest: how much of the integer type the largest sum can fill, over all inputs and output channels, in any "
+        "way in which ncnn may compute the layer."
+    )
+
+
+def _largest(bounds: Iterable[Mapping[str, Any]], kind: str) -> str:
+    shares = [bound["worst"] / bound["limit"] for bound in bounds if kind in bound["quantity"]]
+    return f"{max(shares):.1%}" if shares else "-"
+
+
+def _overflow(overflow: Mapping[str, Any]) -> Iterable[str]:
+    run, can = overflow["winograd_on_and_off"], overflow["can_overflow"]
+    agreement = "the same bits" if run["equal"] else f"outputs up to {run['largest_difference']:.3g} apart"
+    yield f"With INT8 Winograd on and off the network gives {agreement} on {run['crops']} calibration crops."
+    if can:
+        yield f"**Some input can make these layers overflow: {', '.join(can)}.** Quantize the model again."
+    else:
+        yield (
+            "No input can make an integer overflow, with INT8 Winograd or without: the bounds above hold for all "
+            "inputs."
+        )
+    if safe := overflow["winograd_safe"]:
+        yield f"Kept from INT8 Winograd by their line in the .param (31=64): {', '.join(safe)}."
+
+
+def _ground(certificate: Mapping[str, Any]) -> str:
+    protocol, calibration, hashes = certificate["protocol"], certificate["calibration"], certificate["sha256"]
+    lines = {
+        "Boxes": protocol["boxes"],
+        "Flip test": "yes" if protocol["flip_test"] else "no",
+        "Images, instances": f"{certificate['images']}, {certificate['instances']}",
+        "Calibrated on": f"{calibration['people']} people in {calibration['images']} images, "
+        f"seed {calibration['seed']}",
+        "Images shared by calibration and evaluation": f"{calibration['evaluation']['overlap']}, by id and file name",
+        "Calibration set": f"sha256 `{calibration['sha256']}`",
+        "Annotations": f"sha256 `{hashes['annotations']}`",
+        **{f"INT8 {name}": f"sha256 `{digest}`" for name, digest in hashes["artifact"].items()},
+        "INT8 predictions": f"sha256 `{hashes['predictions']}`",
+        **{f"FP32 {name}": f"sha256 `{digest}`" for name, digest in hashes["reference_artifact"].items()},
+        "FP32 predictions": f"sha256 `{hashes['reference_predictions']}`",
+    }
+    return table({"Ground": title, " ": text} for title, text in lines.items())
+
+
+def _compared(comparison: Mapping[str, Any], interval: str) -> dict[str, str]:
+    between = comparison["interval"]
+    return {
+        "FP32": _number(comparison["fp32"]),
+        "INT8": _number(comparison["int8"]),
+        "Difference": signed(comparison["difference"]) if comparison["difference"] is not None else "-",
+        interval: _between(between, signed) if between else "-",
+    }
+
+
+def _between(interval: Any, form: Any) -> str:
+    return "[{}, {}]".format(*map(form, interval))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

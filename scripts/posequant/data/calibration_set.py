@@ -1,0 +1,170 @@
+"""The people by whom activation scales are chosen."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from posequant.base.errors import InputError
+from posequant.base.files import read_json, sha256
+from posequant.base.model_spec import ModelSpec
+from posequant.data.crop_files import Labels
+from posequant.data.crops import Cropper
+from posequant.data.dataset import (
+    NUM_KEYPOINTS,
+    ImageFile,
+    Instances,
+    ground_truth_instances,
+    load_annotations,
+    read_image,
+    require_images,
+)
+
+
+def choose_people(instances: Instances, count: int, seed: int) -> NDArray[np.int64]:
+    """Return the indices of `count` people, chosen at random, spread over the images.
+
+    Nobody is taken as the second person of an image before every image has given its first; so for the third, and so
+    on. The first people of a larger choice are a smaller choice with the same seed.
+
+    Raises:
+        InputError: there are fewer people than asked for.
+    """
+    if count > len(instances):
+        raise InputError(f"asked to choose {count} people of {len(instances)}; ask for fewer, or give more images")
+    order = np.random.default_rng(seed).permutation(len(instances))
+    taken: dict[int, int] = {}
+    rounds = []
+    for image in instances.image_indices[order].tolist():
+        rounds.append(taken.get(image, 0))
+        taken[image] = rounds[-1] + 1
+    return order[np.argsort(rounds, kind="stable")][:count]
+
+
+def choose_calibration_set(annotations: Path, evaluation_annotations: Path, people: int, seed: int) -> dict[str, Any]:
+    """Choose the people to calibrate on; return the content of `calibration.json`.
+
+    They pass the filters of `ground_truth_instances`, which the people of the evaluation pass too.
+
+    Args:
+        annotations: COCO keypoint annotations of the training split.
+        evaluation_annotations: those of the split that is evaluated on.
+        people: how many to choose.
+        seed: of the random choice.
+
+    Raises:
+        InputError: a file is missing or damaged, there are too few people, or an image that was chosen is one of the
+            evaluation images, by its id or its file name.
+    """
+    annotated = load_annotations(annotations)
+    training = ground_truth_instances(annotated)
+    annotations_of = annotated.coco.anns
+    evaluation_images = load_annotations(evaluation_annotations).images
+    chosen = training.select(choose_people(training, people, seed))
+    images = [chosen.images[index] for index in chosen.image_indices]
+    _require_disjoint(images, evaluation_images)
+    return {
+        "seed": seed,
+        "annotations": {"file": annotations.name, "sha256": sha256(annotations), "people": len(training)},
+        "evaluation": {
+            "file": evaluation_annotations.name,
+            "sha256": sha256(evaluation_annotations),
+            "images": len(evaluation_images),
+            "overlap": 0,
+        },
+        "images": len(set(images)),
+        "people": [
+            {
+                "annotation_id": int(identifier),
+                "bbox": bbox.tolist(),
+                "keypoints": annotations_of[int(identifier)]["keypoints"],
+                "area": annotations_of[int(identifier)]["area"],
+                "image": asdict(image),
+            }
+            for identifier, bbox, image in zip(chosen.ids, chosen.bboxes, images, strict=True)
+        ],
+    }
+
+
+def make_crops(model: Path, calibration: Path, images: Path, folder: Path) -> None:
+    """Write the network's input for each person of a calibration set.
+
+    Args:
+        model: the model description, `model.json`.
+        calibration: what `choose_calibration_set` chose, `calibration.json`.
+        images: folder of the images.
+        folder: where to write; it is created. `000000.npy` and so on, in the order of the people, hold the normalised
+            crops, float32 (3, H, W) in C order; `list.txt` has their names, one a line; `labels.npz` says where their
+            keypoints are (`Labels`).
+
+    Raises:
+        InputError: an input is missing or damaged.
+    """
+    spec = ModelSpec.load(model)
+    people = load_people(calibration)
+    require_images(images, [person.image for person in people])
+    cropper = Cropper(spec)
+    folder.mkdir(parents=True)
+    names, keypoints, areas = [], [], []
+    for number, person in enumerate(tqdm(people, desc="cropping", unit="person", mininterval=2)):
+        crop, centre, extent = cropper.cut(read_image(images, person.image), person.bbox)
+        names.append(f"{number:06d}.npy")
+        np.save(folder / names[-1], cropper.normalise(crop))
+        # The inverse of what turns poses in the crop into poses in the image (posequant.evaluate.decode).
+        resized = np.array(spec.input_size, np.float32) / extent
+        keypoints.append((person.keypoints[:, :2] - centre + extent / 2) * resized)
+        areas.append(person.area * resized.prod())
+    (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
+    visible = np.array([person.keypoints[:, 2] > 0 for person in people])
+    Labels(np.array(keypoints, np.float32), visible, np.array(areas, np.float32)).save(folder)
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person of a calibration set.
+
+    Attributes:
+        image: the image.
+        bbox: float32 (4,); left, top, right, bottom in pixels.
+        keypoints: float32 (17, 3); x and y in pixels, and 0 where they are not annotated.
+        area: in square pixels.
+    """
+
+    image: ImageFile
+    bbox: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+    area: float
+
+
+def load_people(calibration: Path) -> list[Person]:
+    """Read the people of a `calibration.json`.
+
+    Raises:
+        InputError: the file is missing or not a calibration set.
+    """
+    try:
+        return [
+            Person(
+                ImageFile(**person["image"]),
+                np.array(person["bbox"], np.float32).reshape(4),
+                np.array(person["keypoints"], np.float32).reshape(NUM_KEYPOINTS, 3),
+                float(person["area"]),
+            )
+            for person in read_json(calibration)["people"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{calibration}: not a calibration set. Delete it and run again.") from error
+
+
+def _require_disjoint(chosen: list[ImageFile], evaluation: tuple[ImageFile, ...]) -> None:
+    ids = {image.id for image in evaluation}
+    names = {image.file_name for image in evaluation}
+    shared = sorted({image.id for image in chosen if image.id in ids or image.file_name in names})
+    if shared:
+        raise InputError(
+            f"{len(shared)} chosen calibration images are evaluation images, by their id or file name: image ids "
+            f"{', '.join(map(str, shared[:10]))}{', ...' if len(shared) > 10 else ''}. Calibrate on other images."
+        )

@@ -1,0 +1,113 @@
+"""The files of calibration_crops.py: crops as .npy files, a `list.txt` with their names, and people's `labels.npz`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.base.errors import InputError
+from posequant.base.files import require_file
+from posequant.data.dataset import NUM_KEYPOINTS
+
+CROPS = 8
+"""How many crops each conversion is verified on."""
+
+_REMAKE = "Make the crops again: scripts/calibration_crops.py."
+# numpy parses the header of a .npy with Python's ast, which in Python 3.11 fails at times in several threads at once.
+_LOADING = Lock()
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Where the keypoints of N people are in their crops.
+
+    Attributes:
+        keypoints: float32 (N, 17, 2), in pixels of the crop, as the network's poses are.
+        visible: which are annotated, bool (N, 17).
+        areas: of the people, float32 (N,), in square pixels of the crop.
+    """
+
+    keypoints: NDArray[np.float32]
+    visible: NDArray[np.bool_]
+    areas: NDArray[np.float32]
+
+    def __getitem__(self, people: slice) -> "Labels":
+        """Return those of some people."""
+        return Labels(self.keypoints[people], self.visible[people], self.areas[people])
+
+    def save(self, folder: Path) -> None:
+        """Write them beside the crops; the same labels give the same bytes."""
+        np.savez(folder / "labels.npz", allow_pickle=False, **vars(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Labels":
+        """Read those of the crops in a folder.
+
+        Raises:
+            InputError: the file is missing or damaged, or has not one row for each crop.
+        """
+        path = require_file(folder / "labels.npz", _REMAKE)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                labels = cls(**{name: file[name] for name in cls.__annotations__})
+        except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+            raise InputError(f"{path}: not the labels of crops ({error}). {_REMAKE}") from error
+        count = len(crop_paths(folder))
+        shapes = [values.shape for values in vars(labels).values()]
+        if shapes != [(count, NUM_KEYPOINTS, 2), (count, NUM_KEYPOINTS), (count,)]:
+            raise InputError(f"{path}: has arrays of {shapes} for {count} crops. {_REMAKE}")
+        return labels
+
+
+def load_crops(folder: Path, limit: int | None = CROPS) -> NDArray[np.float32]:
+    """Return the first `limit` crops of a folder, all where it is None, float32 (N, 3, height, width).
+
+    Raises:
+        InputError: as `crop_paths` and `read_crop`; all crops must have the shape of the first.
+    """
+    paths = crop_paths(folder)[:limit]
+    first = read_crop(paths[0])
+    return np.stack([first, *(read_crop(path, first.shape) for path in paths[1:])])
+
+
+def crop_paths(folder: Path) -> list[Path]:
+    """Return the crops that `list.txt` in `folder` names, one a line, relative to the folder.
+
+    Raises:
+        InputError: if the list or a file in it is missing or empty.
+    """
+    listing = require_file(folder / "list.txt", _REMAKE)
+    paths = [folder / line.strip() for line in listing.read_text().splitlines() if line.strip()]
+    if not paths:
+        raise InputError(f"{listing}: the list is empty. {_REMAKE}")
+    return [require_file(path, _REMAKE) for path in paths]
+
+
+def read_crop(path: Path, shape: tuple[int, ...] | None = None) -> NDArray[np.float32]:
+    """Return one crop as the network takes it, float32 (3, height, width), all finite; safe in several threads.
+
+    Args:
+        path: the `.npy` file.
+        shape: of the other crops, which this one must have too; None for the first.
+
+    Raises:
+        InputError: naming the file, if it is not such a crop, not in C order, or not of `shape`.
+    """
+    try:
+        with _LOADING:
+            crop = np.load(require_file(path, _REMAKE), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: not a .npy file ({error}). {_REMAKE}") from error
+    if not isinstance(crop, np.ndarray) or crop.dtype != np.float32 or crop.ndim != 3 or not crop.flags.c_contiguous:
+        raise InputError(f"{path}: not a float32 tensor (3, height, width) in C order. {_REMAKE}")
+    if shape and crop.shape != shape:
+        raise InputError(f"{path}: the crop has the shape {crop.shape}, but the first one has {shape}. {_REMAKE}")
+    if crop.shape[0] != 3:
+        raise InputError(f"{path}: the crop has the shape {crop.shape}, not (3, height, width). {_REMAKE}")
+    if not np.isfinite(crop).all():
+        raise InputError(f"{path}: the crop holds NaN or infinity. {_REMAKE}")
+    checked: NDArray[np.float32] = crop
+    return checked

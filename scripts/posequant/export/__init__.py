@@ -1,0 +1,1 @@
+"""From a checkpoint to ONNX, ncnn and OpenVINO, and the audit of operators."""

@@ -1,0 +1,110 @@
+"""The photographs of a calibration set, fetched one by one where the training images are not at hand."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from posequant.base.errors import InputError
+from posequant.base.files import read_json
+from posequant.data.calibration_set import load_people
+from posequant.data.dataset import ImageFile, read_image
+from posequant.fetch.download import Patience, download
+
+
+def image_addresses(calibration: Path, annotations: Path) -> dict[ImageFile, str]:
+    """Return the images of a calibration set, each with its URL: the `coco_url` that COCO's annotations give.
+
+    Args:
+        calibration: what `choose_calibration_set` chose, `calibration.json`.
+        annotations: the COCO keypoint annotations that it was chosen from.
+
+    Raises:
+        InputError: a file is missing or damaged, or the annotations do not say where an image is.
+    """
+    try:
+        addresses = {image["id"]: image.get("coco_url") for image in read_json(annotations)["images"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{annotations}: not a COCO annotation file: it has no list of images") from error
+    chosen = {}
+    for image in (person.image for person in load_people(calibration)):
+        if not addresses.get(image.id):
+            raise InputError(
+                f"{annotations}: image {image.id} has no coco_url to fetch it from. Name the folder of the training "
+                "images as the `images` of the dataset's `train`."
+            )
+        chosen[image] = addresses[image.id]
+    return chosen
+
+
+def fetch_images(
+    addresses: Mapping[ImageFile, str], folder: Path, connections: int = 8, patience: Patience | None = None
+) -> None:
+    """Fetch images into `folder`, several at a time; those that are there and sound are kept.
+
+    Args:
+        addresses: the URL of each image.
+        folder: of the images; created where it is missing. An image lies at its `file_name`.
+        connections: how many are fetched at the same time.
+        patience: with the servers.
+
+    Raises:
+        InputError: an image cannot be fetched, is damaged, or has another size than annotated. The images that have
+            arrived stay in `folder`.
+    """
+    for image in addresses:
+        path = PurePosixPath(image.file_name)
+        if path.is_absolute() or ".." in path.parts:
+            raise InputError(f"image {image.id}: its file_name '{image.file_name}' leads out of the folder of images")
+    kept = {image for image in addresses if _is_sound(folder, image)}
+    received = 0
+    with (
+        ThreadPoolExecutor(connections) as pool,
+        tqdm(desc="fetching images", total=len(addresses), initial=len(kept), unit="image", mininterval=2) as bar,
+    ):
+        jobs = {
+            pool.submit(_fetch_image, url, folder, image, patience): image
+            for image, url in addresses.items()
+            if image not in kept
+        }
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                received += (folder / jobs[job].file_name).stat().st_size
+                bar.set_postfix_str(f"{received / (1 << 20):.1f} MiB", refresh=False)
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def fetch_calibration_images(calibration: Path, annotations: Path, folder: Path) -> None:
+    """Fetch the images of a calibration set; `folder` appears when all are there.
+
+    Until then they are in `FOLDER.part`, where the next call finds them.
+
+    Raises:
+        InputError: as `image_addresses` and `fetch_images`, or `folder` exists.
+    """
+    if folder.exists():
+        raise InputError(f"{folder}: exists already. Delete it to fetch the images anew.")
+    part = folder.with_name(f"{folder.name}.part")
+    fetch_images(image_addresses(calibration, annotations), part)
+    part.replace(folder)
+
+
+def _fetch_image(url: str, folder: Path, image: ImageFile, patience: Patience | None) -> None:
+    def require_sound(path: Path) -> None:
+        read_image(path.parent, replace(image, file_name=path.name))
+
+    download(url, folder / image.file_name, require_sound, patience, show_progress=False)
+
+
+def _is_sound(folder: Path, image: ImageFile) -> bool:
+    try:
+        read_image(folder, image)
+    except InputError:
+        return False
+    return True

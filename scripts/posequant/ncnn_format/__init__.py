@@ -1,0 +1,1 @@
+"""ncnn's `.param` and `.bin` files, and what their integers can hold."""

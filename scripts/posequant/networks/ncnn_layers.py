@@ -1,0 +1,169 @@
+"""What an ncnn INT8 network really computes with: each layer's bits, kernel and work, and how far its sums can grow."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.ncnn_format.model import Layer, NcnnModel, Weights
+from posequant.ncnn_format.overflow import Bound, bounds, is_winograd_safe, is_winograd_shaped
+from posequant.networks.ncnn import NcnnNetwork
+
+_CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise")
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer with weights.
+
+    Attributes:
+        name: its name in the `.param`.
+        kernel: the class of kernel that ncnn computes it with.
+        stored: how the weights are stored: int8, float16 or float32.
+        bits: how many bits its INT8 weights fill, sign included: 6 for weights within -31 and 31; None in float.
+        weights: the least and the greatest of its INT8 weights.
+        levels: how many different values they have.
+        activation_scale: factor from its input to INT8.
+        macs: multiply-accumulate operations for one crop.
+        bounds: how far its integer quantities can grow.
+        winograd_safe: whether its line forbids Winograd's algorithm.
+        can_overflow: whether some input makes it overflow.
+    """
+
+    name: str
+    kernel: str
+    stored: str
+    bits: int | None
+    weights: tuple[int, int] | None
+    levels: int | None
+    activation_scale: float | None
+    macs: int
+    bounds: list[Bound]
+    winograd_safe: bool
+    can_overflow: bool
+
+
+def arithmetic(
+    param: Path, bin_: Path, crops: NDArray[np.float32], input_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Return what a certificate says of the arithmetic: `layers`, `work` and `overflow`.
+
+    Args:
+        param: the INT8 model's `.param`.
+        bin_: its `.bin`.
+        crops: to run with Winograd's algorithm and without, float32 (N, 3, H, W).
+        input_shape: of a crop.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    network = NcnnNetwork(param, bin_, "int8", input_shape)
+    records = describe_layers(NcnnModel.read(param, bin_), network, input_shape)
+    return {
+        "layers": [asdict(record) for record in records],
+        "work": totals(records),
+        "overflow": {
+            "can_overflow": [record.name for record in records if record.can_overflow],
+            "winograd_safe": [record.name for record in records if record.winograd_safe],
+            "winograd_on_and_off": overflow_check(param, bin_, crops, input_shape),
+        },
+    }
+
+
+def describe_layers(model: NcnnModel, network: NcnnNetwork, input_shape: tuple[int, int, int]) -> list[LayerRecord]:
+    """Return the record of each convolution, deconvolution and inner product with weights of its own.
+
+    Args:
+        model: the INT8 model.
+        network: the same, loaded; it runs once, to see how large the layers' outputs are.
+        input_shape: of a crop.
+    """
+    weighted = [
+        (layer, weights)
+        for layer, weights in zip(model.layers, model.weights, strict=True)
+        if "weight" in weights and layer.type in (*_CONVOLUTIONS, "InnerProduct")
+    ]
+    blobs = [_counting_blob(layer) for layer, _ in weighted]
+    maps = network.activations(np.zeros(input_shape, np.float32), blobs)
+    return [_describe(layer, weights, values) for (layer, weights), values in zip(weighted, maps, strict=True)]
+
+
+def kernel_class(layer: Layer) -> str:
+    """Return the class of kernel of a layer in words."""
+    if layer.type == "InnerProduct":
+        return "inner product"
+    width = layer.integer(1)
+    size = f"{width}x{layer.integer(11, width)}"
+    if "Deconvolution" in layer.type:
+        return f"{'depthwise ' if layer.type.endswith('DepthWise') else ''}deconvolution {size}"
+    if layer.type == "ConvolutionDepthWise":
+        return f"depthwise {size}"
+    if is_winograd_shaped(layer):
+        return f"{size} stride 1, {'direct' if is_winograd_safe(layer) else 'Winograd'}"
+    stride = layer.integer(3, 1)
+    return size if size == "1x1" and stride == 1 else f"{size} stride {stride}"
+
+
+def totals(records: list[LayerRecord]) -> dict[str, Any]:
+    """Return how much of the network's work is INT8, and with how many bits.
+
+    Returns:
+        `macs` of all layers; `int8`, their share in INT8; `bits`, the share of each number of bits; `float`, the rest.
+    """
+    macs = sum(record.macs for record in records)
+    bits = {
+        str(width): sum(record.macs for record in records if record.bits == width) / macs
+        for width in sorted({record.bits for record in records if record.bits})
+    }
+    int8 = sum(record.macs for record in records if record.bits) / macs
+    return {"macs": macs, "int8": int8, "float": 1 - int8, "bits": bits}
+
+
+def overflow_check(param: Path, bin_: Path, crops: NDArray[np.float32], input_shape: tuple[int, int, int]) -> Any:
+    """Run an INT8 network with Winograd's algorithm and without on crops; without overflow both give the same bits.
+
+    Returns:
+        Number of `crops`; `largest_difference` between the outputs of the two runs; `equal`, whether there is none.
+    """
+    runs = [NcnnNetwork(param, bin_, "int8", input_shape, int8_winograd=winograd) for winograd in (True, False)]
+    largest = 0.0
+    for crop in crops:
+        with_winograd, without = (network.forward(crop[np.newaxis]) for network in runs)
+        for one, other in zip(with_winograd, without, strict=True):
+            largest = max(largest, float(np.abs(one - other).max()))
+    return {"crops": len(crops), "largest_difference": largest, "equal": largest == 0}
+
+
+def _counting_blob(layer: Layer) -> str:
+    """Return the blob that has a place for every application of the layer's kernel."""
+    return layer.bottoms[0] if "Deconvolution" in layer.type else layer.tops[0]
+
+
+def _describe(layer: Layer, weights: Weights, values: NDArray[np.float32]) -> LayerRecord:
+    weight = weights["weight"]
+    # Of a map (channels, height, width) every place takes all weights once; an inner product's row does.
+    places = values[..., 0].size if layer.type == "InnerProduct" else int(np.prod(values.shape[1:]))
+    common: dict[str, Any] = {
+        "name": layer.name,
+        "kernel": kernel_class(layer),
+        "stored": weight.dtype.name,
+        "macs": places * weight.size,
+        "winograd_safe": is_winograd_safe(layer),
+    }
+    if not layer.int8_term:
+        return LayerRecord(
+            **common, bits=None, weights=None, levels=None, activation_scale=None, bounds=[], can_overflow=False
+        )
+    found = bounds(layer, weight)
+    least, greatest = int(weight.min()), int(weight.max())
+    return LayerRecord(
+        **common,
+        bits=max(-least, greatest).bit_length() + 1,
+        weights=(least, greatest),
+        levels=len(np.unique(weight)),
+        activation_scale=float(weights["bottom_scales"][0]),
+        bounds=found,
+        can_overflow=any(bound.exceeds for bound in found),
+    )

@@ -1,0 +1,1 @@
+"""One network, one set of crops: scales, and INT8."""

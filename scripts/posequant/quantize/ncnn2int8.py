@@ -1,0 +1,271 @@
+"""Quantize an ncnn model to INT8, byte for byte as ncnn's own ncnn2int8 does.
+
+The steps are those of ncnn's `tools/quantize/ncnn2int8.cpp`, the files those of its `tools/modelwriter.h`. What that
+tool passes over in silence is an error here. It differs in three things: the layers that the tool quantizes without
+calibration (matrix products, attention, embeddings) stay in float, and so do those that ncnn computes wrongly in INT8;
+and a layer whose weights can make INT8 Winograd overflow is marked, so that ncnn computes it directly (the 6-bit
+weights of ncnn2table rarely can).
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ncnn
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.base.errors import InputError
+from posequant.base.files import whole
+from posequant.ncnn_format.model import Layer, NcnnModel, Weights, format_param, weight_slots
+from posequant.ncnn_format.overflow import mark_winograd_safe
+from posequant.quantize.official_tools import run_ncnn2int8
+from posequant.quantize.table import CalibrationTable
+from posequant.quantize.weights import INT8_LIMIT, miscomputed, quantizable, warn_of_miscomputed
+
+# Added to the INT8 mark of a layer whose output is requantized for the layers that read it.
+REQUANTIZED = 100
+
+
+def quantize_files(
+    param: Path,
+    bin_: Path,
+    table: Path,
+    out_param: Path,
+    out_bin: Path,
+    keep_float: Collection[str] = (),
+    tool: str | None = None,
+) -> list[str]:
+    """Quantize a model by a calibration table and write the INT8 model: both files, or none.
+
+    A layer that could overflow in INT8 Winograd is marked, whoever quantized it: see `mark_winograd_safe`.
+
+    Args:
+        param: the float model's `.param`.
+        bin_: its `.bin`, with float32 or float16 weights.
+        table: the calibration table.
+        out_param: the INT8 `.param` to write.
+        out_bin: the INT8 `.bin` to write.
+        keep_float: names of layers to leave in float, whether or not the table has their lines.
+        tool: the official ncnn2int8 to run in place of `quantize`.
+
+    Returns:
+        The names of the layers that are INT8.
+
+    Raises:
+        InputError: if a file is missing or damaged, the table cannot quantize the model (`CalibrationTable.check`), the
+            model is INT8 already, or `tool` fails or leaves out a layer.
+    """
+    model = NcnnModel.read(param, bin_)
+    if marked := [layer.name for layer in model.layers if layer.int8_term]:
+        raise InputError(f"{param}: layer {marked[0]} is INT8 already. Give the float model.")
+    warn_of_miscomputed(model.layers)
+    # A table of the official ncnn2table has their lines.
+    scales = CalibrationTable.read(table).without(miscomputed(model.layers))
+    scales.check(model.layers, keep_float, table)
+    scales = scales.without(keep_float)
+    layers = quantizable(model.layers, keep_float)
+    _check_splits(model.layers, scales, table)
+    names = [layer.name for layer in layers]
+    with whole(out_param) as draft_param, whole(out_bin) as draft_bin:
+        if tool is None:
+            quantize(model, scales).write(draft_param, draft_bin)
+        else:
+            run_ncnn2int8(tool, param, bin_, scales, draft_param, draft_bin)
+        written = NcnnModel.read(draft_param, draft_bin)
+        if left := set(names) - {layer.name for layer in written.layers if layer.int8_term}:
+            raise InputError(f"{tool}: it left layer {min(left)} in float, although the table has its scales.")
+        safe = mark_winograd_safe(written.layers, written.weights)
+        if safe != written.layers:
+            draft_param.write_text(format_param(safe))
+    return names
+
+
+def quantize(model: NcnnModel, table: CalibrationTable) -> NcnnModel:
+    """Return the INT8 model of a float model.
+
+    Args:
+        model: the float model.
+        table: the scales of the layers to quantize, checked by `CalibrationTable.check`.
+
+    Returns:
+        The model whose layers in `table` have INT8 weights and scales; the weights of the others are float16.
+    """
+    requantized = _requantized(model.layers, table)
+    layers, weights = [], []
+    for layer, values in zip(model.layers, model.weights, strict=True):
+        if layer.name in table.activation_scales:
+            scales = table.weight_scales[layer.name], table.activation_scales[layer.name]
+            layer, values = quantize_layer(layer, values, *scales, requantized.get(layer.name))
+        layers.append(replace(layer, params=_official_params(layer)))
+        weights.append(stored(layer, values))
+    return NcnnModel(layers, weights)
+
+
+def quantize_layer(
+    layer: Layer,
+    weights: Weights,
+    weight_scales: NDArray[np.float32],
+    activation_scale: np.float32,
+    requantize_scale: np.float32 | None = None,
+) -> tuple[Layer, Weights]:
+    """Return a layer and its weights in INT8.
+
+    Args:
+        layer: a quantizable layer.
+        weights: its float weights.
+        weight_scales: factors from a weight to INT8, float32, one for each output channel or depthwise group.
+        activation_scale: the factor from its input to INT8.
+        requantize_scale: that of the layers that read its output, where it leaves in INT8; None where in float.
+    """
+    term = (1 if layer.type == "ConvolutionDepthWise" else 2) + (0 if requantize_scale is None else REQUANTIZED)
+    scales = {
+        "weight_scales": weight_scales,
+        "bottom_scales": np.atleast_1d(activation_scale),
+        "top_scales": np.atleast_1d(np.float32(requantize_scale or 0)),
+    }
+    int8 = quantized(weights["weight"].astype(np.float32), weight_scales)
+    return replace(layer, params={**layer.params, 8: str(term)}), {**weights, **scales, "weight": int8}
+
+
+def quantized(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Return weights as INT8: sign(x) * floor(|x| + 0.5) for x = weight * scale in float32, within -127 and 127.
+
+    Args:
+        weight: float32, one-dimensional, channel after channel.
+        scales: float32, one for each channel.
+    """
+    scaled = weight.reshape(len(scales), -1) * scales[:, np.newaxis]
+    rounded = np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5))
+    int8: NDArray[np.int8] = np.clip(rounded, -INT8_LIMIT, INT8_LIMIT).astype(np.int8).ravel()
+    return int8
+
+
+def stored(layer: Layer, weights: Weights) -> Weights:
+    """Return the weights of a layer as ncnn2int8 stores them: INT8 as they are, others in float16 or float32."""
+    return {slot.name: _stored(weights[slot.name], slot.tagged) for slot in weight_slots(layer)}
+
+
+def _stored(values: NDArray[Any], tagged: bool) -> NDArray[Any]:
+    """Return a weight as ncnn2int8 stores it: what is not INT8 in float16 if it has a tag, otherwise in float32."""
+    if values.dtype == np.int8:
+        return values
+    values = values.astype(np.float32)
+    if tagged:
+        # By ncnn's own conversion, which rounds the last few values of an array in another way than the rest.
+        return np.array(ncnn.cast_float32_to_float16(ncnn.Mat(values).clone()))
+    values[np.abs(values) < 1e-30] = 0
+    return values
+
+
+def _convolutions_after(layers: list[Layer]) -> dict[str, list[Layer]]:
+    """Return, for each convolution, the convolutions that read its output, if nothing else does.
+
+    They read it directly, or through one Split (ncnn2int8: fuse_requantize).
+    """
+    readers = {blob: layer for layer in layers for blob in layer.bottoms}
+    after: dict[str, list[Layer]] = {}
+    for layer in layers:
+        reader = readers.get(layer.tops[0]) if _is_convolution(layer) else None
+        following = [readers.get(blob) for blob in reader.tops] if reader and reader.type == "Split" else [reader]
+        convolutions = [one for one in following if one and _is_convolution(one) and len(one.bottoms) == 1]
+        if len(convolutions) == len(following):
+            after[layer.name] = convolutions
+    return after
+
+
+def _is_convolution(layer: Layer) -> bool:
+    return layer.type in ("Convolution", "ConvolutionDepthWise")
+
+
+def _requantized(layers: list[Layer], table: CalibrationTable) -> dict[str, np.float32]:
+    """Return the layers whose output stays INT8, with the scale of its reader: all of them must be quantized."""
+    scales = table.activation_scales
+    return {
+        name: scales[readers[0].name]
+        for name, readers in _convolutions_after(layers).items()
+        if name in scales and all(reader.name in scales for reader in readers)
+    }
+
+
+def _check_splits(layers: list[Layer], table: CalibrationTable, source: Path) -> None:
+    """Refuse scales that differ between the readers of one requantized output, of which ncnn keeps the first only."""
+    readers_of = _convolutions_after(layers)
+    for name, scale in _requantized(layers, table).items():
+        for reader in readers_of[name]:
+            if table.activation_scales[reader.name] != scale:
+                raise InputError(
+                    f"{source}: layers {readers_of[name][0].name} and {reader.name} both read the output of layer "
+                    f"{name}, but their activation scales differ. Give them one scale, or run ncnn2table again."
+                )
+
+
+class _Param(NamedTuple):
+    """A parameter as ncnn's writer knows it: written only where it differs from its default."""
+
+    key: int
+    # An empty tuple stands for an array of floats.
+    default: int | float | tuple[()] = 0
+    # The key of the parameter whose value is the default, as that of the width is for the height.
+    like: int | None = None
+
+
+def _convolution_params(*middle: _Param, dynamic: int) -> tuple[_Param, ...]:
+    return (
+        *(_Param(0), _Param(1), _Param(11, like=1), _Param(2, 1), _Param(12, like=2), _Param(3, 1), _Param(13, like=3)),
+        *(_Param(4), _Param(14, like=4), _Param(15, like=4), _Param(16, like=14)),
+        *middle,
+        *(_Param(9), _Param(10, ()), _Param(dynamic)),
+    )
+
+
+_DECONVOLUTION = (_Param(18), _Param(19, like=18), _Param(20), _Param(21, like=20), _Param(5), _Param(6))
+
+# In the order of tools/modelwriter.h, with the defaults of load_param in src/layer/*.cpp. Layers of other types keep
+# their parameters as they are, which to ncnn is the same.
+_PARAMS = {
+    "Convolution": _convolution_params(_Param(18, 0.0), _Param(5), _Param(6), _Param(8), dynamic=19),
+    "ConvolutionDepthWise": _convolution_params(
+        _Param(18, 0.0), _Param(5), _Param(6), _Param(7, 1), _Param(8), dynamic=19
+    ),
+    "Deconvolution": _convolution_params(*_DECONVOLUTION, dynamic=28),
+    "DeconvolutionDepthWise": _convolution_params(*_DECONVOLUTION, _Param(7, 1), dynamic=28),
+    "InnerProduct": (_Param(0), _Param(1), _Param(2), _Param(8), _Param(9), _Param(10, ())),
+    "Input": (_Param(0), _Param(1), _Param(2)),
+    "BinaryOp": (_Param(0), _Param(1), _Param(2, 0.0)),
+    "UnaryOp": (_Param(0),),
+    "ReLU": (_Param(0, 0.0),),
+    "Concat": (_Param(0),),
+    "Interp": (_Param(0), _Param(1, 1.0), _Param(2, 1.0), _Param(3), _Param(4), _Param(5), _Param(6)),
+    "Pooling": (
+        *(_Param(0), _Param(1), _Param(11, like=1), _Param(2, 1), _Param(12, like=2)),
+        *(_Param(3), _Param(13, like=3), _Param(14, like=3), _Param(15, like=13)),
+        *(_Param(4), _Param(5), _Param(6), _Param(7), _Param(8), _Param(18, like=8)),
+    ),
+}
+
+
+def _official_params(layer: Layer) -> dict[int, str]:
+    """Return the parameters of a layer in the order and form in which ncnn's writer puts them."""
+    known = _PARAMS.get(layer.type, ())
+    params: dict[int, str] = {}
+    integers: dict[int, int] = {}
+    for key, default, like in known:
+        if isinstance(default, tuple):
+            if reals := layer.reals(key):
+                params[-23300 - key] = ",".join((str(len(reals)), *map(_real, reals)))
+        elif isinstance(default, float):
+            if (real := layer.real(key, default)) != default:
+                params[key] = _real(real)
+        else:
+            expected = default if like is None else integers[like]
+            integers[key] = layer.integer(key, expected)
+            if integers[key] != expected:
+                params[key] = str(integers[key])
+    keys = {key for param in known for key in (param.key, -23300 - param.key)}
+    return params | {key: text for key, text in layer.params.items() if key not in keys}
+
+
+def _real(value: float) -> str:
+    return f"{np.float32(value):e}"

@@ -1,0 +1,146 @@
+"""Crops taken through an ncnn network layer by layer, all of them at once, as float and as INT8 side by side.
+
+Between two layers everything that flows is at hand: a layer can be quantized for the very inputs that it will get, by
+what the float network makes of its own.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from posequant.ncnn_format.model import Layer, NcnnModel, Weights
+from posequant.networks.ncnn_layer import LayerNetwork
+from posequant.quantize.ncnn2int8 import stored
+
+# Bytes that the blobs of all crops may take, of the 4 GB that a job may use.
+MEMORY = 800_000_000
+
+Floats = NDArray[np.float32]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A layer on the way, with what reaches it from N crops.
+
+    Attributes:
+        layer: the layer, one with a single input.
+        weights: its float weights.
+        inputs: its input in the float network, N arrays of float32 (C, H, W).
+        outputs: what the float layer makes of it.
+        reached: its input where all layers before it are quantized as they are to be.
+        alive: the blobs of the float network that this layer or later ones read, by name.
+        each: calls a function with each of some items, on several threads; the results are in the items' order.
+    """
+
+    layer: Layer
+    weights: Weights
+    inputs: list[Floats]
+    outputs: list[Floats]
+    reached: list[Floats]
+    alive: dict[str, list[Floats]]
+    each: Callable[[Callable[[Item], Result], Iterable[Item]], list[Result]]
+
+
+Quantizer = Callable[[Visit], tuple[Layer, Weights] | None]
+"""Returns the layer to compute with on the quantized way, None for the float layer."""
+
+
+def propagate(
+    model: NcnnModel,
+    crops: Sequence[Floats],
+    quantizer: Quantizer,
+    visited: Iterable[str],
+    threads: int = 1,
+    title: str = "layers",
+    *,
+    float_only: bool = False,
+) -> tuple[list[list[Floats]], list[list[Floats]]]:
+    """Take crops through a network twice side by side, as float and as quantized, one layer after the other.
+
+    Nothing depends on the number of threads.
+
+    Args:
+        model: the float network.
+        crops: N crops, float32 (3, H, W).
+        quantizer: called for each of the layers `visited`, in the network's order.
+        visited: names of layers with one input and one output.
+        threads: how many crops are computed at a time.
+        title: of the progress bar.
+        float_only: leave out the quantized way, for a quantizer that only looks: it saves half of memory and work.
+
+    Returns:
+        The network's outputs, as float and as quantized: one list of N arrays for each output, by name.
+
+    Raises:
+        InputError: ncnn cannot compute a layer, or a value is not finite.
+    """
+    names = set(visited)
+    floats: dict[str, list[Floats]] = {}
+    reached: dict[str, list[Floats]] = {}
+    with ThreadPoolExecutor(threads) as pool:
+
+        def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+            return list(pool.map(function, items))
+
+        def through(layer: Layer, weights: Weights, blobs: dict[str, list[Floats]]) -> list[list[Floats]]:
+            network = LayerNetwork(layer, weights)
+            bottoms = zip(*(blobs[blob] for blob in layer.bottoms), strict=True) if layer.bottoms else [()] * len(crops)
+            return [list(values) for values in zip(*each(network.run, bottoms), strict=True)]
+
+        for layer, weights in tqdm(
+            list(zip(model.layers, model.weights, strict=True)), desc=title, unit="layer", mininterval=2
+        ):
+            if layer.type == "Input":
+                floats[layer.tops[0]] = reached[layer.tops[0]] = list(crops)
+                continue
+            if layer.type == "Split":
+                for blobs in (floats, reached):
+                    values = blobs.pop(layer.bottoms[0])
+                    blobs.update(dict.fromkeys(layer.tops, values))
+                continue
+            outputs = through(layer, weights, floats)
+            quantized = None
+            if layer.name in names:
+                (bottom,) = layer.bottoms
+                quantized = quantizer(Visit(layer, weights, floats[bottom], outputs[0], reached[bottom], floats, each))
+            # Weights that stay float are rounded to float16 in the INT8 model.
+            same = quantized is None and not weights and all(floats[blob] is reached[blob] for blob in layer.bottoms)
+            others = (
+                outputs if same or float_only else through(*(quantized or (layer, stored(layer, weights))), reached)
+            )
+            for blob in layer.bottoms:
+                del floats[blob], reached[blob]
+            floats.update(zip(layer.tops, outputs, strict=True))
+            reached.update(zip(layer.tops, others, strict=True))
+    ends = sorted(floats, key=lambda name: (len(name), name))
+    return [floats[name] for name in ends], [reached[name] for name in ends]
+
+
+def affordable(model: NcnnModel, sizes: Mapping[str, int], crops: int, limit: int = MEMORY) -> int:
+    """Return how many of `crops` crops `propagate` can take through a network at once, at least one.
+
+    Args:
+        model: the network.
+        sizes: number of values of each blob for one crop, by name.
+        crops: how many there are.
+        limit: bytes that all blobs that are held at once may take, float and quantized.
+    """
+    held: Counter[str] = Counter()
+    most = 0
+    for layer in model.layers:
+        if layer.type == "Split":  # all copies are one array
+            held[layer.tops[0]] = held.pop(layer.bottoms[0])
+            continue
+        held.update({blob: sizes[blob] for blob in layer.tops})
+        most = max(most, held.total())
+        for blob in layer.bottoms:
+            held.pop(blob, None)
+    return max(1, min(crops, limit // (2 * 4 * most)))

@@ -1,0 +1,95 @@
+"""Which layers of an ncnn model can be quantized, and the scales of their weights."""
+
+import sys
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.base.errors import InputError
+from posequant.ncnn_format.model import Layer, is_grouped
+from posequant.ncnn_format.overflow import is_winograd_shaped
+from posequant.quantize.thresholds import aciq_threshold
+
+# INT8 Winograd adds up weights before it multiplies, so its weights get 6 bits (ncnn: tools/quantize/ncnn2table.cpp).
+INT8_LIMIT = 127
+WINOGRAD_LIMIT = 31
+
+
+def quantizable(layers: list[Layer], keep_float: Collection[str] = ()) -> list[Layer]:
+    """Return the layers to quantize: convolutions and inner products with weights of their own.
+
+    Those are the layers that ncnn2table calibrates, without the `miscomputed` ones.
+
+    Args:
+        layers: the network's layers.
+        keep_float: names of further such layers to leave out.
+
+    Raises:
+        InputError: if `keep_float` names another layer, or none is left.
+    """
+    found = [layer for layer in layers if _has_weights(layer)]
+    if unknown := set(keep_float) - {layer.name for layer in found}:
+        raise InputError(
+            f"no layer {min(unknown)} of the model can be quantized, so it cannot be kept in float either."
+        )
+    left_out = {*keep_float, *miscomputed(layers)}
+    kept = [layer for layer in found if layer.name not in left_out]
+    if not kept:
+        raise InputError("no layer is left to quantize. Keep fewer layers in float, or use the float model.")
+    return kept
+
+
+def miscomputed(layers: list[Layer]) -> list[str]:
+    """Return the names of the layers that ncnn computes wrongly in INT8: grouped convolutions that are not depthwise.
+
+    ncnn 1.0.20261020 computes garbage for them on x86 where a group has a multiple of 8 channels, unless
+    `Option.use_packing_layout` is off.
+    """
+    return [layer.name for layer in layers if _has_weights(layer) and is_grouped(layer)]
+
+
+def warn_of_miscomputed(layers: list[Layer]) -> None:
+    """Say on stderr which layers of a network are `miscomputed`, if any, and so stay in float."""
+    if names := miscomputed(layers):
+        print(
+            f"notice: kept in float, as ncnn computes grouped convolutions wrongly in INT8: {' '.join(names)}",
+            file=sys.stderr,
+        )
+
+
+def _has_weights(layer: Layer) -> bool:
+    convolution = layer.type in ("Convolution", "ConvolutionDepthWise") and not layer.integer(19)
+    return convolution or layer.type == "InnerProduct"
+
+
+def weight_scale_count(layer: Layer) -> int:
+    """Return how many weight scales a quantizable layer has: one per group if depthwise, else per output channel."""
+    return layer.integer(7, 1) if layer.type == "ConvolutionDepthWise" else layer.integer(0)
+
+
+def weight_limit(layer: Layer) -> int:
+    """Return the largest INT8 value for a layer's weights: 31 for 3x3 convolutions of stride and dilation 1, or 127."""
+    return WINOGRAD_LIMIT if is_winograd_shaped(layer) else INT8_LIMIT
+
+
+def weight_scales(layer: Layer, weight: NDArray[np.floating], method: str) -> NDArray[np.float32]:
+    """Return the weight scales of a quantizable layer, as ncnn2table computes them.
+
+    Args:
+        layer: the layer.
+        weight: its weights, float, in ncnn's order.
+        method: `kl`, where the largest weight meets the limit, or `aciq`, which clips.
+
+    Returns:
+        Factors from a weight to its INT8 value, float32 (`weight_scale_count(layer)`,). A channel whose weights are all
+        zero gets 1; ncnn2table writes infinity.
+    """
+    channels = np.abs(weight.astype(np.float32)).reshape(weight_scale_count(layer), -1)
+    limit = weight_limit(layer)
+    threshold = channels.max(axis=1)
+    if method == "aciq":
+        threshold = aciq_threshold(threshold, channels.shape[1], bits=6 if limit == WINOGRAD_LIMIT else 8)
+    scales: NDArray[np.float32] = np.ones_like(threshold)
+    np.divide(limit, threshold, out=scales, where=threshold != 0)
+    return scales

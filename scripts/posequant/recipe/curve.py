@@ -1,0 +1,234 @@
+"""How much INT8 depends on whom it is calibrated on: on how many people, and on which."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from posequant.base.errors import InputError
+from posequant.base.files import whole, write_json
+from posequant.base.markdown import signed, table
+from posequant.base.svg import save_svg
+from posequant.certify.joints import label_free_cost
+from posequant.data.calibration_set import choose_calibration_set, make_crops
+from posequant.data.dataset import ground_truth_instances, load_annotations
+from posequant.evaluate.keypoint_metrics import coco_results, coco_statistics
+from posequant.evaluate.predict import make_predictions
+from posequant.evaluate.predictions import Predictions
+from posequant.quantize.ncnn2int8 import quantize_files
+from posequant.quantize.ncnn2table import METHODS, write_table
+from posequant.quantize.table import CalibrationTable
+from posequant.recipe.recipe import Recipe, apply_recipe_to_files
+
+
+@dataclass(frozen=True)
+class Point:
+    """One calibration.
+
+    Attributes:
+        seed: of the choice of people.
+        people: how many were chosen.
+        average_precision: of the INT8 network.
+        difference: AP to the FP32 network.
+        oks: mean OKS with the FP32 network's poses as the truth.
+        median_change: how far activation thresholds are from those by the most people with the same seed, as a share of
+            these: the median over the layers.
+        largest_change: the largest of them.
+    """
+
+    seed: int
+    people: int
+    average_precision: float
+    difference: float
+    oks: float
+    median_change: float
+    largest_change: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a dataset: COCO keypoint annotations and the folder of their images."""
+
+    annotations: Path
+    images: Path
+
+
+def measure_curve(
+    *,
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+    recipe: str | Recipe,
+    model: Path,
+    param: Path,
+    bin_: Path,
+    train: Split,
+    val: Split,
+    reference: Path,
+    threads: int,
+) -> list[Point]:
+    """Calibrate, quantize and evaluate anew for each number of people and each seed.
+
+    Args:
+        sizes: numbers of people; those beyond what the training split has are left out, with a notice.
+        seeds: of the choice. With one seed, fewer people are the first of more.
+        recipe: `kl` or `aciq`, or the steps of a recipe.
+        model: the model description.
+        param: the float network's `.param`.
+        bin_: its `.bin`.
+        train: people to choose from; its images must all be there.
+        val: people to evaluate on, by their annotated boxes, without flip test.
+        reference: predictions of the FP32 network for them.
+        threads: how many crops are computed at a time.
+
+    Raises:
+        InputError: a file is missing or damaged, no size is left, or the reference was made under another protocol.
+    """
+    full = Predictions.load(reference)
+    if full.identity["protocol"] != {"boxes": "ground-truth", "flip_test": False}:
+        raise InputError(f"{reference}: the curve is measured on annotated boxes without flip test. Predict so.")
+    available = len(ground_truth_instances(load_annotations(train.annotations)))
+    usable = sorted(size for size in set(sizes) if size <= available)
+    if not usable:
+        raise InputError(
+            f"{train.annotations}: has {available} people, fewer than the smallest number to calibrate on."
+        )
+    if left := sorted(set(sizes) - set(usable)):
+        print(f"notice: {train.annotations} has {available} people; left out: {left}", file=sys.stderr)
+    annotated = load_annotations(val.annotations)
+
+    def precision(predictions: Predictions) -> float:
+        results = coco_results(predictions, annotated.person_category)
+        return coco_statistics(annotated, results)[0]["AP"] or 0.0
+
+    full_precision = precision(full)
+    points = []
+    for seed in seeds:
+        scales: dict[int, Mapping[str, np.float32]] = {}
+        measured: dict[int, tuple[float, float]] = {}
+        for size in usable:
+            with tempfile.TemporaryDirectory() as name:
+                folder = Path(name)
+                write_json(
+                    folder / "people.json", choose_calibration_set(train.annotations, val.annotations, size, seed)
+                )
+                make_crops(model, folder / "people.json", train.images, folder / "crops")
+                files = _quantize(recipe, param, bin_, model, folder, threads)
+                scales[size] = CalibrationTable.read(folder / "table").activation_scales
+                int8 = make_predictions(
+                    model=model,
+                    variant="curve",
+                    backend="ncnn",
+                    precision="int8",
+                    artifacts=files,
+                    images=val.images,
+                    annotations=val.annotations,
+                    detections=None,
+                    flip_test=False,
+                    threads=threads,
+                )
+            measured[size] = precision(int8), label_free_cost(full, int8).oks or 0.0
+        for size in usable:
+            changes = threshold_changes(scales[size], scales[usable[-1]])
+            found, oks = measured[size]
+            points.append(Point(seed, size, found, found - full_precision, oks, *changes))
+    return points
+
+
+def threshold_changes(scales: Mapping[str, np.float32], most: Mapping[str, np.float32]) -> tuple[float, float]:
+    """Return the median and the largest relative difference of thresholds, 1 / scale, over the layers of both."""
+    both = [name for name in scales if name in most]
+    changes = [abs(float(most[name]) / float(scales[name]) - 1) for name in both]
+    return float(np.median(changes)), max(changes)
+
+
+def _quantize(
+    recipe: str | Recipe, param: Path, bin_: Path, model: Path, folder: Path, threads: int
+) -> tuple[Path, Path]:
+    files, kept = (param, bin_), []
+    if isinstance(recipe, str):
+        write_table(folder / "table", param, bin_, folder / "crops", recipe, threads)
+    else:
+        files = folder / "prepared.param", folder / "prepared.bin"
+        record = apply_recipe_to_files(
+            recipe, model, param, bin_, folder / "crops", threads, files, folder / "table", measured=False
+        )
+        kept = record["keep_float"]
+    int8 = folder / "int8.param", folder / "int8.bin"
+    quantize_files(*files, folder / "table", *int8, kept)
+    return int8
+
+
+def parse_recipe(text: str) -> str | Recipe:
+    """Return `kl` or `aciq`, or the steps of a recipe given as JSON; `ValueError` if it is neither."""
+    if text in METHODS:
+        return text
+    steps: Any = json.loads(text)
+    if not isinstance(steps, list):
+        raise ValueError(f"{text!r} is neither {' nor '.join(METHODS)} nor a list of steps")
+    return steps
+
+
+def write_curve(points: Sequence[Point], title: str, csv: Path, figure: Path, page: Path) -> None:
+    """Write the points as a table, as a picture and as a page, each whole or not at all."""
+    frame = pd.DataFrame([asdict(point) for point in points])
+    with whole(csv) as draft:
+        frame.to_csv(draft, index=False)
+    with whole(figure) as draft:
+        _draw(frame, title, draft)
+    with whole(page) as draft:
+        draft.write_text(_page(points, title, figure.name))
+
+
+def _page(points: Sequence[Point], title: str, figure: str) -> str:
+    lines = [
+        {
+            "People": str(point.people),
+            "Seed": str(point.seed),
+            "AP": f"{point.average_precision:.4f}",
+            "Against FP32": signed(point.difference),
+            "OKS to FP32": f"{point.oks:.4f}",
+            "Thresholds moved, median": f"{point.median_change:.1%}",
+            "largest": f"{point.largest_change:.1%}",
+        }
+        for point in sorted(points, key=lambda point: (point.people, point.seed))
+    ]
+    return (
+        "\n\n".join(
+            [
+                f"# Calibration people: {title}",
+                f"![AP, OKS and thresholds against the number of people]({figure})",
+                table(lines),
+                "Thresholds, where activations are clipped, beside those by the most people with the same seed. OKS to "
+                "FP32 takes the FP32 poses for the truth. Annotated boxes, no flip test.",
+            ]
+        )
+        + "\n"
+    )
+
+
+def _draw(frame: pd.DataFrame, title: str, target: Path) -> None:
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    columns = {
+        "difference": "AP against FP32",
+        "oks": "OKS to FP32",
+        "median_change": "thresholds moved (median)",
+    }
+    for panel, (column, label) in zip(panels, columns.items(), strict=True):
+        for seed, part in frame.groupby("seed"):
+            panel.plot(part["people"], part[column], marker="o", label=f"seed {seed}")
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(sorted(frame["people"].unique()), [str(size) for size in sorted(frame["people"].unique())])
+        panel.set_xlabel("people calibrated on")
+        panel.set_title(label)
+        panel.grid(alpha=0.3)
+    panels[0].legend()
+    figure.suptitle(title)
+    save_svg(figure, target)

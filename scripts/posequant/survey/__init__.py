@@ -1,0 +1,1 @@
+"""How far the networks of mmpose come."""

@@ -1,0 +1,329 @@
+"""Which top-down networks of mmpose go all the way to INT8, and what stops the others."""
+
+import multiprocessing
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from posequant.base.errors import InputError
+from posequant.base.model_spec import ModelSpec
+
+STAGES = (
+    *("describe", "make weights", "make crops", "export", "audit", "simplify", "convert to ncnn"),
+    *("calibrate", "quantize", "compare", "evaluate", "convert to OpenVINO"),
+)
+"""What a network goes through, in order."""
+
+_IMAGES, _CROPS = 8, 8
+
+# A path from the root: what stands before the name of the file says nothing to a reader on another machine.
+_FOLDERS = re.compile(r"(?<![\w.:/])/\S*/")
+
+
+@dataclass
+class Record:
+    """How far one network came.
+
+    Attributes:
+        config: name of its mmpose config.
+        codec: type of the codec that decodes its output.
+        input_size: width and height of a crop in pixels.
+        parameters: how many numbers were initialised at random.
+        onnx_nodes: operators of the simplified ONNX graph.
+        ncnn_layers: layers of the ncnn model.
+        sqnr_db: of ncnn's output against ONNX Runtime's on crops that are not calibrated on, by precision; None where
+            the precision is refused, because ncnn computes garbage.
+        quantized: names of the layers that are INT8.
+        int8_share: of the weights that products are made with, how many are INT8, from 0 to 1.
+        kept_float: how many layers with such weights are not, by their kind.
+        people: how many were evaluated, with the flip test, in fp32 and INT8.
+        seconds: time of each stage that ended.
+        failed: the stage that stopped it; empty if none did.
+        reason: why it did.
+    """
+
+    config: str
+    codec: str = ""
+    input_size: tuple[int, int] = (0, 0)
+    parameters: int = 0
+    onnx_nodes: int = 0
+    ncnn_layers: int = 0
+    sqnr_db: dict[str, float | None] = field(default_factory=dict)
+    quantized: list[str] = field(default_factory=list)
+    int8_share: float = 0.0
+    kept_float: dict[str, int] = field(default_factory=dict)
+    people: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    failed: str = ""
+    reason: str = ""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; remember the one that raises."""
+        start = time.monotonic()
+        self.failed = name
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 1)
+        self.failed = ""
+
+
+def survey(config: str) -> Record:
+    """Take one network, with random weights, through every stage, in a temporary folder.
+
+    Args:
+        config: path, or name of a config that mmpose ships.
+
+    Returns:
+        The record; where a stage raises an `InputError` or mmpose or mmdeploy fail, with its name and the reason.
+    """
+    record = Record(Path(config).stem)
+    with TemporaryDirectory() as folder:
+        try:
+            _take_through(record, config, Path(folder))
+        except InputError as error:
+            record.reason = _FOLDERS.sub("", str(error))
+        except Exception as error:  # upstream's code, on networks that it was not tried on
+            record.reason = _FOLDERS.sub("", f"{type(error).__name__}: {error}".strip().partition("\n")[0])
+    return record
+
+
+def survey_all(configs: Sequence[str]) -> list[Record]:
+    """Return the record of each of `configs`, every one made in a process of its own, which may die."""
+    records = []
+    for config in tqdm(configs, desc="networks", unit="network", mininterval=1):
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            try:
+                records.append(pool.submit(survey, config).result())
+            except BrokenProcessPool:
+                records.append(Record(Path(config).stem, failed="unknown", reason="the process died"))
+    return records
+
+
+def _take_through(record: Record, config: str, folder: Path) -> None:
+    from posequant.base.files import write_json
+    from posequant.data.calibration_set import choose_calibration_set, make_crops
+    from posequant.data.crop_files import load_crops
+    from posequant.demo.people import write_dataset
+    from posequant.evaluate.keypoint_metrics import evaluate_predictions
+    from posequant.evaluate.predict import make_predictions
+    from posequant.export.audit import audit
+    from posequant.export.convert import convert_to_ncnn, convert_to_openvino
+    from posequant.export.describe import describe_mmpose
+    from posequant.export.export import export_verified, write_deploy_config
+    from posequant.export.simplify import simplify_verified
+    from posequant.ncnn_format.model import read_param
+    from posequant.quantize.ncnn2int8 import quantize_files
+    from posequant.quantize.ncnn2table import write_table
+    from posequant.survey.random_weights import write_random_checkpoint
+
+    data = folder / "data"
+    checkpoint, deploy_config = folder / "checkpoint.pth", folder / "deploy_config.py"
+    exported, simplified = folder / "exported.onnx", folder / "simplified.onnx"
+    ncnn = folder / "fp32.param", folder / "fp32.bin"
+    int8 = folder / "int8.param", folder / "int8.bin"
+
+    with record.stage("describe"):
+        spec = describe_mmpose(record.config, config)
+        record.codec, record.input_size = spec.codec["type"], spec.input_size
+        spec.save(folder / "model.json")
+    with record.stage("make weights"):
+        record.parameters = write_random_checkpoint(config, 0, checkpoint)
+    train, val = (data / "annotations" / f"person_keypoints_{split}.json" for split in ("train", "val"))
+    with record.stage("make crops"):
+        write_dataset(data, {"train": _IMAGES, "val": _IMAGES}, seed=0)
+        for people, others, split in ((train, val, "train"), (val, train, "val")):
+            write_json(folder / f"{split}.json", choose_calibration_set(people, others, _CROPS, seed=0))
+            make_crops(folder / "model.json", folder / f"{split}.json", data / split, folder / f"{split}_crops")
+        crops, unseen = load_crops(folder / "train_crops", 2), load_crops(folder / "val_crops")
+    with record.stage("export"):
+        write_deploy_config(spec, 11, "INT8", use_vulkan=False, target=deploy_config)
+        export_verified(config, checkpoint, deploy_config, spec, crops, exported)
+    with record.stage("audit"):
+        audit(config, checkpoint, deploy_config, exported)
+    with record.stage("simplify"):
+        operators = simplify_verified(exported, crops, simplified)["nodes_after"]
+        record.onnx_nodes = sum(count for operator, count in operators.items() if operator != "Constant")
+    with record.stage("convert to ncnn"):
+        convert_to_ncnn(simplified, spec, crops, "fp32", *ncnn)
+        record.ncnn_layers = len(read_param(ncnn[0]))
+    with record.stage("calibrate"):
+        write_table(folder / "table", *ncnn, folder / "train_crops", "kl", threads=2)
+    with record.stage("quantize"):
+        record.quantized = quantize_files(*ncnn, folder / "table", *int8)
+        record.int8_share, record.kept_float = _weights_in_int8(int8[0])
+    with record.stage("compare"):
+        record.sqnr_db = _compare(spec, simplified, ncnn, int8, unseen)
+    with record.stage("evaluate"):
+        for precision, files in (("fp32", ncnn), ("int8", int8)):
+            predictions = make_predictions(
+                model=folder / "model.json",
+                variant=precision,
+                backend="ncnn",
+                precision=precision,
+                artifacts=files,
+                images=data / "val",
+                annotations=val,
+                detections=None,
+                flip_test=True,
+                threads=2,
+            )
+            predictions.save(folder / f"{precision}.npz")
+            evaluate_predictions(folder / f"{precision}.npz", val)
+            record.people = len(predictions.ids)
+    with record.stage("convert to OpenVINO"):
+        convert_to_openvino(simplified, spec, crops, folder / "openvino.xml")
+
+
+def _compare(
+    spec: ModelSpec, onnx: Path, ncnn: tuple[Path, Path], int8: tuple[Path, Path], crops: NDArray[np.float32]
+) -> dict[str, float | None]:
+    """Return the SQNR in dB of ncnn in each precision against ONNX Runtime; None where it is refused."""
+    from posequant.base.verify import compare, run_onnx
+    from posequant.networks.opening import open_network
+
+    reference = run_onnx(onnx, crops)
+    found: dict[str, float | None] = {}
+    for precision, files in (("fp32", ncnn), ("bf16", ncnn), ("int8", int8)):
+        try:
+            outputs = open_network("ncnn", precision, files, spec).forward(crops)
+            found[precision] = compare(reference, outputs).sqnr_db
+        except InputError as error:
+            if "NaN or infinity" not in str(error) and "wrongly in" not in str(error):
+                raise
+            found[precision] = None
+    return found
+
+
+def _weights_in_int8(param: Path) -> tuple[float, dict[str, int]]:
+    """Return which share of an INT8 model's weights is INT8, and how many layers have others, by their kind."""
+    from posequant.ncnn_format.model import is_grouped, read_param, weight_slots
+
+    sizes = {True: 0, False: 0}
+    kinds: Counter[str] = Counter()
+    for layer in read_param(param):
+        if size := sum(slot.size for slot in weight_slots(layer) if slot.name in _MATRICES):
+            sizes[layer.int8_term > 0] += size
+            if not layer.int8_term:
+                kinds["grouped convolution" if is_grouped(layer) else layer.type] += 1
+    return sizes[True] / max(1, sum(sizes.values())), dict(kinds.most_common())
+
+
+# Names of the weights that a product is made with, as `weight_slots` calls them; others are biases and norms.
+_MATRICES = {"weight", "a", "b", "q_weight", "k_weight", "v_weight", "out_weight"}
+
+
+# Why a kind of layer stays in float.
+_NO_INT8 = "ncnn has no INT8 for it."
+_KINDS = {
+    "Deconvolution": _NO_INT8,
+    "DeconvolutionDepthWise": _NO_INT8,
+    "Gemm": "A matrix product, as in transformers and in the heads of SimCC. ncnn has an INT8 for it that scales each "
+    "input anew instead of by calibration; PoseQuant does not use it.",
+    "grouped convolution": "ncnn computes it wrongly in INT8 (and in bf16, which is refused for such networks).",
+}
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """Return a page with a table of the networks that went all the way, one of the others, and the times."""
+    from posequant.base.markdown import table
+    from posequant.base.verify import versions
+    from posequant.benchmark.latency import cpu_name
+
+    done = [record for record in records if not record.failed]
+    stopped = [record for record in records if record.failed]
+    packages = versions("torch", "mmpose", "mmdeploy", "onnxruntime", "pnnx", "ncnn", "openvino")
+    parts = [
+        _INTRODUCTION,
+        f"{len(done)} of {len(records)} come all the way, with "
+        f"{', '.join(f'{package} {version}' for package, version in packages.items())}.",
+    ]
+    if done:
+        parts += ["## All the way", table(_done(record) for record in done), _LEGEND]
+        kinds = sorted({kind for record in done for kind in record.kept_float})
+        parts += [
+            "### Left in float",
+            _LEFT,
+            table({"Layer": kind, "Why": _KINDS.get(kind, "PoseQuant does not calibrate it.")} for kind in kinds),
+        ]
+    if stopped:
+        parts += ["## Stopped", _STOPPED, table(_stopped(record) for record in stopped)]
+    parts += [
+        "## Sizes and times",
+        f"Seconds that each stage takes on 2 threads of a shared {cpu_name()}.",
+        table(_details(record) for record in records),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_INTRODUCTION = """# Which networks work
+
+*Made by `make survey`; not to be edited.*
+
+Each config is taken, by its name alone, through every stage: built by mmpose with random weights, exported by mmdeploy,
+simplified, converted to ncnn and OpenVINO, calibrated, quantized, and evaluated with the flip test on drawn people.
+Each conversion is stopped where its output differs. To try another config:
+
+```sh
+.venv/bin/python scripts/survey.py --configs NAME_OR_PATH --out page.md
+```"""
+
+_LEGEND = f"""- **FP32, BF16, INT8**: how well ncnn agrees with ONNX Runtime, as signal-to-noise ratio of the raw
+  output, on {_CROPS} people that were not calibrated on. Two runtimes in float32 agree to 100 dB and more; 80 dB are
+  demanded.
+  *refused*: ncnn computes garbage in this precision, and `ncnn-bf16` stops with a message.
+- **INT8 says that the network is quantized correctly, not what that costs.** The weights are random, with batch norm
+  statistics of drawn people; what a trained network loses, a study of it measures. The lowest figures are those of deep
+  or unusual networks, where channels of one layer differ in size a hundredfold.
+- **INT8 layers**, **INT8 weights**: how many of the layers with weights run in INT8, and which share of the weights
+  they have. Next to it the layers that do not."""
+
+_LEFT = """Layers without weights (sums, upsampling, activations, the products inside attention) are always computed in
+float. Of those with weights these are left:"""
+
+_STOPPED = """The stage that stops it, and why. Backends that a network reached before can still be used, by a study
+without the variants behind that stage. The export is to opset 11; `export: {opset: 13}` in a study makes it another."""
+
+
+def _done(record: Record) -> dict[str, str]:
+    layers = len(record.quantized), sum(record.kept_float.values())
+    return {
+        "Config": f"`{record.config}`",
+        "Codec": record.codec,
+        "Input": "x".join(map(str, record.input_size)),
+        "Parameters": f"{record.parameters / 1e6:.2f} M",
+        **{precision.upper(): _decibel(record.sqnr_db[precision]) for precision in ("fp32", "bf16", "int8")},
+        "INT8 layers": f"{layers[0]} of {sum(layers)}",
+        "INT8 weights": f"{record.int8_share:.0%}",
+        "In float": ", ".join(f"{count} {kind}" for kind, count in record.kept_float.items()),
+    }
+
+
+def _decibel(sqnr_db: float | None) -> str:
+    return "refused" if sqnr_db is None else f"{sqnr_db:.1f} dB"
+
+
+def _stopped(record: Record) -> dict[str, str]:
+    reason = record.reason.replace("|", "\\|").replace("\n", " ")
+    return {"Config": f"`{record.config}`", "Codec": record.codec, "Stage": record.failed, "Reason": reason}
+
+
+def _details(record: Record) -> dict[str, str]:
+    return {
+        "Config": f"`{record.config}`",
+        "ONNX operators": str(record.onnx_nodes or ""),
+        "ncnn layers": str(record.ncnn_layers or ""),
+        **{stage: f"{record.seconds[stage]:.1f}" if stage in record.seconds else "" for stage in STAGES},
+        "sum": f"{sum(record.seconds.values()):.0f}",
+    }

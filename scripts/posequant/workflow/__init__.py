@@ -1,0 +1,1 @@
+"""What the rules import to plan: the checked configuration, addresses, and which files a script is made of."""

@@ -1,0 +1,63 @@
+"""Measure people per second of the prediction of an evaluation set, in turn with its bare network on ready crops."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from posequant.base.errors import reports_input_errors
+from posequant.base.files import write_json
+from posequant.networks.opening import PRECISIONS
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
+    parser.add_argument("--variant", required=True, help="name of the row that is measured")
+    parser.add_argument("--backend", choices=PRECISIONS, required=True, help="runtime that executes the network")
+    parser.add_argument("--precision", required=True, help="fp32, fp16, bf16 or int8")
+    parser.add_argument("--artifact", type=Path, nargs="+", required=True, help="the files that the backend loads")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
+    parser.add_argument(
+        "--detections", type=Path, help="COCO detection results; their boxes are taken in place of the annotated ones"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds to time (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="time after which no further round starts (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="record to write (JSON)")
+    return parser.parse_args()
+
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+
+    from posequant.base.model_spec import ModelSpec
+    from posequant.benchmark.latency import cpu_name
+    from posequant.benchmark.throughput import measure_throughput
+    from posequant.data.dataset import evaluation_instances
+    from posequant.networks.opening import open_network
+
+    spec = ModelSpec.load(arguments.model)
+    instances = evaluation_instances(arguments.annotations, arguments.detections)
+    network = open_network(arguments.backend, arguments.precision, arguments.artifact, spec, arguments.threads)
+    throughput = measure_throughput(
+        network,
+        spec,
+        instances,
+        arguments.images,
+        threads=arguments.threads,
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+    )
+    record = {"model": spec.name, "variant": arguments.variant, "cpu": cpu_name(), **asdict(throughput)}
+    write_json(arguments.out, record)
+    print(", ".join(f"{name} {value}" for name, value in record.items()))
+
+
+if __name__ == "__main__":
+    main()

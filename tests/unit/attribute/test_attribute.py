@@ -1,0 +1,163 @@
+"""Where the error of an INT8 network comes from: each layer alone and the steps from float to INT8, done over."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.unit.ncnn_fixtures import INPUT_SHAPE, Floats, draw_crops, sqnr, write_crops
+from tests.unit.pose_fixtures import SCALES, SPEC, pose_network
+
+from posequant.attribute.attribute import attribute
+from posequant.attribute.figure import draw
+from posequant.attribute.page import half_of_noise, render, to_table, worst_first
+from posequant.attribute.pair import Pair
+from posequant.base.errors import InputError
+from posequant.networks.ncnn import NcnnNetwork
+from posequant.quantize.ncnn2int8 import quantize
+from posequant.recipe.draft import Draft
+from posequant.recipe.recipe import apply_recipe
+
+CROPS = draw_crops(6)
+
+
+class Files:
+    """A float network, the INT8 one made of it, and what else `attribute` reads."""
+
+    def __init__(self, folder: Path, bits: int = 6) -> None:
+        self.folder = folder
+        recipe = [{"weights": {"bits": bits, "scales": "absmax"}}, *SCALES[1:]]
+        self.draft = apply_recipe(recipe, pose_network(), list(CROPS), 1)
+        self.draft.reference.write(*self.full)
+        quantize(self.draft.model, self.draft.table).write(*self.int8)
+        write_crops(folder / "crops", CROPS)
+        SPEC.save(folder / "model.json")
+
+    @property
+    def full(self) -> tuple[Path, Path]:
+        return self.folder / "full.param", self.folder / "full.bin"
+
+    @property
+    def int8(self) -> tuple[Path, Path]:
+        return self.folder / "int8.param", self.folder / "int8.bin"
+
+    def attribute(self, threads: int = 1, limit: int = 16) -> dict[str, Any]:
+        return attribute(
+            param=self.full[0],
+            bin_=self.full[1],
+            int8_param=self.int8[0],
+            int8_bin=self.int8[1],
+            model=self.folder / "model.json",
+            crops=self.folder / "crops",
+            variant="ncnn-int8",
+            limit=limit,
+            threads=threads,
+        )
+
+    def outputs(self, draft: Draft) -> Floats:
+        """What the INT8 network of a draft gives."""
+        files = self.folder / "other.param", self.folder / "other.bin"
+        quantize(draft.model, draft.table).write(*files)
+        return NcnnNetwork(*files, "int8", INPUT_SHAPE).forward(CROPS)[0]
+
+    def float_outputs(self) -> Floats:
+        return NcnnNetwork(*self.full, "fp32", INPUT_SHAPE).forward(CROPS)[0]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(tmp_path_factory.mktemp("attribution"))
+
+
+@pytest.fixture(scope="module")
+def found(files: Files) -> dict[str, Any]:
+    return files.attribute()
+
+
+def test_layer_alone_is_a_network_with_no_other_in_int8(files: Files, found: dict[str, Any]) -> None:
+    assert [row["layer"] for row in found["layers"]] == files.draft.names
+    for row in found["layers"]:
+        only = replace(files.draft, keep_float=frozenset(files.draft.names) - {row["layer"]})
+        expected = sqnr(files.float_outputs(), files.outputs(only))
+        # The other layers of that file have weights in half precision.
+        assert row["sqnr_db"] == pytest.approx(expected, abs=0.2), row["layer"]
+
+
+def test_last_step_is_the_int8_network_to_the_bit(files: Files, found: dict[str, Any]) -> None:
+    steps = found["waterfall"]
+    assert [step["step"] for step in steps] == [
+        *("float", "weights in 8 bits", "weights as in the artifact", "INT8 network")
+    ]
+    assert steps[-1]["sqnr_db"] == pytest.approx(sqnr(files.float_outputs(), files.outputs(files.draft)), abs=1e-9)
+    assert steps[0]["noise"] == 0
+
+
+def test_weights_alone_are_those_of_a_float_network_with_rounded_weights(files: Files, found: dict[str, Any]) -> None:
+    weights = {}
+    for name in files.draft.names:
+        values, scales = files.draft.model.named(name)[1]["weight"], files.draft.weight_scales[name][:, np.newaxis]
+        weights[name] = {
+            "weight": (np.rint(values.reshape(len(scales), -1) * scales) / scales).astype(np.float32).ravel()
+        }
+    rounded = files.draft.with_weights(weights)
+    paths = files.folder / "w.param", files.folder / "w.bin"
+    rounded.model.write(*paths)
+    outputs = NcnnNetwork(*paths, "fp32", INPUT_SHAPE).forward(CROPS)[0]
+    assert found["waterfall"][2]["sqnr_db"] == pytest.approx(sqnr(files.float_outputs(), outputs), abs=0.01)
+
+
+def test_eight_bits_are_a_step_of_their_own_only_where_the_artifact_has_fewer(tmp_path: Path) -> None:
+    steps = Files(tmp_path, bits=8).attribute()["waterfall"]
+    assert [step["step"] for step in steps] == ["float", "weights in 8 bits", "INT8 network"]
+
+
+def test_rounded_input_by_hand(files: Files) -> None:
+    pair = Pair.read(*files.full, *files.int8)
+    scale = files.draft.activation_scales["conv_c"]
+    values = np.array([[[0.4, 0.6, -1.5, 1000.0]]], np.float32) / scale
+    expected = np.array([[[0, 1, -2, 127]]]) / scale
+    np.testing.assert_allclose(pair.rounded_input("conv_c", values), expected, rtol=1e-5)
+
+
+def test_shares_add_up(found: dict[str, Any]) -> None:
+    assert sum(row["noise_share"] for row in found["layers"]) == pytest.approx(1)
+    assert sum(row["macs_share"] for row in found["layers"]) == pytest.approx(1)
+
+
+def test_threads_change_nothing(files: Files, found: dict[str, Any]) -> None:
+    assert files.attribute(threads=3) == found
+
+
+def test_limit_is_the_number_of_crops(files: Files) -> None:
+    assert files.attribute(limit=2)["crops"] == 2
+    with pytest.raises(InputError, match="asked for 0 crops"):
+        files.attribute(limit=0)
+
+
+def test_networks_that_do_not_belong_together_are_refused(files: Files, tmp_path: Path) -> None:
+    other = tmp_path / "o.param", tmp_path / "o.bin"
+    model = pose_network()
+    weights = {"conv_c": {"weight": -model.named("conv_c")[1]["weight"]}}
+    Draft.of(model).with_weights(weights).model.write(*other)
+    with pytest.raises(InputError, match=r"weights of layer conv_c are not those of .*o\.param"):
+        Pair.read(*other, *files.int8)
+    with pytest.raises(InputError, match=r"conv_a is INT8\. Give the float model"):
+        Pair.read(*files.int8, *files.int8)
+    with pytest.raises(InputError, match="no layer is marked as INT8"):
+        Pair.read(*files.full, *files.full)
+
+
+def test_page_table_and_figure(found: dict[str, Any], tmp_path: Path) -> None:
+    page = render(found, "attribution.svg")
+    worst = worst_first(found["layers"])
+    assert [row["noise"] for row in worst] == sorted((row["noise"] for row in worst), reverse=True)
+    assert f"| {worst[0]['layer']} " in page
+    assert "![" in page
+    assert "(attribution.svg)" in page
+    assert sum(row["noise_share"] for row in half_of_noise(found["layers"])) >= 0.5
+    assert to_table(found)["layer"].tolist() == [row["layer"] for row in found["layers"]]
+    for name in ("one.svg", "two.svg"):
+        draw(found, tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert b"<svg" in (tmp_path / "one.svg").read_bytes()

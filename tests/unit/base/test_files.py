@@ -1,0 +1,72 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from posequant.base.errors import InputError, reports_input_errors
+from posequant.base.files import read_json, require_file, sha256, whole, write_json
+
+
+def test_whole_replaces_a_file_only_when_the_block_ends_well(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.txt"
+    with whole(target) as draft:
+        draft.write_text("first")
+    with pytest.raises(RuntimeError), whole(target) as draft:
+        draft.write_text("second")
+        raise RuntimeError
+    assert target.read_text() == "first"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_whole_replaces_a_folder(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    for name in ("old", "new"):
+        with whole(target) as draft:
+            draft.mkdir()
+            (draft / name).write_text(name)
+    assert [path.name for path in target.iterdir()] == ["new"]
+
+
+def test_draft_keeps_the_suffix(tmp_path: Path) -> None:
+    with whole(tmp_path / "table.npz") as draft:
+        assert draft.suffix == ".npz"
+        draft.touch()
+
+
+def test_sha256_reads_files_in_order(tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
+    first.write_bytes(b"a" * (1 << 20) + b"b")
+    second.write_bytes(b"c")
+    assert sha256(first, second) == hashlib.sha256(b"a" * (1 << 20) + b"bc").hexdigest()
+
+
+def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent: no such file\. Make it"):
+        require_file(tmp_path / "absent", "Make it")
+    (tmp_path / "empty").touch()
+    with pytest.raises(InputError, match="empty: the file is empty"):
+        require_file(tmp_path / "empty")
+
+
+def test_json_survives_and_broken_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write_json(path, {"b": 1.5, "a": ["ü"]})
+    assert read_json(path) == {"b": 1.5, "a": ["ü"]}
+    path.write_text('{"b": ')
+    with pytest.raises(InputError, match=r"record\.json: not valid JSON"):
+        read_json(path)
+
+
+def test_json_without_a_number_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "record.json", float("nan"))
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_script_ends_with_the_message_of_an_input_error() -> None:
+    @reports_input_errors
+    def main() -> None:
+        raise InputError("crops: none")
+
+    with pytest.raises(SystemExit, match=r"^error: crops: none$"):
+        main()

@@ -1,0 +1,97 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from tests.unit.evaluation_fixtures import draw_dataset, make_model
+
+from posequant.benchmark.throughput import (
+    MINIMUM_ROUNDS,
+    measure_throughput,
+    people_per_round,
+    ready_crops,
+    throughput_page,
+    throughput_table,
+)
+from posequant.data.dataset import evaluation_instances
+from posequant.evaluate.predict import CHUNK
+from posequant.networks.opening import open_network
+
+
+class Recording:
+    """A network that remembers the crops it saw."""
+
+    def __init__(self, folder: Path) -> None:
+        model = make_model(folder, "msra")
+        self.spec = model.spec
+        self.network = open_network("pytorch", "fp32", [model.config, model.checkpoint], model.spec)
+        self.seen: list[NDArray[np.float32]] = []
+
+    def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        self.seen.append(crops)
+        return self.network.forward(crops)
+
+
+def test_both_take_the_same_crops_in_turn(tmp_path: Path) -> None:
+    dataset = draw_dataset(tmp_path)
+    network = Recording(tmp_path)
+    instances = evaluation_instances(dataset.annotations, None)
+    found = measure_throughput(network, network.spec, instances, dataset.images, threads=2, rounds=100, seconds=0)
+    assert found.rounds == MINIMUM_ROUNDS
+    assert found.people == len(instances) > CHUNK
+    assert found.threads == 2
+    assert found.job_per_second > 0
+    assert found.ratio > 0
+    chunks = -(-len(instances) // CHUNK)
+    runs = [network.seen[start : start + chunks] for start in range(2, len(network.seen), chunks)]
+    assert len(runs) == 2 * (MINIMUM_ROUNDS + 1)  # one of each is to warm up
+    expected = ready_crops(network.spec, instances, dataset.images)
+    for run in runs:
+        # The threads may finish in any order.
+        crops = np.concatenate(sorted(run, key=lambda chunk: float(chunk[0].sum())))
+        in_order = sorted(
+            (expected[start : start + CHUNK] for start in range(0, len(expected), CHUNK)),
+            key=lambda chunk: float(chunk[0].sum()),
+        )
+        np.testing.assert_array_equal(crops, np.concatenate(in_order))
+
+
+@pytest.mark.parametrize(
+    ("pace", "threads", "available", "people"),
+    [
+        (0.25, 2, 1000, 2 * CHUNK),  # two seconds are eight people for each thread
+        (0.01, 2, 10_000, 2 * 200),
+        (5.0, 4, 1000, 4 * CHUNK),  # too slow: one chunk for each thread
+        (0.01, 2, 30, 30),
+    ],
+)
+def test_round_is_a_multiple_of_what_keeps_all_threads_busy(
+    pace: float, threads: int, available: int, people: int
+) -> None:
+    assert people_per_round(pace, threads, available) == people
+
+
+def test_table_shows_every_record() -> None:
+    record = {
+        "model": "net",
+        "variant": "ncnn-int8",
+        "cpu": "a CPU",
+        "people": 32,
+        "threads": 2,
+        "rounds": 20,
+        "job_per_second": 95.678,
+        "network_per_second": 100.0,
+        "ratio": 0.9567,
+    }
+    table = throughput_table([record, record | {"variant": "ncnn"}])
+    page = throughput_page(table)
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| net")
+    ]
+    assert lines[0] == ["net", "ncnn-int8", "2", "32", "20", "95.68/s", "100.00/s", "0.957"]
+    assert [line[1] for line in lines] == ["ncnn-int8", "ncnn"]
+    assert "Measured on a CPU." in page
+    read = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    assert read["ratio"].tolist() == [0.9567, 0.9567]

@@ -1,0 +1,399 @@
+"""The certificate of a small INT8 network on a drawn dataset, and its parts by hand."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from onnx import helper
+from tests.unit.evaluation_fixtures import draw_dataset
+from tests.unit.export_fixtures import in_a_process_of_its_own, save_onnx_by_hand
+from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, draw_crops, small_network, write_crops
+from tests.unit.pose_fixtures import SPEC, pose_network
+
+from posequant.base.errors import InputError
+from posequant.base.files import sha256, write_json
+from posequant.certify.certify import Sampling, certify
+from posequant.certify.joints import joint_costs, label_free_cost, similarity
+from posequant.certify.page import render
+from posequant.data.calibration_set import choose_calibration_set
+from posequant.data.dataset import ground_truth_instances, keypoint_sigmas, load_annotations
+from posequant.evaluate.bootstrap import draw_images
+from posequant.evaluate.keypoint_metrics import evaluate_predictions
+from posequant.evaluate.predictions import Poses, Predictions
+from posequant.export.convert import convert_to_openvino
+from posequant.ncnn_format.model import NcnnModel
+from posequant.networks.ncnn import NcnnNetwork
+from posequant.networks.ncnn_layers import describe_layers, kernel_class, totals
+from posequant.quantize.ncnn2int8 import quantize_files
+from posequant.quantize.ncnn2table import write_table
+from posequant.quantize.onnxruntime import quantize_onnxruntime
+from posequant.quantize.openvino import quantize_openvino
+
+SAMPLING = Sampling(resamples=100, seed=0, confidence=0.95)
+
+
+class Case(NamedTuple):
+    """Everything that a certificate is made of."""
+
+    predictions: Path
+    reference: Path
+    annotations: Path
+    model: Path
+    artifacts: tuple[Path, Path]
+    reference_artifacts: tuple[Path, Path]
+    crops: Path
+    calibration: Path
+
+    def certify(self, **changed: Any) -> dict[str, Any]:
+        return certify(**self._replace(**changed)._asdict(), sampling=SAMPLING)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("certificate")
+    dataset = draw_dataset(folder / "val")
+    training = draw_dataset(folder / "train", seed=1, first_image=100)
+    model = folder / "model.json"
+    SPEC.save(model)
+    write_crops(folder / "crops", draw_crops(4))
+    float_files = folder / "float.param", folder / "float.bin"
+    pose_network().write(*float_files)
+    write_table(folder / "table", *float_files, folder / "crops", "kl")
+    int8_files = folder / "int8.param", folder / "int8.bin"
+    quantize_files(*float_files, folder / "table", *int8_files)
+    calibration = folder / "calibration.json"
+    write_json(calibration, choose_calibration_set(training.annotations, dataset.annotations, people=4, seed=0))
+    paths = []
+    for variant, files, noise in (("ncnn-int8", int8_files, 3.0), ("ncnn", float_files, 1.0)):
+        precision = "int8" if variant == "ncnn-int8" else "fp32"
+        identity = {
+            "model": "net",
+            "variant": variant,
+            "backend": "ncnn",
+            "precision": precision,
+            "protocol": {"boxes": "ground-truth", "flip_test": False},
+            "instances": 10,
+            "sha256": {
+                "model": sha256(model),
+                "artifact": {path.name: sha256(path) for path in files},
+                "annotations": sha256(dataset.annotations),
+                "detections": None,
+            },
+            "versions": {"numpy": "2"},
+        }
+        paths.append(folder / f"{variant}.npz")
+        near(dataset.annotations, noise, identity).save(paths[-1])
+    return Case(paths[0], paths[1], dataset.annotations, model, int8_files, float_files, folder / "crops", calibration)
+
+
+def near(annotations: Path, noise: float, identity: dict[str, Any]) -> Predictions:
+    """Predictions that far from the annotated keypoints, in every direction."""
+    annotated = load_annotations(annotations)
+    people = ground_truth_instances(annotated)
+    truth = [annotated.coco.anns[identifier]["keypoints"] for identifier in people.ids]
+    generator = np.random.default_rng(int(10 * noise))
+    keypoints = np.array(truth, np.float32).reshape(-1, 17, 3)[..., :2]
+    count = len(people)
+    return Predictions(
+        ids=people.ids,
+        image_ids=people.image_ids,
+        bboxes=people.bboxes,
+        bbox_scores=people.bbox_scores,
+        poses=Poses(
+            keypoints=keypoints + generator.normal(0, noise, keypoints.shape).astype(np.float32),
+            keypoint_scores=np.linspace(0.5, 1, count, dtype=np.float32)[:, np.newaxis].repeat(17, axis=1),
+            centers=np.zeros((count, 2), np.float32),
+            scales=1.25 * (people.bboxes[:, 2:] - people.bboxes[:, :2]),
+        ),
+        identity=identity,
+    )
+
+
+def test_figures_are_those_of_the_evaluation(case: Case) -> None:
+    certificate = case.certify()
+    for key, path in (("int8", case.predictions), ("fp32", case.reference)):
+        metrics, _ = evaluate_predictions(path, case.annotations)
+        for name in ("AP", "AP50", "AP75", "APM", "APL", "AR"):
+            assert certificate["statistics"][name][key] == pytest.approx(metrics["statistics"][name], abs=1e-12)
+    difference = certificate["statistics"]["AP"]
+    assert difference["difference"] == pytest.approx(difference["int8"] - difference["fp32"])
+    low, high = difference["interval"]
+    assert low <= difference["difference"] <= high
+    assert certificate["share_of_fp32"]["estimate"] == pytest.approx(difference["int8"] / difference["fp32"])
+    assert [target["target"] for target in certificate["share_of_fp32"]["targets"]] == [0.99, 0.999]
+
+
+def test_certificate_names_what_it_rests_on(case: Case) -> None:
+    certificate = case.certify()
+    assert (certificate["variant"], certificate["reference"]) == ("ncnn-int8", "ncnn")
+    assert certificate["sha256"]["predictions"] == sha256(case.predictions)
+    assert certificate["sha256"]["artifact"] == {path.name: sha256(path) for path in case.artifacts}
+    assert certificate["calibration"]["sha256"] == sha256(case.calibration)
+    assert certificate["calibration"]["people"] == 4
+    assert certificate["calibration"]["evaluation"]["overlap"] == 0
+
+
+def test_certificate_is_the_same_every_time(case: Case) -> None:
+    assert json.dumps(case.certify()) == json.dumps(case.certify())
+
+
+def test_outputs_are_compared_on_calibration_crops(case: Case) -> None:
+    crops = draw_crops(4)
+    full, int8 = (
+        NcnnNetwork(*files, precision, INPUT_SHAPE).forward(crops)[0].astype(np.float64)
+        for precision, files in (("fp32", case.reference_artifacts), ("int8", case.artifacts))
+    )
+    outputs = case.certify()["outputs"]
+    assert outputs["crops"] == 4
+    assert outputs["sqnr_db"] == pytest.approx(10 * np.log10((full**2).sum() / ((int8 - full) ** 2).sum()))
+    assert outputs["max_abs"] == pytest.approx(abs(int8 - full).max())
+
+
+def test_reference_of_another_network_is_refused(case: Case) -> None:
+    with pytest.raises(InputError, match=r"ncnn\.npz: made by another network than .*int8\.param"):
+        case.certify(reference_artifacts=case.artifacts)
+
+
+def test_page_says_what_the_certificate_says(case: Case) -> None:
+    certificate = case.certify()
+    page = render(certificate)
+    difference = certificate["statistics"]["AP"]
+    low, high = difference["interval"]
+    assert f"**{difference['difference']:+.4f} [{low:+.4f}, {high:+.4f}]**" in page
+    for joint in ("nose", "left_ankle"):
+        assert f"| {joint} " in page
+    for layer in certificate["layers"]:
+        assert f"| {layer['name']} " in page
+    assert "With INT8 Winograd on and off the network gives the same bits on 4 calibration crops." in page
+    assert sha256(case.calibration) in page
+    assert f"outputs: **{certificate['outputs']['sqnr_db']:.1f} dB** against FP32" in page
+
+
+def test_layers_and_their_work(tmp_path: Path) -> None:
+    model, network = quantized_small_network(tmp_path)
+    records = {record.name: record for record in describe_layers(model, network, INPUT_SHAPE)}
+    size = 16 * 12
+    expected = {
+        "conv_a": ("3x3 stride 1, Winograd", 6, size * 8 * 3 * 9),
+        "conv_b": ("1x1", 8, size * 8 * 8),
+        "convdw_c": ("depthwise 3x3", 8, size * 8 * 9),
+        "conv_d": ("3x3 stride 1, Winograd", 6, size * 8 * 8 * 9),
+        "fc": ("inner product", 8, 6 * 8 * size),
+    }
+    for name, (kernel, bits, macs) in expected.items():
+        record = records[name]
+        assert (record.kernel, record.stored, record.bits, record.macs) == (kernel, "int8", bits, macs), name
+        assert record.weights is not None
+        assert max(map(abs, record.weights)) == 2 ** (bits - 1) - 1
+        assert not record.can_overflow
+    work = totals(list(records.values()))
+    assert work["int8"] == 1
+    assert sum(work["bits"].values()) == pytest.approx(1)
+    (scale,) = model.named("conv_a")[1]["bottom_scales"]
+    assert records["conv_a"].activation_scale == scale
+
+
+def quantized_small_network(folder: Path, keep_float: tuple[str, ...] = ()) -> tuple[NcnnModel, NcnnNetwork]:
+    write_crops(folder / "crops", draw_crops(2))
+    files = small_network().write(folder)
+    write_table(folder / "table", *files, folder / "crops", "kl")
+    out = folder / "int8.param", folder / "int8.bin"
+    quantize_files(*files, folder / "table", *out, keep_float)
+    return NcnnModel.read(*out), NcnnNetwork(*out, "int8", INPUT_SHAPE)
+
+
+def test_float_layers_have_no_bits(tmp_path: Path) -> None:
+    model, network = quantized_small_network(tmp_path, keep_float=("conv_d",))
+    records = describe_layers(model, network, INPUT_SHAPE)
+    (left,) = [record for record in records if record.bits is None]
+    assert (left.name, left.stored, left.weights, left.bounds) == ("conv_d", "float16", None, [])
+    assert totals(records)["float"] == pytest.approx(left.macs / sum(record.macs for record in records))
+
+
+def test_kernel_classes() -> None:
+    weight = np.ones((8, 8, 3, 3), np.float32)
+    (strided,) = Builder().convolution("c", "a", "b", weight, stride=2).layers
+    assert kernel_class(strided) == "3x3 stride 2"
+    (plain,) = Builder().convolution("c", "a", "b", weight).layers
+    assert kernel_class(plain) == "3x3 stride 1, Winograd"
+    assert kernel_class(replace(plain, params={**plain.params, 31: "64"})) == "3x3 stride 1, direct"
+    (wide,) = Builder().convolution("c", "a", "b", np.ones((8, 8, 3, 1), np.float32)).layers
+    assert kernel_class(wide) == "1x3 stride 1"
+    assert kernel_class(replace(plain, type="DeconvolutionDepthWise")) == "depthwise deconvolution 3x3"
+
+
+def test_similarity_by_hand() -> None:
+    truth = np.zeros((17, 2))
+    moved = truth.copy()
+    moved[0] = [3, 4]
+    sigma = float(keypoint_sigmas()[0])
+    agreement = similarity(moved, truth, np.array(900.0))
+    assert agreement[0] == pytest.approx(np.exp(-25 / (2 * 900 * (2 * sigma) ** 2)))
+    np.testing.assert_array_equal(agreement[1:], 1)
+
+
+def test_label_free_cost_by_hand(case: Case) -> None:
+    full = Predictions.load(case.reference)
+    keypoints, scores = full.poses.keypoints.copy(), np.zeros_like(full.poses.keypoint_scores)
+    scores[0, :2], scores[1, 5] = 0.9, 0.3
+    scores[1, 6] = 0.2  # not above the threshold
+    keypoints[0, 0] += [3, 4]
+    keypoints[1, 6] += 1000
+    reference = replace(full, poses=replace(full.poses, keypoint_scores=scores))
+    cost = label_free_cost(reference, replace(full, poses=replace(full.poses, keypoints=keypoints)))
+    assert (cost.people, cost.keypoints) == (2, 3)
+    width, height = full.bboxes[0, 2:].astype(float) - full.bboxes[0, :2]
+    area = 0.53 * width * height
+    sigma = float(keypoint_sigmas()[0])
+    moved = np.exp(-25 / (2 * area * (2 * sigma) ** 2))
+    assert cost.oks == pytest.approx(((moved + 1) / 2 + 1) / 2, rel=1e-4)
+    assert cost.pixels is not None
+    assert cost.relative is not None
+    assert cost.pixels == pytest.approx({"mean": 5 / 3, "median": 0, "p95": 4.5}, rel=1e-4)
+    assert cost.relative["mean"] == pytest.approx(5 / 3 / area**0.5, rel=1e-4)
+
+
+def test_label_free_cost_of_nothing(case: Case) -> None:
+    full = Predictions.load(case.reference)
+    same = label_free_cost(full, full)
+    assert same.oks == 1
+    assert same.pixels == {"mean": 0, "median": 0, "p95": 0}
+    unsure = replace(full, poses=replace(full.poses, keypoint_scores=np.zeros_like(full.poses.keypoint_scores)))
+    assert label_free_cost(unsure, full).oks is None
+
+
+def test_one_joint_that_moves_costs_that_joint(case: Case) -> None:
+    annotated = load_annotations(case.annotations)
+    full = Predictions.load(case.reference)
+    keypoints = full.poses.keypoints.copy()
+    keypoints[:, 9] += 15
+    moved = replace(full, poses=replace(full.poses, keypoints=keypoints))
+    joints = joint_costs(annotated, full, moved, draw_images(6, 50, 0), 0.95)
+    assert joints[9].name == "left_wrist"
+    for index, joint in enumerate(joints):
+        comparison = joint.similarity
+        assert comparison.difference is not None
+        assert comparison.interval is not None
+        if index == 9:
+            assert comparison.interval[0] <= comparison.difference <= comparison.interval[1] < 0
+        else:
+            assert comparison.difference == 0
+            assert comparison.interval == (0, 0)
+    counted = [
+        person
+        for person in annotated.coco.anns.values()
+        if person["id"] in full.ids and person["keypoints"][3 * 9 + 2] > 0
+    ]
+    assert joints[9].labelled == len(counted)
+
+
+def test_with_detected_boxes_the_nearest_prediction_is_compared(case: Case) -> None:
+    annotated = load_annotations(case.annotations)
+    full = Predictions.load(case.reference)
+    detected = full.identity | {"protocol": {"boxes": "detections", "flip_test": False}}
+    shuffled = replace(full, ids=np.arange(len(full.ids)), identity=detected)
+    draws = draw_images(6, 20, 0)
+    for ours, theirs in zip(
+        joint_costs(annotated, shuffled, shuffled, draws, 0.95),
+        joint_costs(annotated, full, full, draws, 0.95),
+        strict=True,
+    ):
+        # A person without a box of one's own takes another's.
+        assert ours.labelled >= theirs.labelled
+        assert ours.similarity.difference == 0
+
+
+@pytest.mark.parametrize(
+    ("exchange", "message"),
+    [
+        ({"reference": "predictions"}, r"predictions in int8; give those in fp32"),
+        ({"predictions": "reference"}, r"predictions in fp32; give those in int8"),
+        ({"annotations": "calibration"}, r"not a COCO annotation file"),
+        ({"model": "calibration"}, r"made for another model"),
+        ({"calibration": "model"}, r"not a calibration set"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(case: Case, exchange: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        case.certify(**{name: getattr(case, other) for name, other in exchange.items()})
+
+
+def test_predictions_of_another_network_are_refused(case: Case) -> None:
+    with pytest.raises(InputError, match=r"made by another network than .*int8\.param and .*calibration\.json"):
+        case.certify(artifacts=(case.artifacts[0], case.calibration))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_other_runtimes_are_certified_by_their_operators(case: Case, backend: str, tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(0, 1, (2, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "weight"], ["a"], name="inner", pads=[1] * 4),
+        helper.make_node("Conv", ["a", "last"], ["y"], name="outer"),
+    ]
+    weights = {"weight": weight, "last": np.tile(weight[:1, :2, :1, :1], (17, 1, 1, 1))}
+    size = INPUT_SHAPE[1:]
+    source = save_onnx_by_hand(tmp_path / "float.onnx", nodes, weights, (1, 3, *size), (1, 17, *size))
+    spec = replace(SPEC, input_name="x", output_names=("y",))
+    crops = draw_crops(4)
+    files: tuple[Path, ...]
+    float_files: tuple[Path, ...] = (source,)
+    if backend == "onnxruntime":
+        files = (tmp_path / "model.onnx",)
+        quantize_onnxruntime(source, spec, crops, files[0])
+    else:
+        convert_to_openvino(source, spec, crops, tmp_path / "float.xml")
+        files = (tmp_path / "model.xml", tmp_path / "model.bin")
+        float_files = (tmp_path / "float.xml", tmp_path / "float.bin")
+        in_a_process_of_its_own(quantize_openvino, *float_files, spec, crops, files[0])
+    model = tmp_path / "model.json"
+    spec.save(model)
+    paths = []
+    for path, artifacts in ((case.predictions, files), (case.reference, float_files)):
+        predictions = Predictions.load(path)
+        hashes = predictions.identity["sha256"] | {"artifact": {file.name: sha256(file) for file in artifacts}}
+        hashes |= {"model": sha256(model)}
+        variant = predictions.identity["variant"].replace("ncnn", backend)
+        identity = predictions.identity | {"backend": backend, "variant": variant, "sha256": hashes}
+        paths.append(tmp_path / f"{variant}.npz")
+        replace(predictions, identity=identity).save(paths[-1])
+    certificate = case.certify(
+        predictions=paths[0], reference=paths[1], artifacts=files, reference_artifacts=float_files, model=model
+    )
+    assert (certificate["variant"], certificate["reference"]) == (f"{backend}-int8", backend)
+    assert certificate["statistics"] == case.certify()["statistics"]
+    macs = {"inner": size[0] * size[1] * 2 * 3 * 9, "outer": size[0] * size[1] * 17 * 2}
+    assert [layer["macs"] for layer in certificate["layers"]] == list(macs.values())
+    # ONNX Runtime leaves the last one in float.
+    in_int8 = macs["inner"] if backend == "onnxruntime" else sum(macs.values())
+    assert certificate["work"]["int8"] == pytest.approx(in_int8 / sum(macs.values()))
+    assert certificate["overflow"] is None
+    page = render(certificate)
+    count = {"onnxruntime": 1, "openvino": 2}[backend]
+    assert f"{count} of the 2 operators with weights are INT8, with {certificate['work']['int8']:.1%} of" in page
+    for layer in certificate["layers"]:
+        assert f"| {layer['name']} " in page
+    assert "## Overflow" not in page
+    assert "Winograd" not in page
+
+
+def test_predictions_of_other_people_are_refused(case: Case, tmp_path: Path) -> None:
+    full = Predictions.load(case.reference)
+    other = tmp_path / "other.npz"
+    replace(full, ids=full.ids[::-1].copy()).save(other)
+    with pytest.raises(InputError, match=r"other people, or in another order"):
+        case.certify(reference=other)
+    replace(full, identity=full.identity | {"protocol": {"boxes": "detections", "flip_test": False}}).save(other)
+    with pytest.raises(InputError, match=r"cannot be compared with .*other\.npz: protocol is"):
+        case.certify(reference=other)
+
+
+def test_calibration_on_an_evaluation_image_is_refused(case: Case, tmp_path: Path) -> None:
+    content = json.loads(case.calibration.read_text())
+    content["people"][0]["image"]["id"] = 3
+    leaky = tmp_path / "calibration.json"
+    write_json(leaky, content)
+    with pytest.raises(InputError, match=r"image 3 is an evaluation image"):
+        case.certify(calibration=leaky)

@@ -1,0 +1,72 @@
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from tests.unit.evaluation_fixtures import Dataset, Model, draw_dataset, make_model, mmpose_dataset
+
+from posequant.base.openmmlab import build_model, load_config
+from posequant.data.crops import Cropper
+from posequant.data.dataset import ground_truth_instances, load_annotations, read_image
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return draw_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="module", params=["msra", "udp"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return make_model(tmp_path_factory.mktemp("model"), request.param)
+
+
+def test_crops_are_those_of_the_test_pipeline(dataset: Dataset, model: Model) -> None:
+    instances = ground_truth_instances(load_annotations(dataset.annotations))
+    reference: Any = mmpose_dataset(dataset, model)
+    cropper = Cropper(model.spec)
+    assert len(reference) == len(instances)
+    for sample, index, bbox in zip(reference, instances.image_indices, instances.bboxes, strict=True):
+        crop, center, scale = cropper.cut(read_image(dataset.images, instances.images[index]), bbox)
+        np.testing.assert_array_equal(crop.transpose(2, 0, 1), sample["inputs"].numpy())
+        metainfo = sample["data_samples"].metainfo
+        np.testing.assert_array_equal(center, metainfo["input_center"])
+        np.testing.assert_array_equal(scale, metainfo["input_scale"])
+        assert center.dtype == scale.dtype == np.float32
+
+
+def test_crops_are_normalised_as_by_the_data_preprocessor(dataset: Dataset, model: Model) -> None:
+    network: Any = build_model(load_config(model.config), model.checkpoint)
+    samples = [sample for sample, _ in zip(mmpose_dataset(dataset, model), range(3), strict=False)]
+    batch = network.data_preprocessor(
+        {
+            "inputs": [sample["inputs"] for sample in samples],
+            "data_samples": [sample["data_samples"] for sample in samples],
+        }
+    )
+    cropper = Cropper(model.spec)
+    for sample, expected in zip(samples, batch["inputs"].numpy(), strict=True):
+        found = cropper.normalise(sample["inputs"].numpy().transpose(1, 2, 0))
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == np.float32
+        assert found.flags.c_contiguous
+
+
+def test_network_that_takes_bgr_gets_bgr(model: Model) -> None:
+    crop = np.zeros((96, 64, 3), np.uint8)
+    crop[..., 0] = 200  # blue
+    as_rgb = Cropper(model.spec).normalise(crop)
+    cropper = Cropper(type(model.spec)(**vars(model.spec) | {"to_rgb": False}))
+    as_bgr = cropper.normalise(crop)
+    np.testing.assert_allclose(
+        as_rgb[:, 0, 0], [-123.675 / 58.395, -116.28 / 57.12, (200 - 103.53) / 57.375], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        as_bgr[:, 0, 0], [(200 - 123.675) / 58.395, -116.28 / 57.12, -103.53 / 57.375], rtol=1e-6
+    )
+
+
+def test_beyond_the_border_is_black(model: Model) -> None:
+    image = np.full((100, 100, 3), 255, np.uint8)
+    crop, _, _ = Cropper(model.spec).cut(image, np.array([-50, 20, 50, 80], np.float32))
+    assert cv2.countNonZero(crop[:, :30, 0]) == 0
+    assert crop[48, 40:].min() == 255

@@ -1,0 +1,172 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.cocoeval import Params
+from tests.unit.evaluation_fixtures import Dataset, draw_dataset, mmpose_dataset
+
+from posequant.base.errors import InputError
+from posequant.data.dataset import (
+    ImageFile,
+    Instances,
+    detected_instances,
+    flip_indices,
+    ground_truth_instances,
+    keypoint_sigmas,
+    load_annotations,
+    read_image,
+    require_images,
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return draw_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+def assert_same_people(found: Instances, folder: Path, reference: Any) -> None:
+    assert found.ids.tolist() == [sample["id"] for sample in reference]
+    assert found.image_ids.tolist() == [sample["img_id"] for sample in reference]
+    paths = [str(folder / found.images[index].file_name) for index in found.image_indices]
+    assert paths == [sample["img_path"] for sample in reference]
+    np.testing.assert_array_equal(found.bboxes, np.concatenate([sample["bbox"] for sample in reference]))
+    np.testing.assert_array_equal(found.bbox_scores, np.concatenate([sample["bbox_score"] for sample in reference]))
+    assert found.bboxes.dtype == found.bbox_scores.dtype == np.float32
+
+
+def test_annotated_people_are_those_of_mmpose(dataset: Dataset) -> None:
+    annotations = load_annotations(dataset.annotations)
+    found = ground_truth_instances(annotations)
+    assert_same_people(found, dataset.images, mmpose_dataset(dataset))
+    assert 0 < len(found) == len(annotations.coco.anns) - 4  # the four that the drawing spoils
+
+
+def test_detected_people_are_those_of_mmpose(dataset: Dataset) -> None:
+    found = detected_instances(load_annotations(dataset.annotations), dataset.detections)
+    assert_same_people(found, dataset.images, mmpose_dataset(dataset, detections=True))
+
+
+def test_boxes_without_extent_or_in_other_images_are_left_out(dataset: Dataset, tmp_path: Path) -> None:
+    box = {"category_id": 1, "score": 0.5, "bbox": [1, 2, 3, 4]}
+    path = tmp_path / "detections.json"
+    detections = [box | {"image_id": 99}, box | {"image_id": 1, "bbox": [1, 1, 0, 9]}, box | {"image_id": 2}]
+    path.write_text(json.dumps(detections))
+    found = detected_instances(load_annotations(dataset.annotations), path)
+    assert found.ids.tolist() == [2]
+    assert found.bboxes.tolist() == [[1, 2, 4, 6]]
+    path.write_text(json.dumps(detections[:2]))
+    with pytest.raises(InputError, match=r"no box of a person in an image of .*annotations\.json"):
+        detected_instances(load_annotations(dataset.annotations), path)
+
+
+def test_annotations_of_other_things_are_ignored(dataset: Dataset, tmp_path: Path) -> None:
+    content = json.loads(dataset.annotations.read_text())
+    content["categories"].append({"id": 2, "name": "dog"})
+    content["annotations"].insert(3, {"id": 7, "image_id": 1, "category_id": 2, "bbox": [1, 2, 30, 40]})
+    path = tmp_path / "with_dogs.json"
+    path.write_text(json.dumps(content))
+    found, expected = (
+        ground_truth_instances(load_annotations(file)).ids.tolist() for file in (path, dataset.annotations)
+    )
+    assert found == expected
+
+
+def test_keypoint_description_is_that_of_coco() -> None:
+    np.testing.assert_allclose(keypoint_sigmas(), Params(iouType="keypoints").kpt_oks_sigmas, rtol=1e-6)
+    assert flip_indices() == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+
+
+def spoiled(content: Any, path: list[str | int], value: Any) -> Any:
+    content = json.loads(json.dumps(content))
+    inner = content
+    for step in path[:-1]:
+        inner = inner[step]
+    if value is None:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["images"], None, "not a COCO annotation file"),
+        (["images"], [], "is of image 1, which is not there"),
+        (["images", 2, "width"], None, "image id 3 lacks width"),
+        (["images", 1, "id"], 1, "image id 1 appears 2 times"),
+        (["annotations"], [{"id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}], "person_keypoints file"),
+        (["annotations", 5], "x", "annotation number 5 lacks category_id, id"),
+        (["annotations", 5, "category_id"], None, "annotation id 1005 lacks category_id"),
+        (["annotations", 5, "keypoints"], None, "annotation id 1005 lacks keypoints"),
+        (["annotations", 0, "area"], None, "annotation id 1000 lacks area"),
+        (["annotations", 3, "id"], 1001, "annotation id 1001 appears 2 times"),
+        (["annotations", 3, "image_id"], 77, "annotation id 1003 is of image 77"),
+        (["annotations", 2, "keypoints"], [1, 2, 2], "annotation id 1002 has 1 keypoints"),
+        (["annotations", 2, "category_id"], 5, "keypoints of 2 categories"),
+        (["annotations", 2, "bbox"], [1, 2, 3, float("nan")], "finite numbers"),
+        (["annotations", 2, "bbox"], [1, 2, 3], "finite numbers"),
+        (["annotations", 2, "keypoints", 4], "x", "finite numbers"),
+    ],
+)
+def test_incomplete_annotations_are_refused(
+    dataset: Dataset, tmp_path: Path, path: list[str | int], value: Any, message: str
+) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(spoiled(json.loads(dataset.annotations.read_text()), path, value)))
+    with pytest.raises(InputError, match=f"broken.json.*{message}"):
+        load_annotations(broken)
+
+
+def test_unreadable_annotations_and_detections_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.json: no such file"):
+        load_annotations(tmp_path / "none.json")
+    cut = tmp_path / "cut.json"
+    cut.write_text(dataset.annotations.read_text()[:500])
+    with pytest.raises(InputError, match=r"cut\.json: not valid JSON"):
+        load_annotations(cut)
+    annotations = load_annotations(dataset.annotations)
+    with pytest.raises(InputError, match=r"annotations\.json: not COCO detection results"):
+        detected_instances(annotations, dataset.annotations)
+    cut.write_text('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]')
+    with pytest.raises(InputError, match=r"cut\.json: detection number 0 lacks score"):
+        detected_instances(annotations, cut)
+
+
+def test_nobody_to_evaluate_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    content = json.loads(dataset.annotations.read_text())
+    for person in content["annotations"]:
+        person["iscrowd"] = 1
+    path = tmp_path / "crowds.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"crowds\.json: no person"):
+        ground_truth_instances(load_annotations(path))
+
+
+def test_missing_images_are_named(dataset: Dataset, tmp_path: Path) -> None:
+    images = load_annotations(dataset.annotations).images
+    require_images(dataset.images, images)
+    with pytest.raises(InputError, match=r"lacks .* 000000000001\.jpg, .* and 3 more"):
+        require_images(tmp_path, images)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_image_is_read_only_if_whole(tmp_path: Path, suffix: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    image = ImageFile(1, f"image{suffix}", 60, 40)
+    path = tmp_path / image.file_name
+    cv2.imwrite(str(path), pixels)
+    np.testing.assert_array_equal(read_image(tmp_path, image), cv2.imread(str(path)))
+    with pytest.raises(InputError, match="has 60x40 pixels, but its annotation says 40x60"):
+        read_image(tmp_path, ImageFile(1, image.file_name, 40, 60))
+    data = path.read_bytes()
+    for damaged in (data[: len(data) * 2 // 3], data[:200], b"no image", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"image\{suffix}: the image is damaged"):
+            read_image(tmp_path, image)
+    path.unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        read_image(tmp_path, image)

@@ -1,0 +1,118 @@
+"""The description of a network, from configs that mmpose ships and from ONNX files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from onnx import helper
+from tests.unit.export_fixtures import CONFIG, HEATMAP, SIMCC, convolution_weights, save_onnx_by_hand, write_config
+
+from posequant.base.errors import InputError
+from posequant.base.model_spec import ModelSpec
+from posequant.export.describe import describe_mmpose, describe_onnx
+
+SETTINGS: dict[str, Any] = {
+    "input_size": [6, 8],
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "codec": {"type": "MSRAHeatmap", "input_size": [6, 8], "heatmap_size": [6, 8], "sigma": 2},
+}
+CONVOLUTION = helper.make_node("Conv", ["x", "weight"], ["y"])
+
+
+def test_hourglass52_as_shipped(tmp_path: Path) -> None:
+    spec = describe_mmpose("hourglass52", "td-hm_hourglass52_8xb32-210e_coco-256x256")
+    assert spec == ModelSpec(
+        name="hourglass52",
+        input_size=(256, 256),
+        mean=(123.675, 116.28, 103.53),
+        std=(58.395, 57.12, 57.375),
+        to_rgb=True,
+        padding=1.25,
+        use_udp=False,
+        codec={"type": "MSRAHeatmap", "input_size": [256, 256], "heatmap_size": [64, 64], "sigma": 2},
+        flip_mode="heatmap",
+        shift_heatmap=True,
+        input_name="input",
+        output_names=("output",),
+    )
+    spec.save(tmp_path / "model.json")
+    assert ModelSpec.load(tmp_path / "model.json") == spec
+
+
+def test_udp_as_shipped() -> None:
+    spec = describe_mmpose("udp", "td-hm_hrnet-w32_udp-8xb64-210e_coco-256x192")
+    assert spec.use_udp
+    assert spec.codec["type"] == "UDPHeatmap"
+    assert spec.input_shape == (3, 256, 192)
+    assert not spec.shift_heatmap
+
+
+def test_what_the_test_pipeline_says(tmp_path: Path) -> None:
+    spec = describe_mmpose("tiny", write_config(tmp_path))
+    assert (spec.padding, spec.use_udp, spec.input_size) == (1.3, True, (64, 96))
+
+
+def test_simcc_has_two_outputs(tmp_path: Path) -> None:
+    assert describe_mmpose("tiny", write_config(tmp_path, SIMCC)).output_names == ("simcc_x", "simcc_y")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("dict(type='LoadImage'),", "dict(type='LoadImage'), dict(type='RandomFlip'),", "transform 'RandomFlip'"),
+        ("dict(type='LoadImage')", "dict(type='LoadImage', to_float32=True)", "unsupported argument 'to_float32'"),
+        ("dict(type='GetBBoxCenterScale', padding=1.3),", "", "lacks the transform 'GetBBoxCenterScale'"),
+        ("bgr_to_rgb=True", "bgr_to_rgb=True, pad_size_divisor=33", "pad_size_divisor 33"),
+        ("mean=[123.675, 116.28, 103.53]", "mean=[120.0]", "data_preprocessor.mean has 1 values"),
+        ("type='MSRAHeatmap'", "type='NoSuchCodec'", "codec NoSuchCodec is not supported"),
+        (", decoder=codec", "", "names no codec"),
+        ("input_size=codec['input_size']", "input_size=(96, 144)", "codec's input_size"),
+    ],
+)
+def test_config_that_a_crop_cannot_follow(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "config.py"
+    text = CONFIG.format(**HEATMAP)
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=rf"config\.py: .*{message}"):
+        describe_mmpose("tiny", path)
+
+
+def test_onnx_file_with_defaults(tmp_path: Path) -> None:
+    path = save_onnx_by_hand(tmp_path / "m.onnx", [CONVOLUTION], convolution_weights(), weights_as_inputs=True)
+    spec = describe_onnx("mine", path, SETTINGS)
+    assert (spec.input_name, spec.output_names) == ("x", ("y",))
+    assert (spec.to_rgb, spec.padding, spec.use_udp, spec.flip_mode) == (True, 1.25, False, "heatmap")
+    assert spec.codec == SETTINGS["codec"]
+
+
+def test_open_batch_fits(tmp_path: Path) -> None:
+    path = save_onnx_by_hand(tmp_path / "m.onnx", [CONVOLUTION], convolution_weights(), ("n", 3, 8, 6), ("n", 2, 8, 6))
+    assert describe_onnx("mine", path, SETTINGS).input_size == (6, 8)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"input_size": [8, 6], "codec": SETTINGS["codec"] | {"input_size": [8, 6]}}, r"input 'x' is 1x3x8x6.*1x3x6x8"),
+        ({"codec": SETTINGS["codec"] | {"heatmap_size": [3, 4]}}, r"output 'y' is 1x2x8x6.*1x\?x4x3"),
+        ({"codec": SETTINGS["codec"] | {"input_size": [12, 16]}}, "codec's input_size"),
+        ({"codec": {"type": "SimCCLabel", "input_size": [6, 8]}}, "has 1 outputs .* decodes 2"),
+        ({"mean": [0.5]}, "mine: mean has 1 values"),
+    ],
+)
+def test_onnx_file_that_is_not_what_the_settings_say(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    path = save_onnx_by_hand(tmp_path / "m.onnx", [CONVOLUTION], convolution_weights())
+    with pytest.raises(InputError, match=message):
+        describe_onnx("mine", path, SETTINGS | changed)
+
+
+def test_missing_setting_and_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="setting 'codec' is missing"):
+        describe_onnx("mine", tmp_path / "m.onnx", {key: SETTINGS[key] for key in ("input_size", "mean", "std")})
+    with pytest.raises(InputError, match=r"m\.onnx: no such file"):
+        describe_onnx("mine", tmp_path / "m.onnx", SETTINGS)
+    (tmp_path / "m.onnx").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"m\.onnx: not a readable ONNX"):
+        describe_onnx("mine", tmp_path / "m.onnx", SETTINGS)

@@ -1,0 +1,406 @@
+"""Recipes that are measured on their way, and layers in float for a budget: what is tried, what decides."""
+
+import itertools
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.ncnn_fixtures import INPUT_SHAPE, draw_crops, write_crops
+from tests.unit.pose_fixtures import SCALES, SPEC, draw_labels, pose_network
+
+from posequant.base.errors import InputError
+from posequant.networks.ncnn import NcnnNetwork
+from posequant.quantize.ncnn2int8 import quantize
+from posequant.recipe.bias import correct_bias
+from posequant.recipe.budget import Budget, hold_budget, judged, ladder, tell_of_chance, with_float_layers
+from posequant.recipe.draft import Draft, Rung
+from posequant.recipe.figure import draw, pareto_front
+from posequant.recipe.judge import Judge
+from posequant.recipe.output_error import errors_alone
+from posequant.recipe.page import render
+from posequant.recipe.recipe import Recipe, apply_recipe, apply_recipe_to_files
+
+CROPS = list(draw_crops(8))
+
+
+def new_judge() -> Judge:
+    return Judge(SPEC, pose_network(), draw_crops(8, seed=5), 2, draw_labels(8))
+
+
+@pytest.fixture
+def judge() -> Judge:
+    return new_judge()
+
+
+@pytest.fixture
+def draft(judge: Judge) -> Draft:
+    return apply_recipe(SCALES, pose_network(), CROPS, 1, judge)
+
+
+def test_error_of_a_layer_alone_is_that_of_a_network_with_no_other_in_int8(draft: Draft, tmp_path: Path) -> None:
+    files = tmp_path / "m.param", tmp_path / "m.bin"
+    crops = np.stack(CROPS)
+    draft.reference.write(*files)
+    wanted = NcnnNetwork(*files, "fp32", INPUT_SHAPE).forward(crops)[0]
+    alone = errors_alone(draft, CROPS, 2)
+    for name in draft.names:
+        only = replace(draft, keep_float=frozenset(draft.names) - {name})
+        quantize(only.model, only.table).write(*files)
+        found = NcnnNetwork(*files, "int8", INPUT_SHAPE).forward(crops)[0]
+        # Float layers of an INT8 file have weights of half precision.
+        assert alone[name] == pytest.approx(((found - wanted) ** 2).sum() / (wanted**2).sum(), rel=0.05), name
+
+
+def test_ladder_starts_with_depthwise_layers_and_grows(draft: Draft) -> None:
+    rungs = list(ladder(draft, CROPS, 1))
+    assert [len(kept) for _, kept in rungs] == [1, 2, 3]
+    assert rungs[0] == ("1 depthwise layers in float", frozenset({"convdw_b"}))
+    for (_, fewer), (_, more) in itertools.pairwise(rungs):
+        assert fewer < more
+
+
+def hold(limit: float) -> Draft:
+    """What a budget makes of the network, judged anew from the start."""
+    judge = new_judge()
+    draft = apply_recipe(SCALES, pose_network(), CROPS, 1, judge)
+    return hold_budget(draft, CROPS, 1, Budget("expected_oks_loss", limit), judge)
+
+
+def losses_of(draft: Draft) -> list[float]:
+    return [rung.expected_oks_loss for rung in draft.rungs if rung.expected_oks_loss is not None]
+
+
+def test_expected_loss_is_the_amplitude_of_the_noise_times_what_all_say_of_both(draft: Draft, judge: Judge) -> None:
+    first = draft.standing
+    assert first.expected_oks_loss == pytest.approx(first.oks_loss)
+    second = judge.measure(with_float_layers(draft, frozenset({"conv_a"})), "")
+    amplitudes = [10 ** (-(rung.sqnr_db or 0) / 20) for rung in (first, second)]
+    expected = amplitudes[1] * sum(rung.oks_loss or 0 for rung in (first, second)) / sum(amplitudes)
+    assert second.expected_oks_loss == pytest.approx(expected)
+
+
+def test_saturated_networks_say_nothing_of_the_others(draft: Draft, judge: Judge) -> None:
+    judge = new_judge()
+    noisy = replace(draft, activation_scales={name: scale * 100 for name, scale in draft.activation_scales.items()})
+    rung = judge.measure(noisy, "")
+    assert rung.sqnr_db is not None
+    assert rung.sqnr_db < 10
+    assert rung.expected_oks_loss == rung.oks_loss
+    after = judge.measure(draft, "")
+    assert after.expected_oks_loss == pytest.approx(after.oks_loss)
+
+
+def test_budget_that_holds_at_once_keeps_nothing_in_float() -> None:
+    held = hold(1)
+    assert held.keep_float == frozenset()
+    assert len(held.rungs) == 1
+
+
+def test_first_set_that_holds_the_budget_is_taken() -> None:
+    tried = hold(1e-9)
+    losses = losses_of(tried)
+    assert len(losses) == 4
+    budget = min(losses)
+    held = hold(budget)
+    first = losses.index(budget)
+    assert held.rungs[first].keep_float == tried.rungs[first].keep_float
+    assert held.keep_float <= set(tried.rungs[first].keep_float)
+    # What is decided by is the real INT8 network.
+    assert held.standing.oks_loss == new_judge().measure(held, "again").oks_loss
+    assert held.standing.expected_oks_loss is not None
+    assert held.standing.expected_oks_loss <= budget
+
+
+class ScriptedJudge(Judge):
+    """Measures by a list of losses, one for each set of layers in float."""
+
+    def __init__(self, losses: dict[frozenset[str], float], macs: dict[str, int]) -> None:
+        self.losses, self.macs, self.people = losses, macs, 10
+
+    def measure(self, draft: Draft, step: str) -> Rung:
+        loss = self.losses[draft.keep_float]
+        return Rung(step, sorted(draft.keep_float), loss, loss, None, None, 20.0, 1.0, 1.0)
+
+
+def test_layers_that_the_budget_can_do_without_go_back_to_int8() -> None:
+    draft = apply_recipe(SCALES, pose_network(), CROPS, 1)
+    first, second = [kept - {"convdw_b"} for _, kept in ladder(draft, CROPS, 1)][1:]
+    (worst,), (other,) = first, second - first
+    depthwise = frozenset({"convdw_b"})
+    losses = {
+        frozenset[str](): 0.5,
+        depthwise: 0.4,
+        depthwise | {worst}: 0.3,
+        depthwise | {worst, other}: 0.1,
+        # The worst layer alone is not needed beside the other; without both the budget breaks.
+        depthwise | {other}: 0.15,
+    }
+    judge = ScriptedJudge(losses, {worst: 10, other: 20, "convdw_b": 30})
+    start = judged(Draft.of(draft.model), draft, "scales", judge, undo=False)
+    held = hold_budget(start, CROPS, 1, Budget("expected_oks_loss", 0.2), judge)
+    assert held.keep_float == depthwise | {other}
+    # The other has more work, and so it is tried first; but that set is known to break the budget.
+    assert [(rung.step, rung.undone) for rung in held.rungs] == [
+        ("scales", False),
+        ("1 depthwise layers in float", False),
+        (f"{worst} in float", False),
+        (f"{other} in float", False),
+        (f"{worst} back in INT8", False),
+    ]
+    assert held.standing.step == f"{worst} back in INT8"
+    judge.losses[depthwise | {other}] = 0.25
+    held = hold_budget(start, CROPS, 1, Budget("expected_oks_loss", 0.2), judge)
+    assert held.keep_float == depthwise | {worst, other}
+    assert held.rungs[-1].undone
+    assert held.standing.step == f"{other} in float"
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_biases_are_corrected_for_each_set_if_a_step_corrected_them(
+    draft: Draft, judge: Judge, corrected: bool
+) -> None:
+    start = draft
+    if corrected:
+        start = judged(draft, correct_bias(draft, CROPS, 1), "correct-bias", judge, undo=False)
+    assert start.biases_corrected == corrected
+    held = hold_budget(start, CROPS, 1, Budget("expected_oks_loss", 1e-9), judge)
+    assert held.keep_float
+    expected = with_float_layers(start, held.keep_float)
+    if corrected:
+        expected = correct_bias(expected, CROPS, 1)
+    for name in draft.names:
+        np.testing.assert_array_equal(held.model.named(name)[1]["bias"], expected.model.named(name)[1]["bias"])
+
+
+def test_budget_that_nothing_holds_takes_the_best_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    held = hold(1e-9)
+    assert held.standing.expected_oks_loss == min(losses_of(held))
+    assert new_judge().measure(held, "again").oks_loss == held.standing.oks_loss
+    assert "no set of layers holds the budget of 1e-09" in capsys.readouterr().err
+
+
+def test_layers_in_float_are_as_the_float_network_has_them(draft: Draft) -> None:
+    spoiled = draft.with_weights({"convdw_b": {"weight": draft.model.named("convdw_b")[1]["weight"] * np.float32(0.5)}})
+    held = with_float_layers(spoiled, frozenset({"convdw_b"}))
+    assert held.keep_float == {"convdw_b"}
+    expected = draft.reference.named("convdw_b")[1]["weight"]
+    np.testing.assert_array_equal(held.model.named("convdw_b")[1]["weight"], expected)
+
+
+def test_float_model_grows_by_what_stays_in_float() -> None:
+    first, second, *_ = hold(1e-9).rungs
+    # float16 for INT8 weights, and no scales: 8 of weights, one each of input and (it was requantized) of output.
+    assert second.megabytes - first.megabytes == pytest.approx((8 * 9 * (2 - 1) - 4 * (8 + 1 + 1 + 1)) / 1e6)
+
+
+def test_step_that_makes_the_outputs_worse_is_undone(
+    draft: Draft, judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worse = replace(draft, activation_scales={name: scale * 8 for name, scale in draft.activation_scales.items()})
+    kept = judged(draft, worse, "narrow ranges", judge, undo=True)
+    assert kept.activation_scales == draft.activation_scales
+    assert [rung.undone for rung in kept.rungs] == [False, True]
+    assert kept.standing == draft.standing
+    assert "narrow ranges makes the outputs worse and is undone" in capsys.readouterr().err
+    literal = judged(draft, worse, "narrow ranges", judge, undo=False)
+    assert literal.activation_scales == worse.activation_scales
+    assert literal.standing.step == "narrow ranges"
+
+
+def test_each_step_is_measured_once_all_scales_are_there(judge: Judge) -> None:
+    recipe: Recipe = [*SCALES, {"weights": {"bits": 6, "scales": "absmax"}}, {"correct-bias": {"crops": 2}}]
+    rungs = apply_recipe(recipe, pose_network(), CROPS, 1, judge).rungs
+    assert [rung.step for rung in rungs] == [
+        "weights (8, absmax); activations (absmax)",
+        "weights (6, absmax)",
+        "correct-bias",
+    ]
+
+
+def test_chance_in_ap_is_told(draft: Draft, capsys: pytest.CaptureFixture[str]) -> None:
+    rung = replace(draft.standing, ap_loss=0.001, ap_loss_interval=(-0.01, 0.03))
+    tell_of_chance(Budget("ap_loss", 0.01), rung, 50)
+    # 0.02 to either side, twice the budget: four times the people.
+    said = capsys.readouterr().err
+    assert "50 people tell AP to 0.0200 only" in said
+    assert "about 200 would have to decide: calibrate on 400" in said
+    tell_of_chance(Budget("ap_loss", 0.03), rung, 50)
+    assert not capsys.readouterr().err
+
+
+def test_budget_in_ap_needs_labels(draft: Draft) -> None:
+    unlabelled = Judge(SPEC, pose_network(), draw_crops(2, seed=5), 1)
+    rung = unlabelled.measure(draft, "")
+    assert rung.ap_loss is None
+    with pytest.raises(InputError, match="do not tell the ap_loss"):
+        Budget("ap_loss", 0.01).holds(rung)
+
+
+# Files
+
+
+def write_network(folder: Path) -> dict[str, Path]:
+    """Files of the network and of its people, as `apply_recipe_to_files` takes them."""
+    files = {"model": folder / "model.json", "param": folder / "m.param", "bin_": folder / "m.bin"}
+    SPEC.save(files["model"])
+    pose_network().write(files["param"], files["bin_"])
+    write_crops(folder / "crops", np.stack(CROPS))
+    draw_labels(len(CROPS)).save(folder / "crops")
+    return files | {"crops": folder / "crops"}
+
+
+def apply_to(folder: Path, files: dict[str, Path], recipe: Recipe, threads: int = 1) -> tuple[Any, list[bytes]]:
+    """What `apply_recipe_to_files` returns, without times, and the files that it writes."""
+    out, table = (folder / "prepared.param", folder / "prepared.bin"), folder / "table"
+    inputs = files["model"], files["param"], files["bin_"], files["crops"]
+    record = apply_recipe_to_files(recipe, *inputs, threads, out, table)
+    for rung in record["rungs"]:
+        rung["milliseconds"] = None
+    return record, [path.read_bytes() for path in (*out, table)]
+
+
+@pytest.mark.parametrize("budget", [{}, {"oks_loss": 0.001}, {"ap_loss": 0.001}])
+def test_recipe_gives_the_same_bytes_with_any_number_of_threads(tmp_path: Path, budget: dict[str, float]) -> None:
+    files = write_network(tmp_path)
+    recipe: Recipe = [*SCALES, {"round": {"seed": 0}}, {"correct-bias": {}}, *([{"budget": budget}] if budget else [])]
+    one, three = (apply_to(tmp_path / str(threads), files, recipe, threads) for threads in (1, 3))
+    assert one == three
+    assert one[0]["recipe"] == recipe
+
+
+def test_the_people_that_decide_are_seen_by_no_other_step(tmp_path: Path) -> None:
+    files = write_network(tmp_path)
+    recipe: Recipe = [*SCALES, {"budget": {"oks_loss": 1}}]
+    before = apply_to(tmp_path / "one", files, recipe)
+    assert before[0]["crops"] == {"calibrated": 4, "measured": 4}
+    for number, crop in enumerate(draw_crops(4, seed=9) * 100, start=4):
+        np.save(files["crops"] / f"{number:06d}.npy", crop)
+    after = apply_to(tmp_path / "two", files, recipe)
+    assert before[1] == after[1]
+    assert before[0]["rungs"] != after[0]["rungs"]
+    assert apply_to(tmp_path / "three", files, SCALES)[1] != after[1]
+
+
+def test_budget_is_refused_without_people_to_decide(tmp_path: Path) -> None:
+    files = write_network(tmp_path)
+    recipe: Recipe = [*SCALES, {"budget": {"oks_loss": 1}}]
+    with pytest.raises(InputError, match="needs somebody to judge"):
+        apply_recipe(recipe, pose_network(), CROPS, 1)
+    (files["crops"] / "list.txt").write_text("000000.npy\n")
+    draw_labels(1).save(files["crops"])
+    with pytest.raises(InputError, match="needs at least two crops"):
+        apply_to(tmp_path / "out", files, recipe)
+
+
+def test_labels_must_be_those_of_the_crops(tmp_path: Path) -> None:
+    files = write_network(tmp_path)
+    draw_labels(3).save(files["crops"])
+    with pytest.raises(InputError, match=r"labels\.npz: has arrays of .* for 8 crops"):
+        apply_to(tmp_path / "out", files, SCALES)
+    assert not (tmp_path / "out").exists()
+
+
+# Page and picture
+
+RUNGS: list[dict[str, Any]] = [
+    {
+        "step": step,
+        "keep_float": kept,
+        "oks_loss": loss + 0.001,
+        "expected_oks_loss": loss,
+        "ap_loss": 0.002,
+        "ap_loss_interval": (-0.001, 0.004),
+        "sqnr_db": 20.04,
+        "megabytes": 1.5,
+        "milliseconds": milliseconds,
+        "undone": undone,
+    }
+    for step, kept, loss, milliseconds, undone in (
+        ("weights (8)", [], 0.02, 4.0, False),
+        ("conv_b, conv_c in float", ["conv_b", "conv_c"], 0.008, 6.0, False),
+        ("conv_b back in INT8", ["conv_c"], 0.009, 5.0, False),
+        ("conv_c back in INT8", ["conv_b"], 0.03, 5.5, True),
+    )
+]
+RECORD: dict[str, Any] = {
+    "model": "net",
+    "recipe": [{"weights": {"bits": 8}}, {"round": {}}, {"budget": {"oks_loss": 0.01}}],
+    "keep_float": ["conv_c"],
+    "crops": {"calibrated": 64, "measured": 60},
+    "rungs": RUNGS,
+}
+
+
+def test_page_tells_what_held_the_budget() -> None:
+    page = render(RECORD, "recipe.svg")
+    assert "In float: conv_c. Calibrated on 64 crops." in page
+    assert "(recipe.svg)" in page
+    assert "Line 2 holds it and was taken: 0.0090, with 1 layers in float" in page
+    cells = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in page.splitlines()
+        if re.match(r"\| +?\d", line)
+    }
+    assert cells["0"] == [
+        "weights (8)",
+        "0",
+        "0.0210",
+        "0.0200",
+        "-0.0020 [-0.0040, +0.0010]",
+        "20.0 dB",
+        "1.50 MB",
+        "4.00 ms",
+        "1.00x",
+        "",
+    ]
+    assert [cells[number][-1] for number in "123"] == ["holds the budget", "**taken**, holds the budget", "undone"]
+    assert cells["2"][-2] == "1.25x"
+
+
+def test_page_tells_that_nothing_held_the_budget() -> None:
+    page = render({**RECORD, "rungs": RUNGS[:1]}, "recipe.svg")
+    assert "**No line holds it.**" in page
+
+
+def test_page_without_a_budget_tells_what_each_step_bought() -> None:
+    page = render({**RECORD, "recipe": RECORD["recipe"][:2], "rungs": RUNGS[:1]}, "recipe.svg")
+    assert "## What each step buys" in page
+    assert "budget" not in page
+
+
+def test_picture_is_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("one.svg", "two.svg"):
+        draw(RECORD, tmp_path / name)
+    drawn = (tmp_path / "one.svg").read_bytes()
+    ElementTree.fromstring(drawn)
+    assert (tmp_path / "two.svg").read_bytes() == drawn
+
+
+def test_pareto_front_by_hand() -> None:
+    # The second is as good as the first and dearer; the fourth is beaten by the third.
+    assert pareto_front([1, 2, 3, 4, 0.5], [5, 5, 2, 3, 9]) == [4, 0, 2]
+
+
+def test_points_of_unknown_loss_are_left_out(tmp_path: Path) -> None:
+    assert pareto_front([1, 2, 3], [math.nan, 5, 4]) == [1, 2]
+    unknown = {"oks_loss": None, "expected_oks_loss": None}
+    draw({**RECORD, "recipe": RECORD["recipe"][:2], "rungs": [{**RUNGS[0], **unknown}]}, tmp_path / "one.svg")
+    ElementTree.fromstring((tmp_path / "one.svg").read_bytes())
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
+def test_pareto_front_is_what_no_point_beats(points: list[tuple[int, int]]) -> None:
+    front = {points[place] for place in pareto_front(*zip(*points, strict=True))}
+    unbeaten = {
+        point
+        for point in points
+        if not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
+    }
+    assert front == unbeaten

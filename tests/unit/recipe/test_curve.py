@@ -1,0 +1,46 @@
+"""The curve of calibration people: what is compared, and what it looks like."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from posequant.recipe.curve import Point, parse_recipe, threshold_changes, write_curve
+
+POINTS = [
+    Point(seed, people, 0.5 + people / 1000, -0.01, 0.97, 0.02 * (128 - people) / 128, 0.1)
+    for seed in (0, 1)
+    for people in (32, 128)
+]
+
+
+def test_threshold_changes_by_hand() -> None:
+    # Thresholds are 1 / scale: 1/2 beside 1/4, 1/5 beside 1/4, 1/3 beside 1/3.
+    scales = {"a": np.float32(2), "b": np.float32(5), "c": np.float32(3), "of one only": np.float32(1)}
+    most = {"a": np.float32(4), "b": np.float32(4), "c": np.float32(3)}
+    assert threshold_changes(scales, most) == pytest.approx((0.2, 1.0))
+
+
+def test_recipe_is_a_method_or_a_list_of_steps() -> None:
+    assert parse_recipe("kl") == "kl"
+    assert parse_recipe('[{"weights": {"bits": 8}}]') == [{"weights": {"bits": 8}}]
+    with pytest.raises(ValueError, match="neither kl nor aciq nor a list"):
+        parse_recipe('{"weights": {}}')
+    with pytest.raises(ValueError, match="Expecting value"):
+        parse_recipe("kll")
+
+
+def test_curve_is_a_table_a_page_and_a_picture(tmp_path: Path) -> None:
+    csv, figure, page = (tmp_path / name for name in ("curve.csv", "curve.svg", "curve.md"))
+    write_curve(POINTS, "net, ncnn-int8", csv, figure, page)
+    lines = csv.read_text().splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith("seed,people,average_precision")
+    text = page.read_text()
+    assert "(curve.svg)" in text
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("| ")][1:] == ["32", "32", "128", "128"]
+    drawn = figure.read_bytes()
+    ElementTree.fromstring(drawn)
+    write_curve(POINTS, "net, ncnn-int8", csv, figure, page)
+    assert figure.read_bytes() == drawn

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+from posequant.workflow.source_closure import source_closure
+
+SCRIPTS = Path(__file__).parents[3] / "scripts"
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def names(script: Path) -> list[str]:
+    return [str(path.relative_to(script.parent)) for path in source_closure(script)]
+
+
+def test_closure_follows_imports_of_every_form(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "run.py": "import numpy\nimport package.direct\nfrom package import chosen\n",
+            "package/__init__.py": "",
+            "package/direct.py": "def f():\n    from package.inner import late\n",
+            "package/chosen.py": "from package.direct import f\n",
+            "package/inner/__init__.py": "",
+            "package/inner/late.py": "import json\n",
+            "package/unused.py": "",
+        },
+    )
+    assert names(tmp_path / "run.py") == [
+        "run.py",
+        "package/__init__.py",
+        "package/chosen.py",
+        "package/direct.py",
+        "package/inner/__init__.py",
+        "package/inner/late.py",
+    ]
+
+
+def test_cycles_end(tmp_path: Path) -> None:
+    write(tmp_path, {"run.py": "import a", "a.py": "import b", "b.py": "import a"})
+    assert names(tmp_path / "run.py") == ["run.py", "a.py", "b.py"]
+
+
+def test_decoder_belongs_to_prediction_and_not_to_the_export() -> None:
+    assert "posequant/evaluate/decode.py" in names(SCRIPTS / "predict.py")
+    assert "posequant/evaluate/decode.py" not in names(SCRIPTS / "export.py")
+
+
+def test_calibration_does_not_depend_on_other_runtimes() -> None:
+    assert "posequant/networks/ncnn.py" in names(SCRIPTS / "ncnn2table.py")
+    assert "posequant/networks/openvino.py" not in names(SCRIPTS / "ncnn2table.py")
