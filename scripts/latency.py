@@ -27,7 +27,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from posequant.base.model_spec import ModelSpec
-    from posequant.benchmark.latency import cpu_name, measure_latency
+    from posequant.base.timing import cpu_name
+    from posequant.benchmark.latency import measure_latency
     from posequant.data.crop_files import load_crops
     from posequant.networks.opening import open_network
 

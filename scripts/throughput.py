@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parse_arguments()
 
     from posequant.base.model_spec import ModelSpec
-    from posequant.benchmark.latency import cpu_name
+    from posequant.base.timing import cpu_name
     from posequant.benchmark.throughput import measure_throughput
     from posequant.data.dataset import evaluation_instances
     from posequant.networks.opening import open_network

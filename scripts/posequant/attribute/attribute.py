@@ -15,9 +15,10 @@ from posequant.attribute.pair import Pair
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
+from posequant.base.signal import Powers
 from posequant.base.verify import versions
 from posequant.data.crop_files import crop_paths, load_crops
-from posequant.evaluate.yardstick import Effect, Powers, Yardstick
+from posequant.evaluate.yardstick import Effect, Yardstick
 from posequant.ncnn_format.model import Layer, Weights
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layer import LayerNetwork

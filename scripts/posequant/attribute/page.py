@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from posequant.base.markdown import signed, table
+from posequant.base.markdown import decibels, signed, table
 
 WORST = 10
 
@@ -57,7 +57,7 @@ def _paragraphs(attribution: Mapping[str, Any], figure: str) -> Iterable[str]:
             "Layer": layer["layer"],
             "Kernel": layer["kernel"],
             "Computed in": f"INT8, {layer['bits']}-bit weights" if layer["bits"] else f"float, {layer['stored']}",
-            "Own SQNR": _decibels(layer["local_sqnr_db"]),
+            "Own SQNR": decibels(layer["local_sqnr_db"]),
             **_effect(layer),
             "Share of noise": f"{layer['noise_share']:.1%}",
             "Work": f"{layer['macs_share']:.2%}",
@@ -91,9 +91,9 @@ def _summary(attribution: Mapping[str, Any]) -> str:
     lost = "" if int8["oks_loss"] is None else f", and the poses lose {int8['oks_loss']:.4f} of OKS"
     return (
         f"On {attribution['crops']} calibration crops the output of the INT8 network has "
-        f"**{_decibels(int8['sqnr_db'])}** of SQNR against FP32{lost}; more of that is due to {larger} "
-        f"({_decibels(weights['sqnr_db'])} with INT8 weights alone, "
-        f"{_decibels(side['sqnr_db'])} with INT8 activations alone). Of {len(layers)} layers, {some} half of the noise "
+        f"**{decibels(int8['sqnr_db'])}** of SQNR against FP32{lost}; more of that is due to {larger} "
+        f"({decibels(weights['sqnr_db'])} with INT8 weights alone, "
+        f"{decibels(side['sqnr_db'])} with INT8 activations alone). Of {len(layers)} layers, {some} half of the noise "
         f"({names}), with {sum(layer['macs_share'] for layer in most):.1%} of the work."
     )
 
@@ -128,14 +128,10 @@ def _reading(attribution: Mapping[str, Any]) -> Iterable[str]:
 
 def _effect(effect: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "Output SQNR": _decibels(effect["sqnr_db"]),
+        "Output SQNR": decibels(effect["sqnr_db"]),
         "Noise": _percent(effect["noise"]),
         "OKS loss": _loss(effect["oks_loss"]),
     }
-
-
-def _decibels(value: float | None) -> str:
-    return "as float" if value is None else f"{value:.1f} dB"
 
 
 def _percent(share: float) -> str:

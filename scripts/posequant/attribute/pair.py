@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
-from posequant.evaluate.yardstick import Powers
+from posequant.base.signal import Powers
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights
 from posequant.quantize.ncnn2int8 import REQUANTIZED, quantized
-from posequant.quantize.weights import INT8_LIMIT, weight_scale_count
-from posequant.recipe.weight_scales import absmax_scales
+from posequant.quantize.weights import INT8_LIMIT, absmax_scales, weight_scale_count
 
 Floats = NDArray[np.float32]
 

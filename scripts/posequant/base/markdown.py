@@ -14,3 +14,8 @@ def table(lines: Iterable[Mapping[str, str]]) -> str:
 def signed(difference: float) -> str:
     """Return a difference with its sign and four decimals; what rounds to zero is positive."""
     return f"{round(difference, 4) + 0.0:+.4f}"
+
+
+def decibels(ratio: float | None) -> str:
+    """Return a signal-to-noise ratio in words; None is that of equal outputs."""
+    return "as float" if ratio is None else f"{ratio:.1f} dB"

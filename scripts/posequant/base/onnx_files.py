@@ -1,4 +1,4 @@
-"""Reading and writing ONNX files."""
+"""Reading, writing and opening ONNX files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ from posequant.base.files import require_file, whole
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, ValueInfoProto
+    from onnxruntime import InferenceSession
 
 
 def load_onnx(path: Path, with_weights: bool = False) -> "ModelProto":
@@ -58,3 +59,34 @@ def save_onnx(model: "ModelProto", target: Path) -> None:
         raise InputError(f"{target}: would not be valid ONNX: {error}") from error
     with whole(target) as draft:
         draft.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def open_session(model: "Path | ModelProto", threads: int = 1, optimized: Path | None = None) -> "InferenceSession":
+    """Return a session of ONNX Runtime on the CPU.
+
+    Args:
+        model: a file, or the network in memory.
+        threads: how many compute one operator; 1 for callers that bring the threads.
+        optimized: where to write the graph that is executed in its place.
+
+    Raises:
+        InputError: the file is missing, or no network that ONNX Runtime can run.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    source = str(require_file(model)) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{name_of(model)}: ONNX Runtime cannot load it ({reason})") from error
+
+
+def name_of(model: "Path | ModelProto") -> str:
+    """Return how a message names a network."""
+    return str(model) if isinstance(model, Path) else "the network"

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
+from posequant.base.onnx_files import name_of, open_session
+from posequant.base.signal import Powers
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -58,14 +60,10 @@ def compare(reference: Sequence[Tensor], candidate: Sequence[Tensor]) -> Differe
     for arrays, name in ((reference, "original"), (candidate, "converted")):
         if not all(np.isfinite(array).all() for array in arrays):
             raise InputError(f"the {name} network gives values that are not finite; check its weights")
-    signal = np.concatenate([array.ravel() for array in reference]).astype(np.float64)
-    noise = np.concatenate([array.ravel() for array in candidate]).astype(np.float64) - signal
-    power, noise_power = float(signal @ signal), float(noise @ noise)
-    sqnr_db = None
-    if noise_power:
-        # An all-zero reference has no signal to keep: any noise is too much.
-        sqnr_db = 10 * math.log10(power / noise_power) if power else -999.0
-    return Difference(float(np.abs(noise).max()), math.sqrt(noise_power / noise.size), sqnr_db)
+    pairs = list(zip(reference, candidate, strict=True))
+    powers = Powers.total([Powers.of(*pair) for pair in pairs])
+    greatest = max(float(np.abs(one.astype(np.float64) - other).max()) for one, other in pairs)
+    return Difference(greatest, math.sqrt(powers.noise / sum(one.size for one, _ in pairs)), powers.sqnr_db)
 
 
 def require_same(reference: Sequence[Tensor], candidate: Sequence[Tensor], min_sqnr_db: float, step: str) -> Difference:
@@ -92,18 +90,12 @@ def run_onnx(model: "Path | ModelProto", crops: Tensor) -> list[Tensor]:
     Raises:
         InputError: ONNX Runtime cannot load the network or cannot run it on these crops.
     """
-    import onnxruntime
-
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
-    options.log_severity_level = 3
+    session = open_session(model, threads=2)
+    name = session.get_inputs()[0].name
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
         outputs = [session.run(None, {name: crop[None]}) for crop in crops]
     except Exception as error:  # its exceptions share no base class
-        raise InputError(f"ONNX Runtime cannot run {_name(model)}: {error}") from error
+        raise InputError(f"ONNX Runtime cannot run {name_of(model)}: {error}") from error
     return [np.concatenate(arrays) for arrays in zip(*outputs, strict=True)]
 
 
@@ -120,7 +112,3 @@ def hashes(*files: Path) -> dict[str, str]:
 def versions(*packages: str) -> dict[str, str]:
     """Return the installed versions of `packages`, by their names in the package index."""
     return {package: version(package) for package in packages}
-
-
-def _name(model: "Path | ModelProto") -> str:
-    return str(model) if isinstance(model, Path) else "the network"

@@ -1,9 +1,7 @@
 """How long a network takes for one crop, told by a ratio that a busy machine does not spoil."""
 
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +65,3 @@ def measure_latency(
 def _crop(crops: NDArray[np.float32], index: int) -> NDArray[np.float32]:
     place = index % len(crops)
     return crops[place : place + 1]
-
-
-def cpu_name() -> str:
-    """Return the model name of this machine's processor, as Linux tells it, or the architecture elsewhere."""
-    listing = Path("/proc/cpuinfo")
-    if listing.is_file():
-        for line in listing.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()

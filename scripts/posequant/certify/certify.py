@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,14 @@ import numpy as np
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
 from posequant.base.model_spec import ModelSpec
-from posequant.base.verify import compare
+from posequant.base.verify import compare, versions
 from posequant.certify import runtime_operators
-from posequant.certify.joints import joint_costs, label_free_cost
+from posequant.certify.joints import joint_costs
 from posequant.data.crop_files import load_crops
 from posequant.data.dataset import Annotations, load_annotations
 from posequant.evaluate.bootstrap import Bootstrap, bootstrap, images_to_decide, match, verdict
 from posequant.evaluate.keypoint_metrics import coco_results
+from posequant.evaluate.oks import label_free_cost
 from posequant.evaluate.predictions import Predictions
 from posequant.networks import ncnn_layers
 from posequant.networks.opening import open_network
@@ -105,7 +105,7 @@ def certify(
             "annotations": sha256(annotations),
             "detections": candidate.identity["sha256"]["detections"],
         },
-        "versions": candidate.identity["versions"] | {"pycocotools": version("pycocotools")},
+        "versions": candidate.identity["versions"] | versions("pycocotools"),
     }
 
 

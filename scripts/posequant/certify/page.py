@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from posequant.base.markdown import signed, table
+from posequant.base.markdown import decibels, signed, table
 
 _SIZES = {"APM": "Medium (area 32² to 96²)", "APL": "Large (area from 96²)"}
 
@@ -25,11 +25,6 @@ def kept(share: Mapping[str, Any] | None) -> str:
     if share is None:
         return "-"
     return f"{share['estimate']:.2%} {_between(share['interval'], '{:.2%}'.format)}"
-
-
-def decibels(ratio: float | None) -> str:
-    """Return a signal-to-noise ratio in words; None is that of equal outputs."""
-    return "as float" if ratio is None else f"{ratio:.1f} dB"
 
 
 def verdicts(share: Mapping[str, Any] | None) -> dict[str, str]:

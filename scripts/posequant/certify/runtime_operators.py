@@ -14,8 +14,7 @@ from typing import Any
 
 import onnx
 
-from posequant.base.onnx_files import load_onnx
-from posequant.networks.onnxruntime import open_session
+from posequant.base.onnx_files import load_onnx, open_session
 from posequant.networks.openvino import compile_openvino, read_openvino
 
 _ONNX_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -93,7 +92,7 @@ def onnxruntime_operators(path: Path) -> list[OperatorRecord]:
     model = load_onnx(path, with_weights=True)
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        open_session(path, optimized)
+        open_session(path, optimized=optimized)
         # Its optimizers mark the names of the nodes that they put in the place of others.
         executed = {
             re.sub(r"(_token_\d+|_nchwc)$", "", node.name): node.op_type for node in load_onnx(optimized).graph.node

@@ -22,7 +22,7 @@ from posequant.data.dataset import Annotations
 from posequant.evaluate.keypoint_metrics import matched_people
 
 OKS_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-STATISTICS = ("AP", *(f"AP{round(100 * threshold)}" for threshold in OKS_THRESHOLDS), "APM", "APL", "AR")
+COMPARED = ("AP", *(f"AP{round(100 * threshold)}" for threshold in OKS_THRESHOLDS), "APM", "APL", "AR")
 # COCO's: 0, 0.01, ... 1, as pycocotools' Params makes them.
 RECALL_THRESHOLDS = np.linspace(0, 1, 101)
 # Numbers held at a time: few enough for a processor's cache.
@@ -155,7 +155,7 @@ def _read(curve: Floats, found: Counts, needed: NDArray[np.int64]) -> Floats:
 
 
 def statistics(matches: dict[str, Matches], multiplicity: Counts) -> dict[str, Floats]:
-    """Return each of `STATISTICS` in each draw, float64 (B,); NaN where a draw has nobody of the size.
+    """Return each of `COMPARED` in each draw, float64 (B,); NaN where a draw has nobody of the size.
 
     Args:
         matches: from `match`.
@@ -163,10 +163,10 @@ def statistics(matches: dict[str, Matches], multiplicity: Counts) -> dict[str, F
     """
     precision, recall = average_precision(matches["all"], multiplicity)
     values = {"AP": precision.mean(axis=1), "AR": recall.mean(axis=1)}
-    values |= {name: precision[:, index] for index, name in enumerate(STATISTICS[1 : len(OKS_THRESHOLDS) + 1])}
+    values |= {name: precision[:, index] for index, name in enumerate(COMPARED[1 : len(OKS_THRESHOLDS) + 1])}
     for name, size in (("APM", "medium"), ("APL", "large")):
         values[name] = average_precision(matches[size], multiplicity)[0].mean(axis=1)
-    return {name: values[name] for name in STATISTICS}
+    return {name: values[name] for name in COMPARED}
 
 
 def draw_images(images: int, resamples: int, seed: int) -> Counts:
@@ -212,7 +212,7 @@ class Bootstrap:
     """Two predictions of the same people, as they are and in many draws of the images.
 
     Attributes:
-        observed: each of `STATISTICS` of the reference and of the candidate, float64 (2,).
+        observed: each of `COMPARED` of the reference and of the candidate, float64 (2,).
         drawn: the same in each draw, float64 (2, B).
         draws: how often each draw has each image, int32 (B, I).
         confidence: what share of the draws the intervals hold.
@@ -224,8 +224,8 @@ class Bootstrap:
     confidence: float
 
     def comparisons(self) -> Iterator[tuple[str, Comparison]]:
-        """Yield the comparison of each of `STATISTICS`."""
-        for name in STATISTICS:
+        """Yield the comparison of each of `COMPARED`."""
+        for name in COMPARED:
             fp32, int8 = self.observed[name].tolist()
             if np.isnan(fp32):
                 yield name, Comparison(None, None, None, None)
@@ -255,8 +255,8 @@ def bootstrap(
     observed = [statistics(matches, everyone) for matches in pair]
     drawn = [statistics(matches, draws) for matches in pair]
     return Bootstrap(
-        {name: np.concatenate([one[name] for one in observed]) for name in STATISTICS},
-        {name: np.stack([one[name] for one in drawn]) for name in STATISTICS},
+        {name: np.concatenate([one[name] for one in observed]) for name in COMPARED},
+        {name: np.stack([one[name] for one in drawn]) for name in COMPARED},
         draws,
         confidence,
     )

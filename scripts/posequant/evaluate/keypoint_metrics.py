@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.openmmlab import make_importable
+from posequant.base.verify import versions
 from posequant.data.dataset import Annotations, keypoint_sigmas, load_annotations
 from posequant.evaluate.predictions import Predictions
 
@@ -43,7 +43,7 @@ def evaluate_predictions(predictions_path: Path, annotations_path: Path) -> tupl
     results = coco_results(predictions, annotations.person_category)
     statistics, summary = coco_statistics(annotations, results)
     identity = dict(predictions.identity)
-    identity["versions"] = identity["versions"] | {"pycocotools": version("pycocotools")}
+    identity["versions"] = identity["versions"] | versions("pycocotools")
     counts = {"images": len(annotations.images), "detections": len(results)}
     return identity | counts | {"statistics": statistics}, summary
 

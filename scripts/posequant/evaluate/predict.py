@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
+from posequant.base.verify import versions
 from posequant.data.crops import Cropper
 from posequant.data.dataset import (
     Instances,
@@ -80,7 +80,7 @@ def make_predictions(
             "annotations": sha256(annotations),
             "detections": sha256(detections) if detections else None,
         },
-        "versions": {name: version(name) for name in (_PACKAGE[backend], "mmpose", "numpy", "opencv-python-headless")},
+        "versions": versions(_PACKAGE[backend], "mmpose", "numpy", "opencv-python-headless"),
     }
     instances = shard_of(instances, shard, shards)
     network = open_network(backend, precision, artifacts, spec, threads)

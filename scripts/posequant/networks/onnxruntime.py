@@ -3,37 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
-from posequant.base.files import require_file
 from posequant.base.model_spec import ModelSpec
-from posequant.base.onnx_files import is_quantized, load_onnx
+from posequant.base.onnx_files import is_quantized, load_onnx, open_session
 from posequant.networks.base import require_crops, require_input_shape, require_precision
-
-
-def open_session(onnx: Path, optimized: Path | None = None) -> ort.InferenceSession:
-    """Return a session of an ONNX file, for callers that bring the threads.
-
-    Args:
-        onnx: the file.
-        optimized: where to write the graph that is executed in its place.
-
-    Raises:
-        InputError: it is missing or no network that ONNX Runtime can run.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
-    require_file(onnx)
-    try:
-        return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the exceptions of onnxruntime share no base class of their own
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{onnx}: ONNX Runtime cannot load it ({reason})") from error
 
 
 class OnnxRuntimeNetwork:

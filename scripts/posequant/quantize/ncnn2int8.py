@@ -22,7 +22,7 @@ from posequant.ncnn_format.model import Layer, NcnnModel, Weights, format_param,
 from posequant.ncnn_format.overflow import mark_winograd_safe
 from posequant.quantize.official_tools import run_ncnn2int8
 from posequant.quantize.table import CalibrationTable
-from posequant.quantize.weights import INT8_LIMIT, miscomputed, quantizable, warn_of_miscomputed
+from posequant.quantize.weights import miscomputed, quantizable, rounded_to_integers, warn_of_miscomputed
 
 # Added to the INT8 mark of a layer whose output is requantized for the layers that read it.
 REQUANTIZED = 100
@@ -137,9 +137,7 @@ def quantized(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArr
         scales: float32, one for each channel.
     """
     scaled = weight.reshape(len(scales), -1) * scales[:, np.newaxis]
-    rounded = np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5))
-    int8: NDArray[np.int8] = np.clip(rounded, -INT8_LIMIT, INT8_LIMIT).astype(np.int8).ravel()
-    return int8
+    return rounded_to_integers(scaled).astype(np.int8).ravel()
 
 
 def stored(layer: Layer, weights: Weights) -> Weights:

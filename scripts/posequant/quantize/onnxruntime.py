@@ -22,10 +22,10 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from posequant.base.errors import InputError
 from posequant.base.files import whole
 from posequant.base.model_spec import ModelSpec
-from posequant.base.onnx_files import is_quantized, load_onnx, opset_of, save_onnx
+from posequant.base.onnx_files import is_quantized, load_onnx, open_session, opset_of, save_onnx
 from posequant.base.verify import Tensor, compare, hashes, versions
 from posequant.data.crop_files import CROPS
-from posequant.networks.onnxruntime import OnnxRuntimeNetwork, open_session
+from posequant.networks.onnxruntime import OnnxRuntimeNetwork
 
 # All that ONNX Runtime knows to quantize but what it has no integer kernel for: a ConvTranspose would be computed in
 # float on quantized values, at a loss for nothing (0.013 AP on SimplePose and COCO).

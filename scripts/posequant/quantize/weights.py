@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Collection
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from posequant.quantize.thresholds import aciq_threshold
 # INT8 Winograd adds up weights before it multiplies, so its weights get 6 bits (ncnn: tools/quantize/ncnn2table.cpp).
 INT8_LIMIT = 127
 WINOGRAD_LIMIT = 31
+
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 
 def quantizable(layers: list[Layer], keep_float: Collection[str] = ()) -> list[Layer]:
@@ -73,6 +76,20 @@ def weight_limit(layer: Layer) -> int:
     return WINOGRAD_LIMIT if is_winograd_shaped(layer) else INT8_LIMIT
 
 
+def rounded_to_integers(scaled: NDArray[_Float], limit: int = INT8_LIMIT) -> NDArray[_Float]:
+    """Return `scaled` values as ncnn rounds them, halves away from zero: sign(x) * floor(|x| + 0.5), within the limit.
+
+    Args:
+        scaled: floats of any shape.
+        limit: the largest magnitude of an integer.
+
+    Returns:
+        Whole numbers, in the shape and the type of `scaled`.
+    """
+    rounded: NDArray[_Float] = np.sign(scaled) * np.floor(np.abs(scaled) + scaled.dtype.type(0.5))
+    return np.clip(rounded, -limit, limit, out=rounded)
+
+
 def weight_scales(layer: Layer, weight: NDArray[np.floating], method: str) -> NDArray[np.float32]:
     """Return the weight scales of a quantizable layer, as ncnn2table computes them.
 
@@ -85,11 +102,29 @@ def weight_scales(layer: Layer, weight: NDArray[np.floating], method: str) -> ND
         Factors from a weight to its INT8 value, float32 (`weight_scale_count(layer)`,). A channel whose weights are all
         zero gets 1; ncnn2table writes infinity.
     """
-    channels = np.abs(weight.astype(np.float32)).reshape(weight_scale_count(layer), -1)
+    channels = weight.astype(np.float32).reshape(weight_scale_count(layer), -1)
     limit = weight_limit(layer)
-    threshold = channels.max(axis=1)
-    if method == "aciq":
-        threshold = aciq_threshold(threshold, channels.shape[1], bits=6 if limit == WINOGRAD_LIMIT else 8)
+    if method == "kl":
+        return absmax_scales(channels, limit)
+    largest = np.abs(channels).max(axis=1)
+    threshold = aciq_threshold(largest, channels.shape[1], bits=6 if limit == WINOGRAD_LIMIT else 8)
+    return _scales(threshold, limit)
+
+
+def absmax_scales(channels: NDArray[np.float32], limit: int) -> NDArray[np.float32]:
+    """Return the scales by which each channel's largest weight becomes `limit`; 1 where all are zero.
+
+    Args:
+        channels: weights, float32 (C, n).
+        limit: the largest INT8 value.
+
+    Returns:
+        float32 (C,).
+    """
+    return _scales(np.abs(channels).max(axis=1), limit)
+
+
+def _scales(threshold: NDArray[np.float32], limit: int) -> NDArray[np.float32]:
     scales: NDArray[np.float32] = np.ones_like(threshold)
-    np.divide(limit, threshold, out=scales, where=threshold != 0)
+    np.divide(np.float32(limit), threshold, out=scales, where=threshold != 0)
     return scales

@@ -16,10 +16,10 @@ from posequant.base.errors import InputError
 from posequant.base.files import whole, write_json
 from posequant.base.markdown import signed, table
 from posequant.base.svg import save_svg
-from posequant.certify.joints import label_free_cost
 from posequant.data.calibration_set import choose_calibration_set, make_crops
 from posequant.data.dataset import ground_truth_instances, load_annotations
 from posequant.evaluate.keypoint_metrics import coco_results, coco_statistics
+from posequant.evaluate.oks import label_free_cost
 from posequant.evaluate.predict import make_predictions
 from posequant.evaluate.predictions import Predictions
 from posequant.quantize.ncnn2int8 import quantize_files

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from posequant.base.markdown import signed, table
-from posequant.certify.page import decibels
+from posequant.base.markdown import decibels, signed, table
 from posequant.recipe.budget import Budget
 from posequant.recipe.recipe import budget_of
 

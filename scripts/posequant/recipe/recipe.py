@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, whole
 from posequant.base.model_spec import ModelSpec
+from posequant.base.verify import versions
 from posequant.data.crop_files import Labels, load_crops
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
@@ -168,5 +168,5 @@ def apply_recipe_to_files(
         "crops": {"calibrated": count, "measured": judge.people if judge else 0},
         "rungs": [asdict(rung) for rung in draft.rungs],
         "sha256": {path.name: sha256(path) for path in (param, bin_)},
-        "versions": {package: version(package) for package in ("ncnn", "numpy", "mmpose", "pycocotools")},
+        "versions": versions("ncnn", "numpy", "mmpose", "pycocotools"),
     }

@@ -10,7 +10,7 @@ from posequant.ncnn_format.model import Layer, Weights, weighted_inputs
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.ncnn2int8 import quantize_layer
 from posequant.quantize.propagation import Visit, propagate
-from posequant.quantize.weights import INT8_LIMIT
+from posequant.quantize.weights import INT8_LIMIT, rounded_to_integers
 from posequant.recipe.draft import Draft, Floats
 from posequant.recipe.positions import position_weights, without_activation
 
@@ -87,7 +87,7 @@ def second_moments(visit: Visit, activation_scale: np.float32, seed: int) -> Dou
     def sums(item: tuple[Floats, Floats, NDArray[np.int64]]) -> tuple[Floats, Floats]:
         values, share, choice = item
         scaled = values * activation_scale
-        int8 = np.clip(np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5)), -INT8_LIMIT, INT8_LIMIT)
+        int8 = rounded_to_integers(scaled)
         patches = columns(visit.layer, int8 / activation_scale, choice)
         counts = share[choice]
         counted = (patches * counts[:, np.newaxis]).transpose(0, 2, 1)
@@ -149,7 +149,7 @@ def best_integers(weights: Doubles, steps: Doubles, moments: Doubles, limit: int
         Whole numbers, float64 (C, n).
     """
     curvature = moments + RIDGE * np.trace(moments) / len(moments) * np.eye(len(moments))
-    integers = np.clip(np.rint(weights / steps[:, np.newaxis]), -limit, limit)
+    integers = rounded_to_integers(weights / steps[:, np.newaxis], limit)
     slopes = (integers * steps[:, np.newaxis] - weights) @ curvature
     for _ in range(passes):
         moved = False
@@ -157,7 +157,7 @@ def best_integers(weights: Doubles, steps: Doubles, moments: Doubles, limit: int
             if steepness <= 0:
                 continue
             wanted = integers[:, index] - slopes[:, index] / (steepness * steps)
-            change = np.clip(np.rint(wanted), -limit, limit) - integers[:, index]
+            change = rounded_to_integers(wanted, limit) - integers[:, index]
             rows = np.flatnonzero(change)
             if rows.size:
                 moved = True

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.quantize.weights import INT8_LIMIT, weight_limit, weight_scale_count
+from posequant.quantize.weights import INT8_LIMIT, absmax_scales, rounded_to_integers, weight_limit, weight_scale_count
 from posequant.recipe.draft import Draft, Floats, representable
 
 # Shares of a channel's largest weight that may be clipped to.
@@ -35,22 +35,6 @@ def scale_weights(draft: Draft, crops: Sequence[Floats], threads: int, *, bits: 
     )
 
 
-def absmax_scales(channels: Floats, limit: int) -> Floats:
-    """Return the scales by which each channel's largest weight becomes `limit`; 1 where all are zero.
-
-    Args:
-        channels: weights, float32 (C, n).
-        limit: the largest INT8 value.
-
-    Returns:
-        float32 (C,).
-    """
-    largest = np.abs(channels).max(axis=1)
-    scales: Floats = np.ones_like(largest)
-    np.divide(np.float32(limit), largest, out=scales, where=largest != 0)
-    return scales
-
-
 def mse_scales(channels: Floats, limit: int) -> Floats:
     """Return the scales by which the rounded and clipped weights of each channel differ least from the float ones.
 
@@ -76,6 +60,6 @@ def mse_scales(channels: Floats, limit: int) -> Floats:
 def rounding_errors(channels: Floats, scales: Floats, limit: int) -> NDArray[np.float64]:
     """Return the summed squared error of each channel's weights when they are rounded, float64 (C,)."""
     factors = scales[:, np.newaxis]
-    rounded = np.clip(np.rint(channels * factors), -limit, limit) / factors
+    rounded = rounded_to_integers(channels * factors, limit) / factors
     errors: NDArray[np.float64] = np.square(rounded - channels, dtype=np.float64).sum(axis=1)
     return errors

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from posequant.base.errors import InputError
-from posequant.base.markdown import signed, table
+from posequant.base.markdown import decibels, signed, table
 from posequant.base.model_spec import ModelSpec
-from posequant.certify.page import decibels, kept, stated, verdicts
+from posequant.certify.page import kept, stated, verdicts
 from posequant.report.published import comparisons, not_comparable
 
-STATISTICS = ("AP", "AP50", "AP75", "AR", "AR50")
+SHOWN = ("AP", "AP50", "AP75", "AR", "AR50")
 # What two rows must share before their figures may stand side by side.
 COMMON_GROUND = ("protocol", "images", "instances")
 COMMON_FILES = ("model", "annotations", "detections")
@@ -194,7 +194,7 @@ def _backend_sections(models: Sequence[Model]) -> Iterable[str]:
             {
                 "Arch": model.architecture,
                 "Input Size": model.input_size,
-                **{name: f"{row.metrics['statistics'][name]:.4f}" for name in STATISTICS},
+                **{name: f"{row.metrics['statistics'][name]:.4f}" for name in SHOWN},
                 "log": f"[log]({row.log})",
             }
             for model in models

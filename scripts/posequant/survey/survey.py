@@ -238,8 +238,8 @@ _KINDS = {
 def markdown(records: Sequence[Record]) -> str:
     """Return a page with a table of the networks that went all the way, one of the others, and the times."""
     from posequant.base.markdown import table
+    from posequant.base.timing import cpu_name
     from posequant.base.verify import versions
-    from posequant.benchmark.latency import cpu_name
 
     done = [record for record in records if not record.failed]
     stopped = [record for record in records if record.failed]

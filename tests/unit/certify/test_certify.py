@@ -16,12 +16,13 @@ from tests.unit.pose_fixtures import SPEC, pose_network
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, write_json
 from posequant.certify.certify import Sampling, certify
-from posequant.certify.joints import joint_costs, label_free_cost, similarity
+from posequant.certify.joints import joint_costs
 from posequant.certify.page import render
 from posequant.data.calibration_set import choose_calibration_set
 from posequant.data.dataset import ground_truth_instances, keypoint_sigmas, load_annotations
 from posequant.evaluate.bootstrap import draw_images
 from posequant.evaluate.keypoint_metrics import evaluate_predictions
+from posequant.evaluate.oks import label_free_cost, similarity
 from posequant.evaluate.predictions import Poses, Predictions
 from posequant.export.convert import convert_to_openvino
 from posequant.ncnn_format.model import NcnnModel

@@ -111,7 +111,7 @@ def test_training_is_reproducible_and_leaves_weights_alone(tmp_path: Path) -> No
 
 
 def test_training_without_data_says_how_to_draw_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"generate_demo_data\.py"):
+    with pytest.raises(InputError, match=r"demo_dataset\.py"):
         train(MODEL / "config.py", tmp_path, tmp_path / "work")
     with pytest.raises(InputError, match="0 epochs"):
         train(MODEL / "config.py", tmp_path, tmp_path / "work", epochs=0)

@@ -20,6 +20,7 @@ from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.ncnn2int8 import quantize, quantize_files, quantize_layer
 from posequant.quantize.ncnn2table import calibrate
 from posequant.quantize.propagation import Visit, propagate
+from posequant.quantize.weights import absmax_scales
 from posequant.recipe.activation_scales import CLIPS, descend, percentile_threshold, scale_activations
 from posequant.recipe.bias import correct_bias, mean_error
 from posequant.recipe.draft import Draft
@@ -27,7 +28,7 @@ from posequant.recipe.equalization import channel_factors, equalize, scalable_bl
 from posequant.recipe.positions import by_channel, position_weights, without_activation
 from posequant.recipe.recipe import apply_recipe, keep_float
 from posequant.recipe.rounding import best_integers, columns, learn_rounding
-from posequant.recipe.weight_scales import absmax_scales, mse_scales, rounding_errors, scale_weights
+from posequant.recipe.weight_scales import mse_scales, rounding_errors, scale_weights
 
 CROPS = list(draw_crops(6))
 RECIPE: list[dict[str, dict[str, Any]]] = [
