@@ -31,11 +31,12 @@ test-all: $(READY) ## run the slow tests too: large networks of mmpose
 survey: $(READY) ## write docs/models.md: how far each network of models/survey.txt comes
 	$(BIN)/python scripts/survey.py --configs $$(grep -v '^#' models/survey.txt) --out docs/models.md
 
-lint: $(READY) ## check style and types
+lint: $(READY) ## check style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
+	PYTHONPATH=scripts $(BIN)/lint-imports --no-cache --no-logo pyproject.toml
 
 format: $(READY) ## bring the sources into shape
 	$(BIN)/ruff check --fix $(SOURCES)
