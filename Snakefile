@@ -9,13 +9,15 @@ configfile: "config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/demo.smk"
 include: "rules/fetch.smk"
+include: "rules/data.smk"
 include: "rules/export.smk"
 include: "rules/quantize.smk"
 include: "rules/evaluate.smk"
+include: "rules/recipe.smk"
 include: "rules/certify.smk"
 include: "rules/attribute.smk"
-include: "rules/curve.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
 

@@ -9,7 +9,6 @@ rule attribute:
         artifact=artifact,
         model=f"{RESULTS}/model.json",
         crops=f"{RESULTS}/calibration",
-        code=code("attribute"),
     output:
         attribution=f"{RESULTS}/{{variant}}/attribution.json",
         table=f"{RESULTS}/{{variant}}/attribution.csv",
@@ -27,10 +26,12 @@ rule attribute:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        code=code("attribute"),
     shell:
         "python scripts/attribute.py --param {input.param} --bin {input.bin}"
         " --int8-param {input.artifact[0]} --int8-bin {input.artifact[1]}"
         " --model {input.model} --variant {wildcards.variant}"
         " --crops {input.crops} --threads {threads}"
-        " --out {output.attribution} --table {output.table}"
-        " --figure {output.figure} --markdown {output.page} 2>&1 | tee {log}"
+        " --out {output.attribution} --out-table {output.table}"
+        " --out-figure {output.figure} --out-page {output.page} > {log} 2>&1"

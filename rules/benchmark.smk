@@ -1,20 +1,19 @@
 # What an artifact costs to run.
 
 
-rule measure_cost:
+rule latency:
     """Measure the latency of a variant in turn with ONNX Runtime, and its size on disk."""
     input:
         model=f"{RESULTS}/model.json",
         artifact=artifact,
         reference=f"{RESULTS}/onnx/simplified.onnx",
         crops=f"{RESULTS}/calibration",
-        code=code("latency"),
     output:
-        f"{RESULTS}/{{variant}}/cost.json",
+        f"{RESULTS}/{{variant}}/latency.json",
     log:
-        f"{RESULTS}/{{variant}}/cost.log",
+        f"{RESULTS}/{{variant}}/latency.log",
     benchmark:
-        f"{RESULTS}/{{variant}}/cost.benchmark.tsv"
+        f"{RESULTS}/{{variant}}/latency.benchmark.tsv"
     conda:
         ENVIRONMENT
     # It runs on one; the others are kept free of jobs that would be measured with it.
@@ -23,16 +22,17 @@ rule measure_cost:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code("latency"),
         variant=lookup("variants/{variant}", within=config),
     shell:
         "python scripts/latency.py --model {input.model} --variant {wildcards.variant}"
         " --crops {input.crops}"
         " --backend {params.variant[backend]} --precision {params.variant[precision]}"
         " --artifact {input.artifact} --reference {input.reference}"
-        " --out {output} 2>&1 | tee {log}"
+        " --out {output} > {log} 2>&1"
 
 
-rule measure_throughput:
+rule throughput:
     """Measure how much of a variant's speed its prediction keeps, in turn with the bare network."""
     input:
         model=f"{RESULTS}/model.json",
@@ -40,7 +40,6 @@ rule measure_throughput:
         annotations=dataset("val", "annotations"),
         images=dataset("val", "images"),
         detections=detections,
-        code=code("throughput"),
     output:
         f"{RESULTS}/{{variant}}/throughput.json",
     log:
@@ -52,6 +51,7 @@ rule measure_throughput:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code("throughput"),
         variant=lookup("variants/{variant}", within=config),
         detections=detections_option,
     shell:
@@ -59,4 +59,25 @@ rule measure_throughput:
         " --variant {wildcards.variant} --backend {params.variant[backend]}"
         " --precision {params.variant[precision]} --artifact {input.artifact}"
         " --annotations {input.annotations} --images {input.images}"
-        " {params.detections} --threads {threads} --out {output} 2>&1 | tee {log}"
+        " {params.detections} --threads {threads} --out {output} > {log} 2>&1"
+
+
+rule render_throughput:
+    """Put the throughput of all rows of the study in one table."""
+    input:
+        measured=per_row("throughput.json"),
+    output:
+        markdown="results/bench/throughput.md",
+        table="results/bench/throughput.csv",
+    log:
+        "results/bench/render_throughput.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        code=code("render_throughput"),
+    shell:
+        "python scripts/render_throughput.py --measured {input.measured}"
+        " --out {output.markdown} --out-table {output.table} > {log} 2>&1"

@@ -12,7 +12,6 @@ rule certify:
         reference_artifact=fp32_artifact,
         crops=f"{RESULTS}/calibration",
         calibration="results/{study}/calibration.json",
-        code=code("certify"),
     output:
         certificate=f"{RESULTS}/{{variant}}/certificate.json",
         page=f"{RESULTS}/{{variant}}/certificate.md",
@@ -28,6 +27,7 @@ rule certify:
         mem_mb=4000,
         runtime=60,
     params:
+        code=code("certify"),
         settings=lookup("studies/{study}/certificate", within=config),
     shell:
         "python scripts/certify.py --predictions {input.predictions}"
@@ -37,4 +37,4 @@ rule certify:
         " --crops {input.crops} --calibration {input.calibration}"
         " --resamples {params.settings[resamples]} --seed {params.settings[seed]}"
         " --confidence {params.settings[confidence]}"
-        " --out {output.certificate} --markdown {output.page} 2>&1 | tee {log}"
+        " --out {output.certificate} --out-page {output.page} > {log} 2>&1"

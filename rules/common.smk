@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -12,8 +14,9 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from posequant.base.errors import InputError
+from posequant.base.files import require_file
 from posequant.base.openmmlab import find_config
-from posequant.workflow.source_closure import source_closure
+from posequant.workflow.source_closure import sources_hash
 from posequant.workflow.sources import find_downloads, parse_source
 from posequant.workflow.study_config import validate_config
 
@@ -31,6 +34,13 @@ try:
     downloads = list(find_downloads(config["studies"], "studies"))
 except InputError as error:
     raise WorkflowError(str(error))
+
+DETECTIONS_HINT = (
+    "Detector boxes are not downloaded. Those of COCO val2017 (COCO_val2017_detections_AP_H_56_person.json, 104,125"
+    " boxes) are offered for download by hand, from OneDrive and Google Drive, at"
+    " https://mmpose.readthedocs.io/en/latest/dataset_zoo/2d_body_keypoint.html#coco. Place the file at that path, or"
+    " name another in the study's dataset.detections, or evaluate with protocol: {boxes: ground-truth}."
+)
 
 
 def any_of(names) -> str:
@@ -57,18 +67,29 @@ def variants_with(**properties: str) -> list[str]:
     ]
 
 
+OFFICIAL = [
+    variant
+    for method in ("kl", "aciq")
+    for variant in variants_with(backend="ncnn", precision="int8", calibration=method)
+]
+WITH_RECIPE = [
+    variant
+    for variant in variants_with(backend="ncnn", precision="int8")
+    if variant not in OFFICIAL
+]
+
+
 wildcard_constraints:
     study=any_of(config["studies"]),
     model=any_of(models_from("mmpose", "onnx")),
     variant=any_of(config["variants"]),
 
 
-def code(script: str) -> list[str]:
-    """The files that `scripts/{script}.py` is made of: an edit of any of them reruns the rule."""
-    return [
-        os.path.relpath(path)
-        for path in source_closure(Path(workflow.basedir) / "scripts" / f"{script}.py")
-    ]
+@cache
+def code(script: str) -> str:
+    """Hash of the files that `scripts/{script}.py` is made of: as a parameter, an edit of any of them reruns the rule."""
+    path = Path(workflow.basedir) / "scripts" / f"{script}.py"
+    return sources_hash(path)
 
 
 def located(source: str) -> str:
@@ -104,18 +125,20 @@ def dataset(split: str, part: str):
     return path
 
 
+def detections(wildcards) -> list[str]:
+    """Input function: the detector boxes, where the protocol takes them."""
+    study = config["studies"][wildcards.study]
+    if study["protocol"]["boxes"] == "ground-truth":
+        return []
+    source = study["dataset"]["detections"]
+    if not parse_source(source):
+        require_file(Path(source), DETECTIONS_HINT)
+    return [located(source)]
+
+
 def detections_option(wildcards, input) -> str:
     """Option that names the detector boxes, where the protocol takes them."""
     return f"--detections {input.detections}" if input.detections else ""
-
-
-def onnx_settings(wildcards) -> str:
-    """What the configuration says of an ONNX network's crops and output, as JSON."""
-    settings = config["studies"][wildcards.study]["models"][wildcards.model]
-    elsewhere = ("source", "architecture", "published", "onnx")
-    return json.dumps(
-        {key: value for key, value in settings.items() if key not in elsewhere}
-    )
 
 
 def artifact(wildcards) -> list[str]:
@@ -172,3 +195,27 @@ def official_tool(name: str) -> str:
     choice = config["tools"][name]
     program = {"builtin": None, "auto": shutil.which(name)}.get(choice, choice)
     return f"--tool {program}" if program else ""
+
+
+def per_row(name: str, **properties: str) -> list[str]:
+    """The file `name` of every row of the study that is run, or of those with the `properties`."""
+    study = config["studies"][config["study"]]
+    return expand(
+        "results/{study}/{model}/{variant}/" + name,
+        study=config["study"],
+        model=study["models"],
+        variant=[
+            variant
+            for variant in study["variants"]
+            if variant in variants_with(**properties)
+        ],
+    )
+
+
+def per_model(name: str) -> list[str]:
+    """The file `name` of every model of the study that is run."""
+    return expand(
+        "results/{study}/{model}/" + name,
+        study=config["study"],
+        model=config["studies"][config["study"]]["models"],
+    )

@@ -17,9 +17,8 @@ rule predict:
         annotations=dataset("val", "annotations"),
         images=dataset("val", "images"),
         detections=detections,
-        code=code("predict"),
     output:
-        temp(f"{SHARDS}.npz"),
+        f"{SHARDS}.npz",
     log:
         f"{SHARDS}.log",
     benchmark:
@@ -34,6 +33,7 @@ rule predict:
         mem_mb=4000,
         runtime=240,
     params:
+        code=code("predict"),
         variant=lookup("variants/{variant}", within=config),
         detections=detections_option,
         flip_test=branch(
@@ -46,41 +46,18 @@ rule predict:
         " --artifact {input.artifact} --annotations {input.annotations}"
         " --images {input.images} {params.detections} {params.flip_test}"
         " --shard {wildcards.shard} --shards {wildcards.shards}"
-        " --threads {threads} --out {output} 2>&1 | tee {log}"
+        " --threads {threads} --out {output} > {log} 2>&1"
 
 
-rule merge_predictions:
-    """Put the shards together; everybody must be there exactly once."""
+rule evaluate:
+    """Put the shards together, everybody exactly once, and score them with the COCO keypoint metrics."""
     input:
         shards=shards,
         annotations=dataset("val", "annotations"),
         detections=detections,
-        code=code("merge_predictions"),
     output:
-        f"{RESULTS}/{{variant}}/predictions.npz",
-    log:
-        f"{RESULTS}/{{variant}}/merge_predictions.log",
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=4000,
-        runtime=10,
-    params:
-        detections=detections_option,
-    shell:
-        "python scripts/merge_predictions.py --shards {input.shards}"
-        " --annotations {input.annotations} {params.detections}"
-        " --out {output} 2>&1 | tee {log}"
-
-
-rule evaluate:
-    """Score the predictions with the COCO keypoint metrics."""
-    input:
         predictions=f"{RESULTS}/{{variant}}/predictions.npz",
-        annotations=dataset("val", "annotations"),
-        code=code("evaluate"),
-    output:
-        f"{RESULTS}/{{variant}}/metrics.json",
+        metrics=f"{RESULTS}/{{variant}}/metrics.json",
     log:
         f"{RESULTS}/{{variant}}/evaluate.log",
     benchmark:
@@ -90,6 +67,10 @@ rule evaluate:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        code=code("evaluate"),
+        detections=detections_option,
     shell:
-        "python scripts/evaluate.py --predictions {input.predictions}"
-        " --annotations {input.annotations} --out {output} 2>&1 | tee {log}"
+        "python scripts/evaluate.py --shards {input.shards}"
+        " --annotations {input.annotations} {params.detections}"
+        " --out {output.metrics} --out-predictions {output.predictions} > {log} 2>&1"

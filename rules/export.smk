@@ -1,91 +1,57 @@
-# From a checkpoint, or a user's ONNX file, to a simplified ONNX file.
+# From a checkpoint, or a user's ONNX file, to a simplified ONNX file, and from that to ncnn and OpenVINO.
 
 
-rule describe_mmpose_model:
-    """Read from the mmpose config what the network expects of a crop and how its output is decoded."""
+def described(wildcards) -> dict[str, str]:
+    """Input function: what the description of a network is read from."""
+    if wildcards.model in models_from("onnx"):
+        return {"onnx": f"{RESULTS.format(**wildcards)}/onnx/exported.onnx"}
+    return {"config": model_file("config")(wildcards)}
+
+
+def description_options(wildcards, input) -> str:
+    """Options that name what the description is read from, and what the configuration says of an ONNX network."""
+    if wildcards.model not in models_from("onnx"):
+        return f"--config {input.config}"
+    settings = config["studies"][wildcards.study]["models"][wildcards.model]
+    elsewhere = ("source", "architecture", "published", "onnx")
+    told = {key: value for key, value in settings.items() if key not in elsewhere}
+    return f"--onnx {input.onnx} --onnx-settings {shlex.quote(json.dumps(told))}"
+
+
+rule describe:
+    """Write down what the network expects of a crop and how its output is decoded."""
     input:
-        config=model_file("config"),
-        code=code("describe"),
+        unpack(described),
     output:
         f"{RESULTS}/model.json",
     log:
-        f"{RESULTS}/model.log",
-    wildcard_constraints:
-        model=any_of(models_from("mmpose")),
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    shell:
-        "python scripts/describe.py --name {wildcards.model}"
-        " --config {input.config} --out {output} 2>&1 | tee {log}"
-
-
-rule describe_onnx_model:
-    """Write down what the configuration says of a user's ONNX network, checked against the file."""
-    input:
-        onnx=f"{RESULTS}/onnx/exported.onnx",
-        code=code("describe"),
-    output:
-        f"{RESULTS}/model.json",
-    log:
-        f"{RESULTS}/model.log",
-    wildcard_constraints:
-        model=any_of(models_from("onnx")),
+        f"{RESULTS}/describe.log",
     conda:
         ENVIRONMENT
     resources:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=onnx_settings,
+        code=code("describe"),
+        source=description_options,
     shell:
-        "python scripts/describe.py --name {wildcards.model} --onnx {input.onnx}"
-        " --onnx-settings {params.settings:q} --out {output} 2>&1 | tee {log}"
+        "python scripts/describe.py --name {wildcards.model} {params.source}"
+        " --out {output} > {log} 2>&1"
 
 
-rule deploy_config:
-    """Write the deploy config that mmdeploy receives."""
-    input:
-        model=f"{RESULTS}/model.json",
-        code=code("deploy_config"),
-    output:
-        f"{RESULTS}/onnx/deploy_config.py",
-    log:
-        f"{RESULTS}/onnx/deploy_config.log",
-    wildcard_constraints:
-        model=any_of(models_from("mmpose")),
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        settings=lookup("studies/{study}/export", within=config),
-        vulkan=branch(
-            lookup("studies/{study}/export/use_vulkan", within=config),
-            then="--use-vulkan",
-            otherwise="--no-use-vulkan",
-        ),
-    shell:
-        "python scripts/deploy_config.py --model {input.model}"
-        " --opset {params.settings[opset]} --precision {params.settings[precision]}"
-        " {params.vulkan} --out {output} 2>&1 | tee {log}"
-
-
-rule export_onnx:
-    """Export the network to ONNX through mmdeploy and compare it with PyTorch on real crops."""
+rule export:
+    """Export the network to ONNX through mmdeploy, compare it with PyTorch, and stop on an operator that ncnn lacks."""
     input:
         config=model_file("config"),
         checkpoint=model_file("checkpoint"),
-        deploy_config=f"{RESULTS}/onnx/deploy_config.py",
         model=f"{RESULTS}/model.json",
         crops=f"{RESULTS}/calibration",
-        code=code("export"),
     output:
         onnx=f"{RESULTS}/onnx/exported.onnx",
+        deploy_config=f"{RESULTS}/onnx/deploy_config.py",
         record=f"{RESULTS}/onnx/export.json",
+        table=f"{RESULTS}/onnx/operators.csv",
+        page=report(f"{RESULTS}/onnx/operators.md", category="Operators"),
     log:
         f"{RESULTS}/onnx/export.log",
     benchmark:
@@ -97,25 +63,36 @@ rule export_onnx:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        code=code("export"),
+        settings=lookup("studies/{study}/export", within=config),
+        vulkan=branch(
+            lookup("studies/{study}/export/use_vulkan", within=config),
+            then="--use-vulkan",
+            otherwise="--no-use-vulkan",
+        ),
     shell:
         "python scripts/export.py --config {input.config}"
-        " --checkpoint {input.checkpoint} --deploy-config {input.deploy_config}"
-        " --model {input.model} --crops {input.crops}"
-        " --out {output.onnx} --record {output.record} 2>&1 | tee {log}"
+        " --checkpoint {input.checkpoint} --model {input.model} --crops {input.crops}"
+        " --opset {params.settings[opset]} --precision {params.settings[precision]}"
+        " {params.vulkan} --out {output.onnx} --out-deploy-config {output.deploy_config}"
+        " --out-record {output.record} --out-table {output.table} --out-page {output.page}"
+        " > {log} 2>&1"
 
 
 rule import_onnx:
-    """Clean up a user's ONNX file for the converters and check that its output stays the same."""
+    """Clean up a user's ONNX file for the converters, check its output, and stop on an operator that ncnn lacks."""
     input:
         onnx=model_file("onnx"),
-        code=code("import_onnx"),
     output:
         onnx=f"{RESULTS}/onnx/exported.onnx",
         record=f"{RESULTS}/onnx/export.json",
+        table=f"{RESULTS}/onnx/operators.csv",
+        page=report(f"{RESULTS}/onnx/operators.md", category="Operators"),
     log:
-        f"{RESULTS}/onnx/import.log",
+        f"{RESULTS}/onnx/import_onnx.log",
     benchmark:
-        f"{RESULTS}/onnx/import.benchmark.tsv"
+        f"{RESULTS}/onnx/import_onnx.benchmark.tsv"
     wildcard_constraints:
         model=any_of(models_from("onnx")),
     conda:
@@ -123,71 +100,19 @@ rule import_onnx:
     resources:
         mem_mb=4000,
         runtime=10,
+    params:
+        code=code("import_onnx"),
     shell:
-        "python scripts/import_onnx.py --onnx {input.onnx}"
-        " --out {output.onnx} --record {output.record} 2>&1 | tee {log}"
+        "python scripts/import_onnx.py --onnx {input.onnx} --out {output.onnx}"
+        " --out-record {output.record} --out-table {output.table} --out-page {output.page}"
+        " > {log} 2>&1"
 
 
-rule audit_mmpose_operators:
-    """List torch operator, ONNX operator and ncnn layer; stop on one that ncnn lacks."""
-    input:
-        config=model_file("config"),
-        checkpoint=model_file("checkpoint"),
-        deploy_config=f"{RESULTS}/onnx/deploy_config.py",
-        onnx=f"{RESULTS}/onnx/exported.onnx",
-        code=code("audit"),
-    output:
-        table=f"{RESULTS}/onnx/operators.csv",
-        markdown=f"{RESULTS}/onnx/operators.md",
-    log:
-        f"{RESULTS}/onnx/operators.log",
-    benchmark:
-        f"{RESULTS}/onnx/operators.benchmark.tsv"
-    wildcard_constraints:
-        model=any_of(models_from("mmpose")),
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=4000,
-        runtime=10,
-    shell:
-        "python scripts/audit.py --config {input.config}"
-        " --checkpoint {input.checkpoint} --deploy-config {input.deploy_config}"
-        " --onnx {input.onnx}"
-        " --out {output.table} --markdown {output.markdown} 2>&1 | tee {log}"
-
-
-rule audit_onnx_operators:
-    """List ONNX operator and ncnn layer; stop on one that ncnn lacks."""
-    input:
-        onnx=f"{RESULTS}/onnx/exported.onnx",
-        code=code("audit"),
-    output:
-        table=f"{RESULTS}/onnx/operators.csv",
-        markdown=f"{RESULTS}/onnx/operators.md",
-    log:
-        f"{RESULTS}/onnx/operators.log",
-    benchmark:
-        f"{RESULTS}/onnx/operators.benchmark.tsv"
-    wildcard_constraints:
-        model=any_of(models_from("onnx")),
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    shell:
-        "python scripts/audit.py --onnx {input.onnx}"
-        " --out {output.table} --markdown {output.markdown} 2>&1 | tee {log}"
-
-
-rule simplify_onnx:
+rule simplify:
     """Simplify the ONNX graph and check that its output stays the same."""
     input:
         onnx=f"{RESULTS}/onnx/exported.onnx",
-        operators=f"{RESULTS}/onnx/operators.csv",
         crops=f"{RESULTS}/calibration",
-        code=code("simplify"),
     output:
         onnx=f"{RESULTS}/onnx/simplified.onnx",
         record=f"{RESULTS}/onnx/simplify.json",
@@ -200,32 +125,65 @@ rule simplify_onnx:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        code=code("simplify"),
     shell:
         "python scripts/simplify.py --onnx {input.onnx} --crops {input.crops}"
-        " --out {output.onnx} --record {output.record} 2>&1 | tee {log}"
+        " --out {output.onnx} --out-record {output.record} > {log} 2>&1"
 
 
-rule convert_openvino:
-    """Convert to OpenVINO's own format."""
+rule convert_ncnn:
+    """Convert to ncnn with weights in fp32 or fp16 and compare with ONNX Runtime on real crops."""
     input:
         model=f"{RESULTS}/model.json",
         onnx=f"{RESULTS}/onnx/simplified.onnx",
         crops=f"{RESULTS}/calibration",
-        code=code("convert_openvino"),
     output:
-        xml=f"{RESULTS}/converted/openvino.xml",
-        bin=f"{RESULTS}/converted/openvino.bin",
-        record=f"{RESULTS}/converted/openvino.json",
+        param=f"{RESULTS}/converted/ncnn-{{weights}}.param",
+        bin=f"{RESULTS}/converted/ncnn-{{weights}}.bin",
+        record=f"{RESULTS}/converted/ncnn-{{weights}}.json",
     log:
-        f"{RESULTS}/converted/openvino.log",
+        f"{RESULTS}/converted/convert_ncnn-{{weights}}.log",
     benchmark:
-        f"{RESULTS}/converted/openvino.benchmark.tsv"
+        f"{RESULTS}/converted/convert_ncnn-{{weights}}.benchmark.tsv"
+    wildcard_constraints:
+        weights="fp32|fp16",
     conda:
         ENVIRONMENT
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        code=code("convert_ncnn"),
+    shell:
+        "python scripts/convert_ncnn.py --model {input.model} --onnx {input.onnx}"
+        " --crops {input.crops} --weights {wildcards.weights}"
+        " --out-param {output.param} --out-bin {output.bin}"
+        " --out-record {output.record} > {log} 2>&1"
+
+
+rule convert_openvino:
+    """Convert to OpenVINO's own format and compare with ONNX Runtime on real crops."""
+    input:
+        model=f"{RESULTS}/model.json",
+        onnx=f"{RESULTS}/onnx/simplified.onnx",
+        crops=f"{RESULTS}/calibration",
+    output:
+        xml=f"{RESULTS}/converted/openvino.xml",
+        bin=f"{RESULTS}/converted/openvino.bin",
+        record=f"{RESULTS}/converted/openvino.json",
+    log:
+        f"{RESULTS}/converted/convert_openvino.log",
+    benchmark:
+        f"{RESULTS}/converted/convert_openvino.benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=code("convert_openvino"),
     shell:
         "python scripts/convert_openvino.py --model {input.model} --onnx {input.onnx}"
         " --crops {input.crops}"
-        " --out {output.xml} --record {output.record} 2>&1 | tee {log}"
+        " --out {output.xml} --out-record {output.record} > {log} 2>&1"

@@ -1,44 +1,5 @@
 # What a study starts from.
 
-from posequant.base.files import require_file
-
-DETECTIONS_HINT = (
-    "Detector boxes are not downloaded. Those of COCO val2017 (COCO_val2017_detections_AP_H_56_person.json, 104,125"
-    " boxes) are offered for download by hand, from OneDrive and Google Drive, at"
-    " https://mmpose.readthedocs.io/en/latest/dataset_zoo/2d_body_keypoint.html#coco. Place the file at that path, or"
-    " name another in the study's dataset.detections, or evaluate with protocol: {boxes: ground-truth}."
-)
-
-
-rule demo_dataset:
-    """Draw the images of synthetic people and write their annotations."""
-    input:
-        code=code("demo_dataset"),
-    output:
-        train=directory("results/{study}/dataset/train"),
-        val=directory("results/{study}/dataset/val"),
-        train_annotations="results/{study}/dataset/annotations/person_keypoints_train.json",
-        val_annotations="results/{study}/dataset/annotations/person_keypoints_val.json",
-    log:
-        "results/{study}/dataset.log",
-    benchmark:
-        "results/{study}/dataset.benchmark.tsv"
-    conda:
-        ENVIRONMENT
-    threads: 4
-    resources:
-        mem_mb=2000,
-        runtime=15,
-    params:
-        folder="results/{study}/dataset",
-        settings=lookup("studies/{study}/dataset/synthetic", within=config),
-    shell:
-        "python scripts/demo_dataset.py"
-        " --train-images {params.settings[train_images]}"
-        " --val-images {params.settings[val_images]}"
-        " --seed {params.settings[seed]} --processes {threads}"
-        " --out {params.folder} 2>&1 | tee {log}"
-
 
 # Downloads are shared between studies. Their rules do not name their code: an edit of it must not fetch anything
 # again. A file whose hash is known comes last, and counts where two keys name it.
@@ -79,17 +40,6 @@ def member(wildcards) -> str:
     return UNPACKED[wildcards.content][1].member
 
 
-def detections(wildcards) -> list[str]:
-    """Input function: the detector boxes, where the protocol takes them."""
-    study = config["studies"][wildcards.study]
-    if study["protocol"]["boxes"] == "ground-truth":
-        return []
-    source = study["dataset"]["detections"]
-    if not parse_source(source):
-        require_file(Path(source), DETECTIONS_HINT)
-    return [located(source)]
-
-
 def of_the_study() -> list[str]:
     """All that is fetched for the study that is run."""
     study = config["studies"][config["study"]]
@@ -125,7 +75,7 @@ rule download:
     params:
         address=address,
     shell:
-        "python scripts/download.py {params.address:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python scripts/download.py {params.address:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule unpack_file:
@@ -147,7 +97,7 @@ rule unpack_file:
         member=member,
     shell:
         "python scripts/unpack.py --archive {input:q} --member {params.member:q}"
-        " --out {output:q} 2>&1 | tee {log:q}"
+        " --out {output:q} > {log:q} 2>&1"
 
 
 use rule unpack_file as unpack_folder with:
@@ -174,4 +124,4 @@ rule calibration_images:
         runtime=60,
     shell:
         "python scripts/calibration_images.py --calibration {input.calibration}"
-        " --annotations {input.annotations} --out {output} 2>&1 | tee {log}"
+        " --annotations {input.annotations} --out {output} > {log} 2>&1"

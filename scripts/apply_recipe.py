@@ -24,9 +24,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out-param", type=Path, required=True, help="the prepared .param to write")
     parser.add_argument("--out-bin", type=Path, required=True, help="the prepared .bin to write")
     parser.add_argument("--out-table", type=Path, required=True, help="the calibration table to write")
-    parser.add_argument("--record", type=Path, required=True, help="what was done and measured, to write (JSON)")
-    parser.add_argument("--figure", type=Path, required=True, help="picture of what was measured, to write (SVG)")
-    parser.add_argument("--markdown", type=Path, required=True, help="the same as a page, beside the picture")
+    parser.add_argument("--out-record", type=Path, required=True, help="what was done and measured, to write (JSON)")
+    parser.add_argument("--out-figure", type=Path, required=True, help="picture of what was measured, to write (SVG)")
+    parser.add_argument("--out-page", type=Path, required=True, help="the same as a page to write, beside the picture")
     return parser.parse_args()
 
 
@@ -49,10 +49,10 @@ def main() -> None:
         (arguments.out_param, arguments.out_bin),
         arguments.out_table,
     )
-    with whole(arguments.markdown) as page, whole(arguments.figure) as figure:
-        page.write_text(render(record, arguments.figure.name))
+    with whole(arguments.out_page) as page, whole(arguments.out_figure) as figure:
+        page.write_text(render(record, arguments.out_figure.name))
         draw(record, figure)
-        write_json(arguments.record, record)
+        write_json(arguments.out_record, record)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ def parse_arguments() -> argparse.Namespace:
         "--threads", type=int, default=1, help="how many crops are computed at a time (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, required=True, help="attribution to write (JSON)")
-    parser.add_argument("--table", type=Path, required=True, help="the layers as a table to write (CSV)")
-    parser.add_argument("--figure", type=Path, required=True, help="picture to write (SVG)")
-    parser.add_argument("--markdown", type=Path, required=True, help="page to write (Markdown), beside the picture")
+    parser.add_argument("--out-table", type=Path, required=True, help="the layers as a table to write (CSV)")
+    parser.add_argument("--out-figure", type=Path, required=True, help="picture to write (SVG)")
+    parser.add_argument("--out-page", type=Path, required=True, help="page to write (Markdown), beside the picture")
     return parser.parse_args()
 
 
@@ -60,8 +60,8 @@ def main() -> None:
         limit=arguments.limit,
         threads=arguments.threads,
     )
-    with whole(arguments.markdown) as page, whole(arguments.figure) as figure, whole(arguments.table) as table:
-        page.write_text(render(attribution, arguments.figure.name))
+    with whole(arguments.out_page) as page, whole(arguments.out_figure) as figure, whole(arguments.out_table) as table:
+        page.write_text(render(attribution, arguments.out_figure.name))
         draw(attribution, figure)
         to_table(attribution).to_csv(table, index=False)
         write_json(arguments.out, attribution)

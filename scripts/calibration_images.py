@@ -6,17 +6,21 @@ from pathlib import Path
 from posequant.base.errors import reports_input_errors
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the arguments and fetch the images."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calibration", type=Path, required=True, help="what calibration_set.py wrote, .json")
     parser.add_argument(
         "--annotations", type=Path, required=True, help="COCO annotations that give each image a coco_url"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write; until it is whole, FOLDER.part")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
     from posequant.fetch.calibration_images import fetch_calibration_images
 
     fetch_calibration_images(arguments.calibration, arguments.annotations, arguments.out)

@@ -38,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
         "--confidence", type=float, default=0.95, help="share of the draws in an interval (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, required=True, help="certificate to write (JSON)")
-    parser.add_argument("--markdown", type=Path, required=True, help="the same as a page to write (Markdown)")
+    parser.add_argument("--out-page", type=Path, required=True, help="the same as a page to write (Markdown)")
     return parser.parse_args()
 
 
@@ -61,7 +61,7 @@ def main() -> None:
         calibration=arguments.calibration,
         sampling=Sampling(arguments.resamples, arguments.seed, arguments.confidence),
     )
-    with whole(arguments.markdown) as draft:
+    with whole(arguments.out_page) as draft:
         draft.write_text(render(certificate))
         write_json(arguments.out, certificate)
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from posequant.base.errors import reports_input_errors
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the arguments and write the .param, the .bin and their record."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="the network, simplified")
     parser.add_argument("--model", type=Path, required=True, help="model.json of the network")
@@ -16,9 +15,14 @@ def main() -> None:
     parser.add_argument("--weights", choices=["fp32", "fp16"], default="fp32", help="type of the weights in the .bin")
     parser.add_argument("--out-param", type=Path, required=True, help=".param to write")
     parser.add_argument("--out-bin", type=Path, required=True, help=".bin to write")
-    parser.add_argument("--record", type=Path, required=True, help="JSON to write: layers, difference, sha256")
-    arguments = parser.parse_args()
+    parser.add_argument("--out-record", type=Path, required=True, help="JSON to write: layers, difference, sha256")
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
     from posequant.base.files import write_json
     from posequant.base.model_spec import ModelSpec
     from posequant.data.crop_files import load_crops
@@ -32,7 +36,7 @@ def main() -> None:
         arguments.out_param,
         arguments.out_bin,
     )
-    write_json(arguments.record, record)
+    write_json(arguments.out_record, record)
 
 
 if __name__ == "__main__":

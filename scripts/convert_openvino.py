@@ -6,24 +6,28 @@ from pathlib import Path
 from posequant.base.errors import reports_input_errors
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the arguments and write the .xml, the .bin and their record."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="the network, simplified")
     parser.add_argument("--model", type=Path, required=True, help="model.json of the network")
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
     parser.add_argument("--out", type=Path, required=True, help=".xml to write; the .bin is written beside it")
-    parser.add_argument("--record", type=Path, required=True, help="JSON to write: difference, versions, sha256")
-    arguments = parser.parse_args()
+    parser.add_argument("--out-record", type=Path, required=True, help="JSON to write: difference, versions, sha256")
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
     from posequant.base.files import write_json
     from posequant.base.model_spec import ModelSpec
     from posequant.data.crop_files import load_crops
     from posequant.export.convert import convert_to_openvino
 
     spec, crops = ModelSpec.load(arguments.model), load_crops(arguments.crops)
-    write_json(arguments.record, convert_to_openvino(arguments.onnx, spec, crops, arguments.out))
+    write_json(arguments.out_record, convert_to_openvino(arguments.onnx, spec, crops, arguments.out))
 
 
 if __name__ == "__main__":

@@ -4,17 +4,15 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
-from posequant.recipe.curve import Split, measure_curve, parse_recipe, write_curve
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the command line, measure and write."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--title", required=True, help="of the page and the picture")
     parser.add_argument("--people", type=int, nargs="+", required=True, help="numbers of people to calibrate on")
     parser.add_argument("--seeds", type=int, nargs="+", required=True, help="seeds of their choice")
-    parser.add_argument("--recipe", type=parse_recipe, required=True, help="kl, aciq, or a JSON list of steps")
+    parser.add_argument("--recipe", required=True, help="kl, aciq, or a JSON list of steps")
     parser.add_argument("--model", type=Path, required=True, help="the model's model.json")
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
@@ -24,23 +22,31 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of their images")
     parser.add_argument("--reference", type=Path, required=True, help="predictions of the FP32 network for them")
     parser.add_argument("--threads", type=int, default=1, help="how many crops are computed at a time (default: 1)")
-    parser.add_argument("--table", type=Path, required=True, help="CSV to write")
-    parser.add_argument("--figure", type=Path, required=True, help="picture to write (SVG)")
-    parser.add_argument("--markdown", type=Path, required=True, help="page to write, beside the picture")
-    args = parser.parse_args()
+    parser.add_argument("--out-table", type=Path, required=True, help="CSV to write")
+    parser.add_argument("--out-figure", type=Path, required=True, help="picture to write (SVG)")
+    parser.add_argument("--out-page", type=Path, required=True, help="page to write, beside the picture")
+    return parser.parse_args()
+
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.recipe.curve import Split, measure_curve, parse_recipe, write_curve
+
     points = measure_curve(
-        sizes=args.people,
-        seeds=args.seeds,
-        recipe=args.recipe,
-        model=args.model,
-        param=args.param,
-        bin_=args.bin,
-        train=Split(args.train_annotations, args.train_images),
-        val=Split(args.annotations, args.images),
-        reference=args.reference,
-        threads=args.threads,
+        sizes=arguments.people,
+        seeds=arguments.seeds,
+        recipe=parse_recipe(arguments.recipe),
+        model=arguments.model,
+        param=arguments.param,
+        bin_=arguments.bin,
+        train=Split(arguments.train_annotations, arguments.train_images),
+        val=Split(arguments.annotations, arguments.images),
+        reference=arguments.reference,
+        threads=arguments.threads,
     )
-    write_curve(points, args.title, args.table, args.figure, args.markdown)
+    write_curve(points, arguments.title, arguments.out_table, arguments.out_figure, arguments.out_page)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ from pathlib import Path
 from posequant.base.errors import InputError, reports_input_errors
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the arguments and write model.json."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True, help="name of the model in the study")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -21,8 +20,13 @@ def main() -> None:
         "to_rgb, padding, use_udp, flip_mode, shift_heatmap",
     )
     parser.add_argument("--out", type=Path, required=True, help="model.json to write")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
     import json
 
     from posequant.export.describe import describe_mmpose, describe_onnx

@@ -6,9 +6,8 @@ from pathlib import Path
 from posequant.base.errors import InputError, reports_input_errors
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the arguments and download the file."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "url",
@@ -16,8 +15,13 @@ def main() -> None:
         "its SHA-256 begins with",
     )
     parser.add_argument("--out", type=Path, required=True, help="file to write")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
     from posequant.fetch.download import fetch
     from posequant.workflow.sources import parse_source
 

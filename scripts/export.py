@@ -1,4 +1,4 @@
-"""Export a network from mmpose to ONNX by mmdeploy, and check its output against PyTorch on real crops."""
+"""Export a network from mmpose to ONNX by mmdeploy, compare it with PyTorch, and audit its operators."""
 
 import argparse
 from pathlib import Path
@@ -6,33 +6,57 @@ from pathlib import Path
 from posequant.base.errors import reports_input_errors
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the arguments and write the ONNX file and its record."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="mmpose config: a path, or the name of one that mmpose ships")
     parser.add_argument("--checkpoint", type=Path, required=True, help="weights of the network")
-    parser.add_argument("--deploy-config", type=Path, required=True, help="mmdeploy deploy config of the network")
-    parser.add_argument("--model", type=Path, required=True, help="model.json of the network")
+    parser.add_argument("--model", type=Path, required=True, help="description of the network, model.json")
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
+    parser.add_argument("--opset", type=int, default=11, help="ONNX opset (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        choices=["FP32", "FP16", "INT8"],
+        default="INT8",
+        help="of the ncnn backend in the deploy config (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--use-vulkan",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="of the ncnn backend in the deploy config (default: no)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
-    parser.add_argument("--record", type=Path, required=True, help="JSON to write: difference, versions, sha256")
-    arguments = parser.parse_args()
+    parser.add_argument("--out-deploy-config", type=Path, required=True, help="what mmdeploy receives, to write (.py)")
+    parser.add_argument("--out-record", type=Path, required=True, help="what was found, to write (JSON)")
+    parser.add_argument("--out-table", type=Path, required=True, help="operators to write (CSV)")
+    parser.add_argument("--out-page", type=Path, required=True, help="the same to write as Markdown")
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
     from posequant.base.files import write_json
     from posequant.base.model_spec import ModelSpec
     from posequant.data.crop_files import load_crops
-    from posequant.export.export import export_verified
+    from posequant.export.audit import audit, traced_operators, write_operators
+    from posequant.export.export import export_verified, write_deploy_config
 
-    record = export_verified(
-        arguments.config,
-        arguments.checkpoint,
-        arguments.deploy_config,
-        ModelSpec.load(arguments.model),
-        load_crops(arguments.crops),
-        arguments.out,
-    )
-    write_json(arguments.record, record)
+    spec, deploy_config = ModelSpec.load(arguments.model), arguments.out_deploy_config
+    write_deploy_config(spec, arguments.opset, arguments.precision, arguments.use_vulkan, deploy_config)
+    with traced_operators() as traced:
+        record = export_verified(
+            arguments.config,
+            arguments.checkpoint,
+            deploy_config,
+            spec,
+            load_crops(arguments.crops),
+            arguments.out,
+        )
+    write_operators(audit(arguments.out, traced), arguments.out_table, arguments.out_page)
+    write_json(arguments.out_record, record)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
-from posequant.base.files import write_json
 
 
-@reports_input_errors
-def main() -> None:
-    """Parse the command line, measure, write the record."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
     parser.add_argument("--variant", required=True, help="name of the row that is measured")
@@ -24,8 +22,14 @@ def main() -> None:
         "--seconds", type=float, default=20, help="time after which no further round starts (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, required=True, help="record to write (JSON)")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.base.files import write_json
     from posequant.base.model_spec import ModelSpec
     from posequant.base.timing import cpu_name
     from posequant.benchmark.latency import measure_latency

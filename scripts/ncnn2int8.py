@@ -4,15 +4,10 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
-from posequant.base.files import read_json
-from posequant.ncnn_format.model import read_param
-from posequant.ncnn_format.overflow import is_winograd_safe
-from posequant.quantize.ncnn2int8 import quantize_files
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the command line and quantize."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
@@ -26,11 +21,31 @@ def main() -> None:
         "--recipe-record", type=Path, help="what apply_recipe.py recorded: its layers stay in float too"
     )
     parser.add_argument("--tool", help="the official ncnn2int8 to run in place of this implementation")
-    args = parser.parse_args()
-    keep_float = args.keep_float + (read_json(args.recipe_record)["keep_float"] if args.recipe_record else [])
-    names = quantize_files(args.param, args.bin, args.table, args.out_param, args.out_bin, keep_float, args.tool)
+    return parser.parse_args()
+
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.base.files import read_json
+    from posequant.ncnn_format.model import read_param
+    from posequant.ncnn_format.overflow import is_winograd_safe
+    from posequant.quantize.ncnn2int8 import quantize_files
+    keep_float = [*arguments.keep_float]
+    if arguments.recipe_record:
+        keep_float += read_json(arguments.recipe_record)["keep_float"]
+    names = quantize_files(
+        arguments.param,
+        arguments.bin,
+        arguments.table,
+        arguments.out_param,
+        arguments.out_bin,
+        keep_float,
+        arguments.tool,
+    )
     print(f"{len(names)} layers are INT8; {', '.join(keep_float) or 'none that could be'} kept in float")
-    if marked := [layer.name for layer in read_param(args.out_param) if is_winograd_safe(layer)]:
+    if marked := [layer.name for layer in read_param(arguments.out_param) if is_winograd_safe(layer)]:
         print(f"kept from Winograd's algorithm, in which they could overflow: {', '.join(marked)}")
 
 

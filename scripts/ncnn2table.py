@@ -4,12 +4,11 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
-from posequant.quantize.ncnn2table import METHODS, write_table
+from posequant.quantize.thresholds import METHODS
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the command line and calibrate."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
@@ -27,8 +26,24 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="how many crops are computed at a time (default: 1)")
     parser.add_argument("--tool", help="the official ncnn2table to run in place of this implementation")
-    args = parser.parse_args()
-    write_table(args.out, args.param, args.bin, args.crops, args.method, args.threads, args.keep_float, args.tool)
+    return parser.parse_args()
+
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.quantize.ncnn2table import write_table
+    write_table(
+        arguments.out,
+        arguments.param,
+        arguments.bin,
+        arguments.crops,
+        arguments.method,
+        arguments.threads,
+        arguments.keep_float,
+        arguments.tool,
+    )
 
 
 if __name__ == "__main__":

@@ -6,15 +6,19 @@ from pathlib import Path
 from posequant.base.errors import reports_input_errors
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the arguments and write the checkpoint."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="mmpose config: a path, or the name of one that mmpose ships")
     parser.add_argument("--seed", type=int, default=0, help="the weights follow from it (default: 0)")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
     from posequant.survey.random_weights import write_random_checkpoint
 
     parameters = write_random_checkpoint(arguments.config, arguments.seed, arguments.out)

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from posequant.base.errors import InputError, reports_input_errors
-from posequant.base.files import read_json, require_file, whole
 
 
-@reports_input_errors
-def main() -> None:
-    """Parse the command line, read the records, write the page."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics of every row, in order")
-    parser.add_argument("--costs", type=Path, nargs="+", required=True, help="costs of every row, in the same order")
+    parser.add_argument("--latencies", type=Path, nargs="+", required=True, help="latency of every row, alike")
     parser.add_argument("--logs", type=Path, nargs="+", required=True, help="log of every row, in the same order")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="description of every model")
     parser.add_argument("--operators", type=Path, nargs="+", required=True, help="operator table of every model")
@@ -35,9 +33,15 @@ def main() -> None:
         "--recipes", type=Path, nargs="*", default=[], help="pages of the recipes of rows, beside their certificates"
     )
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
-    parser.add_argument("--figure", type=Path, required=True, help="picture to write (SVG); the page shows it")
-    arguments = parser.parse_args()
+    parser.add_argument("--out-figure", type=Path, required=True, help="picture to write (SVG); the page shows it")
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.base.files import read_json, require_file, whole
     from posequant.base.model_spec import ModelSpec
     from posequant.report.figure import draw
     from posequant.report.page import Certificate, Model, Row, render
@@ -53,9 +57,9 @@ def main() -> None:
             content, link(path.with_suffix(".md")), recipes.get(path.parent)
         )
     rows: dict[str, list[Row]] = {}
-    for metrics_path, cost_path, log in zip(arguments.metrics, arguments.costs, arguments.logs, strict=True):
-        metrics, cost = read_json(metrics_path), read_json(cost_path)
-        require_same_row(metrics, cost, cost_path)
+    for metrics_path, latency_path, log in zip(arguments.metrics, arguments.latencies, arguments.logs, strict=True):
+        metrics, cost = read_json(metrics_path), read_json(latency_path)
+        require_same_row(metrics, cost, latency_path)
         require_file(log, f"Make it again with: snakemake -c4 -f {metrics_path}")
         row = Row(metrics, cost, link(log), certificates.get((metrics["model"], metrics["variant"])))
         rows.setdefault(metrics["model"], []).append(row)
@@ -66,18 +70,18 @@ def main() -> None:
             specs, arguments.architectures, arguments.operators, arguments.published, strict=True
         )
     ]
-    page = render(models, read_json(arguments.calibration), link(arguments.figure))
-    with whole(arguments.figure) as figure, whole(arguments.out) as draft:
+    page = render(models, read_json(arguments.calibration), link(arguments.out_figure))
+    with whole(arguments.out_figure) as figure, whole(arguments.out) as draft:
         draw(models, figure)
         draft.write_text(page)
     print(page)
 
 
-def require_same_row(metrics: dict[str, Any], cost: dict[str, Any], cost_path: Path) -> None:
+def require_same_row(metrics: dict[str, Any], cost: dict[str, Any], latency_path: Path) -> None:
     """Raise `InputError` unless metrics and cost are of the same model and variant."""
     for key in ("model", "variant"):
         if metrics[key] != cost[key]:
-            raise InputError(f"{cost_path}: is of {key} '{cost[key]}', its metrics of '{metrics[key]}'; delete it")
+            raise InputError(f"{latency_path}: is of {key} '{cost[key]}', its metrics of '{metrics[key]}'; delete it")
 
 
 if __name__ == "__main__":

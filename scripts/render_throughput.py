@@ -4,22 +4,26 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
-from posequant.base.files import read_json, whole
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measured", type=Path, nargs="+", required=True, help="what throughput.py wrote, in order")
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument("--out-table", type=Path, required=True, help="CSV file to write")
+    return parser.parse_args()
 
 
 @reports_input_errors
 def main() -> None:
-    """Parse the command line, read the records, write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--measured", type=Path, nargs="+", required=True, help="what throughput.py wrote, in order")
-    parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
-    parser.add_argument("--table", type=Path, required=True, help="CSV file to write")
-    arguments = parser.parse_args()
-
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.base.files import read_json, whole
     from posequant.benchmark.throughput import throughput_page, throughput_table
 
     table = throughput_table([read_json(path) for path in arguments.measured])
-    with whole(arguments.table) as draft:
+    with whole(arguments.out_table) as draft:
         table.to_csv(draft, index=False)
     page = throughput_page(table)
     with whole(arguments.out) as draft:

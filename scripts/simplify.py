@@ -6,21 +6,25 @@ from pathlib import Path
 from posequant.base.errors import reports_input_errors
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the arguments and write the simplified ONNX file and its record."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="ONNX file to simplify")
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
-    parser.add_argument("--record", type=Path, required=True, help="JSON to write: node counts, difference, sha256")
-    arguments = parser.parse_args()
+    parser.add_argument("--out-record", type=Path, required=True, help="JSON to write: node counts, difference, sha256")
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
     from posequant.base.files import write_json
     from posequant.data.crop_files import load_crops
     from posequant.export.simplify import simplify_verified
 
-    write_json(arguments.record, simplify_verified(arguments.onnx, load_crops(arguments.crops), arguments.out))
+    write_json(arguments.out_record, simplify_verified(arguments.onnx, load_crops(arguments.crops), arguments.out))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ from pathlib import Path
 from posequant.base.errors import reports_input_errors
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the arguments and write the tables."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--configs",
@@ -18,8 +17,13 @@ def main() -> None:
         help="mmpose configs: paths, or names of those that mmpose ships",
     )
     parser.add_argument("--out", type=Path, required=True, help="Markdown to write")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
     from posequant.base.files import whole
     from posequant.survey.survey import markdown, survey_all
 

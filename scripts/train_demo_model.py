@@ -4,21 +4,26 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
-from posequant.demo.training import save_weights, train
 
 CONFIG = Path(__file__).resolve().parents[1] / "models" / "hourglass_demo" / "config.py"
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the arguments, train, and write the checkpoint."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that demo_dataset.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--work-dir", type=Path, required=True, help="folder for logs and for resuming")
     parser.add_argument("--epochs", type=int, help="number of epochs (default: the config's)")
     parser.add_argument("--config", type=Path, default=CONFIG, help="mmpose config (default: %(default)s)")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.demo.training import save_weights, train
     weights = train(arguments.config, arguments.data, arguments.work_dir, arguments.epochs)
     save_weights(weights, arguments.out)
 

@@ -6,15 +6,19 @@ from pathlib import Path
 from posequant.base.errors import reports_input_errors
 
 
-@reports_input_errors
-def main() -> None:
-    """Read the arguments and unpack."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--archive", type=Path, required=True, help="zip file")
     parser.add_argument("--member", default="", help="path of a file or folder inside (default: everything)")
     parser.add_argument("--out", type=Path, required=True, help="file or folder to write")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
     from posequant.base.files import whole
     from posequant.fetch.unpack import unpack
 

@@ -198,7 +198,7 @@ def test_shipped_study_plans_both_models_and_all_variants(shipped: Workflow) -> 
     jobs = shipped.planned("results/result.md", "--config", "study=coco")
     # Two archives and two checkpoints; of the archives two annotation files and one folder.
     assert (jobs["download"], jobs["unpack_file"], jobs["unpack_folder"], jobs["calibration_images"]) == (4, 2, 1, 1)
-    assert (jobs["export_onnx"], jobs["predict"], jobs["evaluate"], jobs["result"]) == (2, rows, rows, 1)
+    assert (jobs["export"], jobs["predict"], jobs["evaluate"], jobs["render_result"]) == (2, rows, rows, 1)
 
 
 def test_missing_detections_stop_before_any_job(shipped: Workflow) -> None:

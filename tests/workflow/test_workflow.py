@@ -119,7 +119,7 @@ def test_int8_is_certified(workflow: Workflow) -> None:
 
 def test_changing_the_certificate_reruns_nothing_else(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"certificate": {"resamples": 500}})
-    assert workflow.planned("results/result.md") == {"certify": len(INT8), "result": 1}
+    assert workflow.planned("results/result.md") == {"certify": len(INT8), "render_result": 1}
 
 
 def test_float_backends_agree(workflow: Workflow) -> None:
@@ -138,12 +138,13 @@ def test_second_run_has_nothing_to_do(workflow: Workflow) -> None:
 
 def test_rerunning_one_backend_runs_its_evaluation_alone(workflow: Workflow) -> None:
     assert workflow.planned("-f", f"{MODEL}/ncnn-int8/metrics.json") == {"evaluate": 1}
-    assert workflow.planned("-f", f"{MODEL}/ncnn-int8/predictions.npz") == {"predict": 1, "merge_predictions": 1}
+    again = workflow.planned(f"{MODEL}/ncnn-int8/metrics.json", "-R", "predict")
+    assert again == {"predict": 1, "evaluate": 1}
 
 
 @pytest.mark.parametrize(("rule", "variant"), [("quantize_openvino", INT8[0]), ("quantize_onnxruntime", INT8[1])])
 def test_quantizing_anew_for_one_backend_runs_nothing_of_another(workflow: Workflow, rule: str, variant: str) -> None:
-    jobs = dict.fromkeys((rule, "predict", "merge_predictions", "evaluate", "certify", "measure_cost", "result"), 1)
+    jobs = dict.fromkeys((rule, "predict", "evaluate", "certify", "latency", "render_result"), 1)
     assert workflow.planned("results/result.md", "--forcerun", f"{MODEL}/{variant}/quantize.json") == jobs
     planned = workflow.planned("-f", f"{MODEL}/{variant}/metrics.json")
     assert planned == {"evaluate": 1}
@@ -157,28 +158,25 @@ def test_changing_the_calibration_people_quantizes_for_every_backend(workflow: W
 
 def test_changing_the_protocol_reruns_predictions(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"protocol": {"flip_test": True}})
-    jobs = dict.fromkeys(("predict", "merge_predictions", "evaluate"), len(VARIANTS))
-    assert workflow.planned("results/result.md") == jobs | {"certify": len(INT8), "result": 1}
+    jobs = dict.fromkeys(("predict", "evaluate"), len(VARIANTS))
+    assert workflow.planned("results/result.md") == jobs | {"certify": len(INT8), "render_result": 1}
 
 
-def test_shards_give_the_same_bytes_and_are_gone_afterwards(workflow: Workflow, tmp_path: Path) -> None:
+def test_shards_give_the_same_bytes(workflow: Workflow, tmp_path: Path) -> None:
     sharded = Workflow(shutil.copytree(workflow.folder, tmp_path / "sharded", symlinks=True))
     # PyTorch takes a chunk as one batch: it would tell if one was cut.
     predictions = f"{MODEL}/pytorch/predictions.npz"
     unsharded = (sharded.folder / predictions).read_bytes()
     (sharded.folder / predictions).unlink()
     sharded.configure(**SMALL | {"shards": 3})
-    assert sharded.planned(predictions) == {"predict": 3, "merge_predictions": 1}
+    assert sharded.planned(predictions) == {"predict": 3, "evaluate": 1}
     sharded.run(predictions)
     assert (sharded.folder / predictions).read_bytes() == unsharded
-    left = {path.name for path in (sharded.folder / MODEL / "pytorch/shards").iterdir()}
-    assert {"1-of-3.log", "2-of-3.log", "3-of-3.log"} <= left
-    assert not any(name.endswith(".npz") for name in left)
 
 
 def test_removing_a_variant_reruns_only_the_report(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"variants": VARIANTS[:-1]})
-    assert workflow.planned("results/result.md") == {"result": 1}
+    assert workflow.planned("results/result.md") == {"render_result": 1}
 
 
 def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Workflow) -> None:
@@ -188,12 +186,11 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
     try:
         assert workflow.planned("results/result.md") == {
             "predict": len(VARIANTS),
-            "merge_predictions": len(VARIANTS),
             "evaluate": len(VARIANTS),
             "certify": len(INT8),
-            "result": 1,
+            "render_result": 1,
             # A recipe may decode poses, for a budget.
-            **dict.fromkeys(("apply_recipe", "ncnn2int8", "measure_cost"), 1),
+            **dict.fromkeys(("apply_recipe", "ncnn2int8", "latency"), 1),
         }
     finally:
         decoder.write_text(original)
@@ -213,7 +210,7 @@ def test_throughput_has_a_line_for_every_variant(workflow: Workflow) -> None:
 
 def test_changing_the_calibration_method_reruns_only_the_int8_model(workflow: Workflow) -> None:
     jobs = workflow.planned("results/result.md", "--config", "variants={ncnn-int8: {calibration: aciq}}")
-    rules = ("ncnn2table", "ncnn2int8", "predict", "merge_predictions", "evaluate", "certify", "measure_cost", "result")
+    rules = ("ncnn2table", "ncnn2int8", "predict", "evaluate", "certify", "latency", "render_result")
     assert jobs == dict.fromkeys(rules, 1)
 
 
@@ -224,11 +221,10 @@ def test_changing_a_recipe_reruns_only_its_int8_model(workflow: Workflow) -> Non
         "apply_recipe",
         "ncnn2int8",
         "predict",
-        "merge_predictions",
         "evaluate",
         "certify",
-        "measure_cost",
-        "result",
+        "latency",
+        "render_result",
     )
     assert jobs == dict.fromkeys(rules, 1)
 
@@ -271,7 +267,7 @@ def test_attribution_is_made_on_request(workflow: Workflow) -> None:
 def test_curve_is_made_on_request(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"curve": {"people": [4, 8, 999], "seeds": [0, 1]}})
     pages = [f"{MODEL}/{variant}/curve.md" for variant in ("ncnn-int8", "ncnn-int8-tuned")]
-    assert workflow.planned(*pages) == {"calibration_curve": 2}
+    assert workflow.planned(*pages) == {"curve": 2}
     workflow.run(*pages)
     for page in pages:
         table = (workflow.folder / page).with_suffix(".csv").read_text().splitlines()
@@ -305,6 +301,6 @@ def test_calibrating_on_the_evaluation_set_is_refused(workflow: Workflow) -> Non
     # The demo's settings stay: its data is evaluated on, and the tests that follow use it.
     (workflow.folder / "small.yaml").write_text(yaml.safe_dump({"studies": {"demo": SMALL, "leaky": leaky}}))
     output = workflow.run("results/result.md", "--config", "study=leaky", succeeds=False)
-    assert "are evaluation images" in (workflow.folder / "results/leaky/calibration.log").read_text()
+    assert "are evaluation images" in (workflow.folder / "results/leaky/calibration_set.log").read_text()
     assert "error: " in output
     assert not (workflow.folder / "results/leaky/calibration.json").exists()

@@ -2,16 +2,17 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posequant.base.errors import InputError
+from posequant.base.files import whole
+from posequant.base.markdown import table
 from posequant.base.onnx_files import load_onnx
-from posequant.base.openmmlab import load_config, make_importable
-from posequant.export.export import export_onnx
+from posequant.base.openmmlab import make_importable
 from posequant.export.simplify import simplify
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ _FUSED = "(onnxsim)"
 
 
 @dataclass(frozen=True)
-class _Traced:
+class Traced:
     """One operator of the traced PyTorch graph, and the ONNX operators that the exporter made of it."""
 
     operator: str
@@ -69,16 +70,12 @@ class _Traced:
     made: tuple[str, ...]
 
 
-def audit(config: str | Path, checkpoint: Path, deploy_config: Path, onnx_file: Path) -> "DataFrame":
-    """Tabulate the operators of an mmpose network: PyTorch, ONNX, ncnn.
-
-    The network is traced and exported again, by mmdeploy, to see what the exporter makes of each PyTorch operator.
+def audit(onnx_file: Path, traced: Sequence[Traced] = ()) -> "DataFrame":
+    """Tabulate the operators of a network: PyTorch, ONNX, ncnn.
 
     Args:
-        config: path, or name of a config that mmpose ships.
-        checkpoint: its weights.
-        deploy_config: what mmdeploy receives.
-        onnx_file: the network exported with these.
+        onnx_file: the network, before it is simplified.
+        traced: what `traced_operators` collected while it was exported; nothing for an ONNX file from elsewhere.
 
     Returns:
         One row for each way from PyTorch over ONNX to ncnn: `torch_operator` and `torch_count` (empty and 0 where the
@@ -87,20 +84,16 @@ def audit(config: str | Path, checkpoint: Path, deploy_config: Path, onnx_file: 
         `opset`, `onnx_count`, `ncnn_layer` (empty for constants and what onnxsim folds away), `int8` (yes, no, empty).
 
     Raises:
-        InputError: as `export_onnx`; or ncnn lacks an operator: the message names it and its first node.
+        InputError: the file is missing or broken, or ncnn lacks an operator: the message names it and its first node.
     """
-    with _traced_operators() as traced:
-        export_onnx(load_config(config), checkpoint, deploy_config)
     return _table(load_onnx(onnx_file, with_weights=True), onnx_file, traced)
 
 
-def audit_onnx(onnx_file: Path) -> "DataFrame":
-    """Tabulate the operators of an ONNX network as `audit` does; `torch_operator` is empty and `torch_count` 0.
-
-    Raises:
-        InputError: the file is missing or broken, or ncnn lacks an operator: the message names it and its first node.
-    """
-    return _table(load_onnx(onnx_file, with_weights=True), onnx_file, [])
+def write_operators(operators: "DataFrame", csv: Path, page: Path) -> None:
+    """Write what `audit` returned as CSV and as a Markdown table."""
+    with whole(csv) as draft_csv, whole(page) as draft_page:
+        operators.to_csv(draft_csv, index=False)
+        draft_page.write_text(table(dict(row) for _, row in operators.astype(str).iterrows()) + "\n")
 
 
 def ncnn_has_layer(layer: str) -> bool:
@@ -135,7 +128,7 @@ def ncnn_layer(node: "NodeProto", constants: Container[str]) -> str:
     return _LAYER_NAMES.get(operator, operator)
 
 
-def _table(model: "ModelProto", source: Path, traced: list[_Traced]) -> "DataFrame":
+def _table(model: "ModelProto", source: Path, traced: Sequence[Traced]) -> "DataFrame":
     from pandas import DataFrame
 
     simplified = _convertible(model, source)
@@ -176,7 +169,7 @@ def _identity(node: "NodeProto") -> tuple[str, str]:
     return node.op_type, node.name or node.output[0]
 
 
-def _match(model: "ModelProto", traced: list[_Traced]) -> list[int | None]:
+def _match(model: "ModelProto", traced: Sequence[Traced]) -> list[int | None]:
     """Return, for each ONNX node, the index of the traced operator that it was made from; None for added constants."""
     makers: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, operator in enumerate(traced):
@@ -215,7 +208,7 @@ def _convertible(model: "ModelProto", source: Path) -> "list[tuple[NodeProto, st
 
 
 @contextmanager
-def _traced_operators() -> "Iterator[list[_Traced]]":
+def traced_operators() -> "Iterator[list[Traced]]":
     """Collect what PyTorch's TorchScript exporter translates while the block runs.
 
     `_run_symbolic_function` translates one node of the traced graph. It is not public, but the only place where the
@@ -224,7 +217,7 @@ def _traced_operators() -> "Iterator[list[_Traced]]":
     make_importable()
     from torch.onnx._internal.torchscript_exporter import utils
 
-    traced: list[_Traced] = []
+    traced: list[Traced] = []
     translate = utils._run_symbolic_function
 
     def listen(
@@ -236,7 +229,7 @@ def _traced_operators() -> "Iterator[list[_Traced]]":
         names = "/".join(part.rpartition("::")[2] for part in scope.split("/"))
         operator = kind.removesuffix("_") if kind.startswith("aten::") else ""
         made = tuple(new.kind().removeprefix("onnx::") for new in new_nodes[before:])
-        traced.append(_Traced(operator, names, made))
+        traced.append(Traced(operator, names, made))
         return translated
 
     utils._run_symbolic_function = listen  # type: ignore[assignment]

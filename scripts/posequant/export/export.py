@@ -136,7 +136,7 @@ def _read_deploy_config(path: Path) -> "tuple[Config, tuple[int, int]]":
     """Return a deploy config, and the width and height of the network's input that it names."""
     from mmengine import Config
 
-    require_file(path, "Write it with scripts/deploy_config.py.")
+    require_file(path, "Write it by `write_deploy_config`.")
     try:
         content = Config.fromfile(path)
         width, height = content.onnx_config.input_shape
@@ -144,10 +144,10 @@ def _read_deploy_config(path: Path) -> "tuple[Config, tuple[int, int]]":
     except Exception as error:  # a config is a program: it can fail in any way
         raise InputError(
             f"{path}: not a deploy config with an onnx_config.input_shape [width, height] and a backend_config.type "
-            f"({type(error).__name__}: {error}). Write it with scripts/deploy_config.py."
+            f"({type(error).__name__}: {error}). Write it by `write_deploy_config`."
         ) from error
     if backend != "ncnn":
-        raise InputError(f"{path}: its backend is '{backend}', not ncnn. Write it with scripts/deploy_config.py.")
+        raise InputError(f"{path}: its backend is '{backend}', not ncnn. Write it by `write_deploy_config`.")
     return content, (int(width), int(height))
 
 

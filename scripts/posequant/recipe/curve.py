@@ -23,8 +23,9 @@ from posequant.evaluate.oks import label_free_cost
 from posequant.evaluate.predict import make_predictions
 from posequant.evaluate.predictions import Predictions
 from posequant.quantize.ncnn2int8 import quantize_files
-from posequant.quantize.ncnn2table import METHODS, write_table
+from posequant.quantize.ncnn2table import write_table
 from posequant.quantize.table import CalibrationTable
+from posequant.quantize.thresholds import METHODS
 from posequant.recipe.recipe import Recipe, apply_recipe_to_files
 
 

@@ -118,7 +118,7 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
     from posequant.demo.people import write_dataset
     from posequant.evaluate.keypoint_metrics import evaluate_predictions
     from posequant.evaluate.predict import make_predictions
-    from posequant.export.audit import audit
+    from posequant.export.audit import audit, traced_operators
     from posequant.export.convert import convert_to_ncnn, convert_to_openvino
     from posequant.export.describe import describe_mmpose
     from posequant.export.export import export_verified, write_deploy_config
@@ -149,9 +149,10 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
         crops, unseen = load_crops(folder / "train_crops", 2), load_crops(folder / "val_crops")
     with record.stage("export"):
         write_deploy_config(spec, 11, "INT8", use_vulkan=False, target=deploy_config)
-        export_verified(config, checkpoint, deploy_config, spec, crops, exported)
+        with traced_operators() as traced:
+            export_verified(config, checkpoint, deploy_config, spec, crops, exported)
     with record.stage("audit"):
-        audit(config, checkpoint, deploy_config, exported)
+        audit(exported, traced)
     with record.stage("simplify"):
         operators = simplify_verified(exported, crops, simplified)["nodes_after"]
         record.onnx_nodes = sum(count for operator, count in operators.items() if operator != "Constant")

@@ -1,6 +1,7 @@
 """Which of our files a script is made of, so that a workflow can rerun what an edit touches."""
 
 import ast
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,15 @@ def source_closure(script: Path) -> list[Path]:
             found.append(path)
             waiting += _imported_files(path, root)
     return [script, *sorted(path for path in found if path != script)]
+
+
+def sources_hash(script: Path) -> str:
+    """Return a hash, 16 hex digits, of the names and contents of all files in the `source_closure` of a script."""
+    digest = hashlib.sha256()
+    for path in source_closure(script):
+        digest.update(f"{path.relative_to(script.parent)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 @cache

@@ -170,7 +170,7 @@ def test_output_that_is_not_finite_is_refused(dataset: Dataset, settings: dict[s
 
 
 def test_script_from_predictions_to_metrics(settings: dict[str, Any], tmp_path: Path) -> None:
-    predictions, metrics = tmp_path / "predictions.npz", tmp_path / "metrics.json"
+    predictions, merged, metrics = (tmp_path / name for name in ("shard.npz", "predictions.npz", "metrics.json"))
     command = [sys.executable, str(SCRIPTS / "predict.py"), "--threads", "2", "--out", str(predictions)]
     for name in ("model", "variant", "backend", "precision", "images", "annotations"):
         command += [f"--{name}", str(settings[name])]
@@ -181,7 +181,7 @@ def test_script_from_predictions_to_metrics(settings: dict[str, Any], tmp_path: 
     subprocess.run([*command, "--artifact", str(settings["artifacts"][0])], check=True)
     evaluate = [sys.executable, str(SCRIPTS / "evaluate.py"), "--annotations", str(settings["annotations"])]
     done = subprocess.run(
-        [*evaluate, "--predictions", str(predictions), "--out", str(metrics)],
+        [*evaluate, "--shards", str(predictions), "--out-predictions", str(merged), "--out", str(metrics)],
         capture_output=True,
         text=True,
         check=True,

@@ -14,7 +14,8 @@ from tests.unit.export_fixtures import ExportedNetwork, convolution_weights, exp
 
 from posequant.base.errors import InputError
 from posequant.base.openmmlab import build_model, load_config
-from posequant.export.audit import audit, audit_onnx, ncnn_has_layer
+from posequant.export.audit import audit, ncnn_has_layer, traced_operators
+from posequant.export.export import export_onnx
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +25,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> ExportedNetwork:
 
 @pytest.fixture(scope="session")
 def table(network: ExportedNetwork) -> pd.DataFrame:
-    return audit(network.config, network.checkpoint, network.deploy_config, network.onnx)
+    with traced_operators() as traced:
+        export_onnx(load_config(network.config), network.checkpoint, network.deploy_config)
+    return audit(network.onnx, traced)
 
 
 def rows(table: pd.DataFrame, **conditions: Any) -> list[tuple[Any, ...]]:
@@ -81,7 +84,7 @@ def grouped(tmp_path: Path) -> Path:
 
 
 def test_onnx_file_without_pytorch(tmp_path: Path) -> None:
-    table = audit_onnx(grouped(tmp_path))
+    table = audit(grouped(tmp_path))
     assert set(table["torch_operator"]) == {""}
     found = {(row.onnx_operator, row.onnx_count, row.ncnn_layer, row.int8) for row in table.itertuples()}
     assert found == {
@@ -103,7 +106,7 @@ def test_operator_that_ncnn_lacks_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"model\.onnx: ncnn has no layer for IsNaN \(first node: nan\); Where .*choose"
     ):
-        audit_onnx(path)
+        audit(path)
 
 
 def test_operator_of_another_domain_is_named(tmp_path: Path) -> None:
@@ -113,7 +116,7 @@ def test_operator_of_another_domain_is_named(tmp_path: Path) -> None:
     ]
     path = save_onnx_by_hand(tmp_path / "model.onnx", nodes, convolution_weights())
     with pytest.raises(InputError, match=r"custom::Magic \(first node: trick\)"):
-        audit_onnx(path)
+        audit(path)
 
 
 def test_shape_arithmetic_that_onnxsim_folds_is_no_obstacle(tmp_path: Path) -> None:
@@ -122,5 +125,5 @@ def test_shape_arithmetic_that_onnxsim_folds_is_no_obstacle(tmp_path: Path) -> N
         helper.make_node("Shape", ["a"], ["shape"]),
         helper.make_node("Reshape", ["a", "shape"], ["y"]),
     ]
-    table = audit_onnx(save_onnx_by_hand(tmp_path / "model.onnx", nodes, convolution_weights()))
+    table = audit(save_onnx_by_hand(tmp_path / "model.onnx", nodes, convolution_weights()))
     assert rows(table, onnx_operator="Shape")[0][-2:] == ("", "")

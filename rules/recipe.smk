@@ -1,4 +1,47 @@
-# How much INT8 depends on whom it is calibrated on. On request only: nothing else reads it.
+# What makes INT8 better: the steps of a recipe, judged by the real INT8 network; and how many people it takes.
+
+
+def recipe(wildcards) -> str:
+    """The steps of the variant's recipe, as JSON."""
+    name = config["variants"][wildcards.variant]["calibration"]
+    return json.dumps(config["recipes"][name])
+
+
+rule apply_recipe:
+    """Prepare the network for INT8 by the steps of the variant's recipe, and find its scales."""
+    input:
+        param=f"{RESULTS}/converted/ncnn-fp32.param",
+        bin=f"{RESULTS}/converted/ncnn-fp32.bin",
+        crops=f"{RESULTS}/calibration",
+        model=f"{RESULTS}/model.json",
+    output:
+        param=f"{RESULTS}/{{variant}}/prepared.param",
+        bin=f"{RESULTS}/{{variant}}/prepared.bin",
+        table=f"{RESULTS}/{{variant}}/model.table",
+        record=f"{RESULTS}/{{variant}}/recipe.json",
+        figure=report(f"{RESULTS}/{{variant}}/recipe.svg", category="Recipes"),
+        page=report(f"{RESULTS}/{{variant}}/recipe.md", category="Recipes"),
+    log:
+        f"{RESULTS}/{{variant}}/apply_recipe.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/apply_recipe.benchmark.tsv"
+    wildcard_constraints:
+        variant=any_of(WITH_RECIPE),
+    conda:
+        ENVIRONMENT
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        code=code("apply_recipe"),
+        recipe=recipe,
+    shell:
+        "python scripts/apply_recipe.py --model {input.model} --param {input.param} --bin {input.bin}"
+        " --crops {input.crops} --recipe {params.recipe:q} --threads {threads}"
+        " --out-param {output.param} --out-bin {output.bin}"
+        " --out-table {output.table} --out-record {output.record}"
+        " --out-figure {output.figure} --out-page {output.page} > {log} 2>&1"
 
 
 def recipe_or_method(wildcards) -> str:
@@ -8,7 +51,7 @@ def recipe_or_method(wildcards) -> str:
     return recipe(wildcards)
 
 
-rule calibration_curve:
+rule curve:
     """Calibrate anew on several numbers and choices of people: AP, OKS to FP32 and thresholds."""
     input:
         model=f"{RESULTS}/model.json",
@@ -19,7 +62,6 @@ rule calibration_curve:
         annotations=dataset("val", "annotations"),
         images=dataset("val", "images"),
         reference=fp32_predictions,
-        code=code("curve"),
     output:
         table=f"{RESULTS}/{{variant}}/curve.csv",
         figure=report(f"{RESULTS}/{{variant}}/curve.svg", category="Calibration"),
@@ -37,6 +79,7 @@ rule calibration_curve:
         mem_mb=4000,
         runtime=240,
     params:
+        code=code("curve"),
         settings=lookup("studies/{study}/curve", within=config),
         recipe=recipe_or_method,
     shell:
@@ -48,5 +91,5 @@ rule calibration_curve:
         " --train-images {input.train_images}"
         " --annotations {input.annotations} --images {input.images}"
         " --reference {input.reference} --threads {threads}"
-        " --table {output.table} --figure {output.figure}"
-        " --markdown {output.page} 2>&1 | tee {log}"
+        " --out-table {output.table} --out-figure {output.figure}"
+        " --out-page {output.page} > {log} 2>&1"

@@ -1,0 +1,52 @@
+# Whom to calibrate on, and what the network sees of them.
+
+
+rule calibration_set:
+    """Choose the training people to calibrate on; refuse any that are in the evaluation set."""
+    input:
+        annotations=dataset("train", "annotations"),
+        evaluation_annotations=dataset("val", "annotations"),
+    output:
+        "results/{study}/calibration.json",
+    log:
+        "results/{study}/calibration_set.log",
+    benchmark:
+        "results/{study}/calibration_set.benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        code=code("calibration_set"),
+        settings=lookup("studies/{study}/calibration", within=config),
+    shell:
+        "python scripts/calibration_set.py --annotations {input.annotations}"
+        " --evaluation-annotations {input.evaluation_annotations}"
+        " --people {params.settings[people]} --seed {params.settings[seed]}"
+        " --out {output} > {log} 2>&1"
+
+
+rule calibration_crops:
+    """Crop the chosen people by the model's own test pipeline: the tensors that the network sees."""
+    input:
+        model=f"{RESULTS}/model.json",
+        calibration="results/{study}/calibration.json",
+        images=dataset("train", "images"),
+    output:
+        directory(f"{RESULTS}/calibration"),
+    log:
+        f"{RESULTS}/calibration_crops.log",
+    benchmark:
+        f"{RESULTS}/calibration_crops.benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        code=code("calibration_crops"),
+    shell:
+        "python scripts/calibration_crops.py --model {input.model}"
+        " --calibration {input.calibration} --images {input.images}"
+        " --out {output} > {log} 2>&1"
