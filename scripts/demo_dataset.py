@@ -23,6 +23,7 @@ def main() -> None:
     arguments = parse_arguments()
     from posequant.base.files import whole
     from posequant.demo.people import write_dataset
+
     counts = {"train": arguments.train_images, "val": arguments.val_images}
     with whole(arguments.out) as draft:
         write_dataset(draft, counts, arguments.seed, arguments.processes)

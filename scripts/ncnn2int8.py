@@ -32,6 +32,7 @@ def main() -> None:
     from posequant.ncnn_format.model import read_param
     from posequant.ncnn_format.overflow import is_winograd_safe
     from posequant.quantize.ncnn2int8 import quantize_files
+
     keep_float = [*arguments.keep_float]
     if arguments.recipe_record:
         keep_float += read_json(arguments.recipe_record)["keep_float"]

@@ -34,6 +34,7 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.quantize.ncnn2table import write_table
+
     write_table(
         arguments.out,
         arguments.param,

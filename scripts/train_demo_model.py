@@ -24,6 +24,7 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.demo.training import save_weights, train
+
     weights = train(arguments.config, arguments.data, arguments.work_dir, arguments.epochs)
     save_weights(weights, arguments.out)
 
