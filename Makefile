@@ -6,6 +6,7 @@ PYTHON ?= python3.11
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 VENV := .venv
+INSTALL_LOG := $(VENV)/install.log
 BIN := $(VENV)/bin
 LOCK := envs/requirements.lock
 READY := $(VENV)/.ready
@@ -15,11 +16,11 @@ SOURCES := scripts tests models envs
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table
-	$(BIN)/snakemake -c4 results/result.md
-	@echo "The tables are in results/result.md"
+	@$(BIN)/snakemake -c4 results/result.md
+	@echo "The page is results/result.md"
 
 bench: $(READY) ## measure what reading, cropping and decoding cost beside inference
-	$(BIN)/snakemake -c all results/bench/throughput.md
+	@$(BIN)/snakemake -c all results/bench/throughput.md
 	@echo "The table is in results/bench/throughput.md"
 
 test: $(READY) ## run the unit and workflow tests
@@ -56,18 +57,20 @@ lock: ## make envs/requirements.lock and the conda files from envs/*.in
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
+# pip's own words go to INSTALL_LOG; what fails shows their end.
+define step
+@echo "$(1)"
+@$(2) >> $(INSTALL_LOG) 2>&1 || { tail -n 20 $(INSTALL_LOG); echo "The installation failed; all of it is in $(INSTALL_LOG)"; exit 1; }
+endef
+
 # torch first, with the dependencies of the very build that the index gives; then all others exactly as locked,
 # without their own wishes, some of which contradict each other. xtcocotools is compiled against the numpy here.
 # --compile: without bytecode every start of Snakemake takes seconds longer.
 $(READY): $(LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed: make PYTHON=/path/to/python3.11")'
 	@echo "Setting up $(VENV) (about 2.5 GB, some minutes)"
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed: make PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv --clear $(VENV)
-	@echo "[1/3] PyTorch"
-	$(BIN)/pip install --compile --retries 1 --extra-index-url $(TORCH_INDEX) --constraint $(LOCK) torch
-	@echo "[2/3] build tools"
-	$(BIN)/pip install --compile --no-deps --constraint $(LOCK) setuptools wheel cython numpy
-	@echo "[3/3] all other packages"
-	$(BIN)/pip install --compile --no-deps --no-build-isolation --no-binary xtcocotools \
-		--requirement $(LOCK)
-	touch $(READY)
+	@$(PYTHON) -m venv --clear $(VENV)
+	$(call step,[1/3] PyTorch,$(BIN)/pip install --compile --retries 1 --extra-index-url $(TORCH_INDEX) --constraint $(LOCK) torch)
+	$(call step,[2/3] build tools,$(BIN)/pip install --compile --no-deps --constraint $(LOCK) setuptools wheel cython numpy)
+	$(call step,[3/3] all other packages,$(BIN)/pip install --compile --no-deps --no-build-isolation --no-binary xtcocotools --requirement $(LOCK))
+	@touch $(READY)

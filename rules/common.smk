@@ -6,10 +6,12 @@ import re
 import shlex
 import shutil
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
@@ -19,11 +21,21 @@ from posequant.base.openmmlab import find_config
 from posequant.workflow.source_closure import sources_hash
 from posequant.workflow.sources import find_downloads, parse_source
 from posequant.workflow.study_config import validate_config
+from posequant.workflow.leftovers import describe_leftovers
+from posequant.workflow.terminal import install as install_terminal, summary
 
 # Jobs find the programs of this environment even where it is not activated.
 os.environ["PATH"] = os.pathsep.join(
     [str(Path(sys.executable).parent), os.environ["PATH"]]
 )
+
+# One line a job; a dry run and --verbose say what Snakemake says.
+if (
+    workflow.is_main_process
+    and not workflow.dryrun
+    and not workflow.output_settings.verbose
+):
+    install_terminal(logger)
 
 ENVIRONMENT = "../envs/posequant.yaml"
 RESULTS = "results/{study}/{model}"
@@ -197,25 +209,51 @@ def official_tool(name: str) -> str:
     return f"--tool {program}" if program else ""
 
 
-def per_row(name: str, **properties: str) -> list[str]:
-    """The file `name` of every row of the study that is run, or of those with the `properties`."""
-    study = config["studies"][config["study"]]
-    return expand(
-        "results/{study}/{model}/{variant}/" + name,
-        study=config["study"],
-        model=study["models"],
-        variant=[
-            variant
-            for variant in study["variants"]
-            if variant in variants_with(**properties)
-        ],
-    )
+def per_row(name: str, **properties: str):
+    """Input function: the file `name` of every row of a study, or of those with the `properties`."""
+
+    def paths(wildcards) -> list[str]:
+        study = config["studies"][wildcards.study]
+        return expand(
+            "results/{study}/{model}/{variant}/" + name,
+            study=wildcards.study,
+            model=study["models"],
+            variant=[
+                variant
+                for variant in study["variants"]
+                if variant in variants_with(**properties)
+            ],
+        )
+
+    return paths
 
 
-def per_model(name: str) -> list[str]:
-    """The file `name` of every model of the study that is run."""
-    return expand(
-        "results/{study}/{model}/" + name,
-        study=config["study"],
-        model=config["studies"][config["study"]]["models"],
-    )
+def per_model(name: str):
+    """Input function: the file `name` of every model of a study."""
+
+    def paths(wildcards) -> list[str]:
+        return expand(
+            "results/{study}/{model}/" + name,
+            study=wildcards.study,
+            model=config["studies"][wildcards.study]["models"],
+        )
+
+    return paths
+
+
+def recipe_pages(wildcards) -> list[str]:
+    """Input function: the pages of the recipes that rows of a study were made by."""
+    pages = per_row("recipe.md", backend="ncnn", precision="int8")(wildcards)
+    return [page for page in pages if Path(page).parent.name in WITH_RECIPE]
+
+
+def architectures(wildcards) -> list[str]:
+    """The name of each model of a study in the Arch column."""
+    models = config["studies"][wildcards.study]["models"]
+    return [settings.get("architecture", model) for model, settings in models.items()]
+
+
+def published(wildcards) -> str:
+    """The published figures of each model of a study, as JSON."""
+    models = config["studies"][wildcards.study]["models"]
+    return json.dumps([settings.get("published", []) for settings in models.values()])

@@ -1,25 +1,23 @@
-# The table that the user came for.
+# The page that the user came for.
+
+run_started = time.time()
 
 
 rule render_result:
-    """Render the tables of the study."""
+    """Render the page of a study."""
     input:
         metrics=per_row("metrics.json"),
         latencies=per_row("latency.json"),
         models=per_model("model.json"),
         operators=per_model("onnx/operators.md"),
-        calibration=f"results/{config['study']}/calibration.json",
+        calibration="results/{study}/calibration.json",
         certificates=per_row("certificate.json", precision="int8"),
-        recipes=[
-            page
-            for page in per_row("recipe.md", backend="ncnn", precision="int8")
-            if Path(page).parent.name in WITH_RECIPE
-        ],
+        recipes=recipe_pages,
     output:
-        page=report("results/result.md", category="Result"),
-        figure=report("results/result.svg", category="Result"),
+        page=report("results/{study}/result.md", category="Result"),
+        figure=report("results/{study}/result.svg", category="Result"),
     log:
-        "results/render_result.log",
+        "results/{study}/render_result.log",
     conda:
         ENVIRONMENT
     resources:
@@ -28,16 +26,8 @@ rule render_result:
     params:
         code=code("render_result"),
         logs=per_row("evaluate.log"),
-        architectures=[
-            settings.get("architecture", model)
-            for model, settings in config["studies"][config["study"]]["models"].items()
-        ],
-        published=json.dumps(
-            [
-                settings.get("published", [])
-                for settings in config["studies"][config["study"]]["models"].values()
-            ]
-        ),
+        architectures=architectures,
+        published=published,
     shell:
         "python scripts/render_result.py --metrics {input.metrics}"
         " --latencies {input.latencies} --logs {params.logs} --models {input.models}"
@@ -46,3 +36,51 @@ rule render_result:
         " --calibration {input.calibration} --certificates {input.certificates}"
         " --recipes {input.recipes}"
         " --out {output.page} --out-figure {output.figure} > {log} 2>&1"
+
+
+rule result:
+    """Copy the page of the study that `study` names to where it is looked for first."""
+    input:
+        f"results/{config['study']}/result.md",
+    output:
+        "results/result.md",
+    log:
+        "results/result.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=100,
+        runtime=5,
+    params:
+        code=code("result"),
+    shell:
+        "python scripts/result.py --page {input} --out {output} > {log} 2>&1"
+
+
+onstart:
+    known = [
+        made.regex()
+        for rule in workflow.rules
+        for made in (
+            *rule.output,
+            *rule.log,
+            *([rule.benchmark] if rule.benchmark else []),
+        )
+    ]
+    for study in config["studies"]:
+        if unused := describe_leftovers(Path("results") / study, known):
+            logger.warning(unused)
+
+
+onsuccess:
+    for study in config["studies"]:
+        page = Path("results") / study / "result.md"
+        if page.is_file() and page.stat().st_mtime >= run_started:
+            logger.info(f"\n{summary(page.read_text())}\n\nThe page: {page}")
+
+
+onerror:
+    logger.error(
+        "A step failed: its log and what to do are above. The same command goes on from here."
+    )

@@ -74,7 +74,6 @@ def main() -> None:
     with whole(arguments.out_figure) as figure, whole(arguments.out) as draft:
         draw(models, figure)
         draft.write_text(page)
-    print(page)
 
 
 def require_same_row(metrics: dict[str, Any], cost: dict[str, Any], latency_path: Path) -> None:
