@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import sys
-import time
 from functools import cache
 from pathlib import Path
 
@@ -29,13 +28,9 @@ os.environ["PATH"] = os.pathsep.join(
     [str(Path(sys.executable).parent), os.environ["PATH"]]
 )
 
-# One line a job; a dry run and --verbose say what Snakemake says.
-if (
-    workflow.is_main_process
-    and not workflow.dryrun
-    and not workflow.output_settings.verbose
-):
-    install_terminal(logger)
+# One line a job. A dry run, --verbose and a logger plugin say what they always say.
+plain = workflow.dryrun or workflow.output_settings.verbose
+terminal = None if plain or not workflow.is_main_process else install_terminal(logger)
 
 ENVIRONMENT = "../envs/posequant.yaml"
 RESULTS = "results/{study}/{model}"

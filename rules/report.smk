@@ -1,7 +1,5 @@
 # The page that the user came for.
 
-run_started = time.time()
-
 
 rule render_result:
     """Render the page of a study."""
@@ -74,9 +72,9 @@ onstart:
 
 
 onsuccess:
-    for study in config["studies"]:
-        page = Path("results") / study / "result.md"
-        if page.is_file() and page.stat().st_mtime >= run_started:
+    for job in terminal.finished if terminal else ():
+        if job.rule == "render_result":
+            page = Path("results") / job.place / "result.md"
             logger.info(f"\n{summary(page.read_text())}\n\nThe page: {page}")
 
 

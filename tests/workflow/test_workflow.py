@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Workflow:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.first_output = ""
 
     def configure(self, **study: Any) -> None:
         """Write small.yaml: the demo study with the given settings in place of its own."""
@@ -68,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
             shutil.copy2(source, folder / part)
     workflow = Workflow(folder)
     workflow.configure(**SMALL)
-    workflow.run("results/result.md")
+    workflow.first_output = workflow.run("results/result.md")
     return workflow
 
 
@@ -100,6 +102,50 @@ def test_result_has_a_row_and_a_section_for_every_variant(workflow: Workflow) ->
         assert "Average Precision" in (workflow.folder / "results" / link).read_text()
 
 
+def test_terminal_has_the_plan_a_line_a_job_and_the_summary(finished: Workflow) -> None:
+    lines = finished.first_output.splitlines()
+    jobs = [line for line in lines if re.match(r"\[ *\d+/\d+\] ", line)]
+    (total,) = {line.partition("/")[2].partition("]")[0] for line in jobs}
+    assert len(jobs) == int(total) > len(VARIANTS)
+    assert len(lines) <= len(jobs) + 60
+    assert "Job stats:" in lines
+    summary = lines[lines.index("## Hourglass (demo), 128x128") :]
+    assert sum(line.startswith(("PyTorch ", "ONNX Runtime ", "OpenVINO ", "ncnn ")) for line in summary) == len(VARIANTS)
+    assert "The page: results/demo/result.md" in summary
+
+
+def test_the_result_is_a_copy_of_the_studys_page(workflow: Workflow) -> None:
+    page, copy = ((workflow.folder / "results" / name).read_text() for name in ("demo/result.md", "result.md"))
+    assert "](result.svg)" in page
+    assert "](demo/result.svg)" in copy
+    assert copy.replace("](demo/", "](") == page
+    for folder, text in (("results/demo", page), ("results", copy)):
+        links = re.findall(r"\]\(([^)#:]+)\)", text)
+        assert links
+        assert all((workflow.folder / folder / link).is_file() for link in links)
+
+
+def test_two_studies_run_at_once_by_their_own_targets(workflow: Workflow) -> None:
+    drawn = {"dataset": {"synthetic": {"train_images": 2, "val_images": 2}}, "calibration": {"people": 2}, "variants": ["ncnn"]}
+    models = yaml.safe_load((workflow.folder / "config.yaml").read_text())["studies"]["demo"]["models"]
+    studies = {name: {**drawn, "models": models} for name in ("one", "two")}
+    (workflow.folder / "small.yaml").write_text(yaml.safe_dump({"studies": {"demo": SMALL, **studies}}))
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda study: workflow.run(f"results/{study}/calibration.json"), studies))
+    assert all((workflow.folder / f"results/{study}/calibration.json").is_file() for study in studies)
+
+
+def test_what_nothing_makes_any_more_is_named(workflow: Workflow) -> None:
+    old = workflow.folder / MODEL / "ncnn/cost.json"
+    old.touch()
+    try:
+        output = workflow.run("-f", "results/result.md")
+        assert "notice: in results/demo, this version neither makes nor reads cost.json." in output
+    finally:
+        old.unlink()
+    assert "notice: " not in workflow.run("-f", "results/result.md")
+
+
 def test_int8_is_certified(workflow: Workflow) -> None:
     page = (workflow.folder / "results/result.md").read_text()
     links = re.findall(r"\[certificate\]\((.*?)\)", page)
@@ -119,7 +165,7 @@ def test_int8_is_certified(workflow: Workflow) -> None:
 
 def test_changing_the_certificate_reruns_nothing_else(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"certificate": {"resamples": 500}})
-    assert workflow.planned("results/result.md") == {"certify": len(INT8), "render_result": 1}
+    assert workflow.planned("results/result.md") == {"certify": len(INT8), "render_result": 1, "result": 1}
 
 
 def test_float_backends_agree(workflow: Workflow) -> None:
@@ -144,7 +190,7 @@ def test_rerunning_one_backend_runs_its_evaluation_alone(workflow: Workflow) -> 
 
 @pytest.mark.parametrize(("rule", "variant"), [("quantize_openvino", INT8[0]), ("quantize_onnxruntime", INT8[1])])
 def test_quantizing_anew_for_one_backend_runs_nothing_of_another(workflow: Workflow, rule: str, variant: str) -> None:
-    jobs = dict.fromkeys((rule, "predict", "evaluate", "certify", "latency", "render_result"), 1)
+    jobs = dict.fromkeys((rule, "predict", "evaluate", "certify", "latency", "render_result", "result"), 1)
     assert workflow.planned("results/result.md", "--forcerun", f"{MODEL}/{variant}/quantize.json") == jobs
     planned = workflow.planned("-f", f"{MODEL}/{variant}/metrics.json")
     assert planned == {"evaluate": 1}
@@ -159,7 +205,7 @@ def test_changing_the_calibration_people_quantizes_for_every_backend(workflow: W
 def test_changing_the_protocol_reruns_predictions(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"protocol": {"flip_test": True}})
     jobs = dict.fromkeys(("predict", "evaluate"), len(VARIANTS))
-    assert workflow.planned("results/result.md") == jobs | {"certify": len(INT8), "render_result": 1}
+    assert workflow.planned("results/result.md") == jobs | {"certify": len(INT8), "render_result": 1, "result": 1}
 
 
 def test_shards_give_the_same_bytes(workflow: Workflow, tmp_path: Path) -> None:
@@ -176,7 +222,7 @@ def test_shards_give_the_same_bytes(workflow: Workflow, tmp_path: Path) -> None:
 
 def test_removing_a_variant_reruns_only_the_report(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"variants": VARIANTS[:-1]})
-    assert workflow.planned("results/result.md") == {"render_result": 1}
+    assert workflow.planned("results/result.md") == {"render_result": 1, "result": 1}
 
 
 def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Workflow) -> None:
@@ -188,7 +234,7 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
             "predict": len(VARIANTS),
             "evaluate": len(VARIANTS),
             "certify": len(INT8),
-            "render_result": 1,
+            "render_result": 1, "result": 1,
             # A recipe may decode poses, for a budget.
             **dict.fromkeys(("apply_recipe", "ncnn2int8", "latency"), 1),
         }
@@ -210,7 +256,7 @@ def test_throughput_has_a_line_for_every_variant(workflow: Workflow) -> None:
 
 def test_changing_the_calibration_method_reruns_only_the_int8_model(workflow: Workflow) -> None:
     jobs = workflow.planned("results/result.md", "--config", "variants={ncnn-int8: {calibration: aciq}}")
-    rules = ("ncnn2table", "ncnn2int8", "predict", "evaluate", "certify", "latency", "render_result")
+    rules = ("ncnn2table", "ncnn2int8", "predict", "evaluate", "certify", "latency", "render_result", "result")
     assert jobs == dict.fromkeys(rules, 1)
 
 
@@ -225,6 +271,7 @@ def test_changing_a_recipe_reruns_only_its_int8_model(workflow: Workflow) -> Non
         "certify",
         "latency",
         "render_result",
+        "result",
     )
     assert jobs == dict.fromkeys(rules, 1)
 

@@ -46,15 +46,20 @@ class Job:
 
 
 class Terminal(logging.Handler):
-    """Takes the place of the handler by which Snakemake writes to the terminal."""
+    """Takes the place of the handler by which Snakemake writes to the terminal.
+
+    Attributes:
+        finished: the jobs that ended well, in order.
+    """
 
     def __init__(self, replaced: "logging.StreamHandler[Any]") -> None:
         """Write to the stream of the `replaced` handler, which still writes what is not about single jobs."""
         super().__init__(replaced.level)
         self.name = replaced.name
         self._replaced = replaced
+        self.finished: list[Job] = []
         self._running: dict[int, Job] = {}
-        self._done = self._total = 0
+        self._total = 0
         self._progress: Progress | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -100,19 +105,20 @@ class Terminal(logging.Handler):
         job = self._running.pop(number, None)
         if job is None:
             return
-        self._done += 1
-        total = max(self._total, self._done)
+        self.finished.append(job)
+        done = len(self.finished)
+        total = max(self._total, done)
         width = len(str(total))
         line = (
-            f"[{self._done:>{width}}/{total}] {self._done / total:>4.0%}  {job.rule:<18} {job.place:<40}"
+            f"[{done:>{width}}/{total}] {done / total:>4.0%}  {job.rule:<18} {job.place:<40}"
             f" {in_words(monotonic() - job.start):>8}"
         )
         self._write(line)
         for notice in notices(job.logs):
             self._write(f"    {notice}")
         if self._progress:
-            self._progress.update(self._progress.task_ids[0], completed=self._done, total=total)
-        if self._done == total:
+            self._progress.update(self._progress.task_ids[0], completed=done, total=total)
+        if done == total:
             self._hide_progress()
 
     def _write(self, line: str) -> None:
@@ -146,7 +152,7 @@ class Terminal(logging.Handler):
             refresh_per_second=4,
             transient=True,
         )
-        self._progress.add_task("jobs", total=self._total, completed=self._done)
+        self._progress.add_task("jobs", total=self._total, completed=len(self.finished))
         self._progress.start()
 
     def _running_column(self) -> "ProgressColumn":
@@ -169,13 +175,15 @@ class Terminal(logging.Handler):
             self._progress = None
 
 
-def install(logger: logging.Logger) -> None:
-    """Let a `Terminal` take the place of Snakemake's handler for the terminal, if `logger` has it."""
+def install(logger: logging.Logger) -> Terminal | None:
+    """Let a `Terminal` take the place of Snakemake's handler for the terminal and return it, if `logger` has that."""
     for handler in logger.handlers:
         if handler.name == "DefaultStreamHandler" and isinstance(handler, logging.StreamHandler):
             logger.removeHandler(handler)
-            logger.addHandler(Terminal(handler))
-            return
+            terminal = Terminal(handler)
+            logger.addHandler(terminal)
+            return terminal
+    return None
 
 
 def place_of(wildcards: Mapping[str, Any]) -> str:
