@@ -110,7 +110,8 @@ def test_terminal_has_the_plan_a_line_a_job_and_the_summary(finished: Workflow) 
     assert len(lines) <= len(jobs) + 60
     assert "Job stats:" in lines
     summary = lines[lines.index("## Hourglass (demo), 128x128") :]
-    assert sum(line.startswith(("PyTorch ", "ONNX Runtime ", "OpenVINO ", "ncnn ")) for line in summary) == len(VARIANTS)
+    rows = [line for line in summary if line.startswith(("PyTorch ", "ONNX Runtime ", "OpenVINO ", "ncnn "))]
+    assert len(rows) == len(VARIANTS)
     assert "The page: results/demo/result.md" in summary
 
 
@@ -126,7 +127,8 @@ def test_the_result_is_a_copy_of_the_studys_page(workflow: Workflow) -> None:
 
 
 def test_two_studies_run_at_once_by_their_own_targets(workflow: Workflow) -> None:
-    drawn = {"dataset": {"synthetic": {"train_images": 2, "val_images": 2}}, "calibration": {"people": 2}, "variants": ["ncnn"]}
+    images = {"synthetic": {"train_images": 2, "val_images": 2}}
+    drawn = {"dataset": images, "calibration": {"people": 2}, "variants": ["ncnn"]}
     models = yaml.safe_load((workflow.folder / "config.yaml").read_text())["studies"]["demo"]["models"]
     studies = {name: {**drawn, "models": models} for name in ("one", "two")}
     (workflow.folder / "small.yaml").write_text(yaml.safe_dump({"studies": {"demo": SMALL, **studies}}))
@@ -234,7 +236,8 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
             "predict": len(VARIANTS),
             "evaluate": len(VARIANTS),
             "certify": len(INT8),
-            "render_result": 1, "result": 1,
+            "render_result": 1,
+            "result": 1,
             # A recipe may decode poses, for a budget.
             **dict.fromkeys(("apply_recipe", "ncnn2int8", "latency"), 1),
         }
