@@ -1,1 +1,1 @@
-"""How far the networks of mmpose come."""
+"""Which networks of mmpose reach INT8."""

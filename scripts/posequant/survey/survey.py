@@ -1,4 +1,4 @@
-"""Which top-down networks of mmpose go all the way to INT8, and what stops the others."""
+"""Which top-down networks of mmpose reach INT8, and what stops the others."""
 
 import multiprocessing
 import re
@@ -237,7 +237,7 @@ _KINDS = {
 
 
 def markdown(records: Sequence[Record]) -> str:
-    """Return a page with a table of the networks that went all the way, one of the others, and the times."""
+    """Return a page with a table of the networks that reach INT8, one of the others, and the times."""
     from posequant.base.markdown import table
     from posequant.base.timing import cpu_name
     from posequant.base.verify import versions
@@ -247,7 +247,7 @@ def markdown(records: Sequence[Record]) -> str:
     packages = versions("torch", "mmpose", "mmdeploy", "onnxruntime", "pnnx", "ncnn", "openvino")
     parts = [
         _INTRODUCTION,
-        f"{len(done)} of {len(records)} come all the way, with "
+        f"{len(done)} of {len(records)} reach INT8, with "
         f"{', '.join(f'{package} {version}' for package, version in packages.items())}.",
     ]
     if done:

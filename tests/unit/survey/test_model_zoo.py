@@ -64,7 +64,7 @@ def test_page_tells_networks_that_came_through_from_those_that_did_not() -> None
         seconds={"describe": 1.0},
     )
     page = markdown([whole, Record("bad", failed="export", reason="aten::a|b")])
-    assert "1 of 2 come all the way" in page
+    assert "1 of 2 reach INT8" in page
     done, stopped = page.split("## Stopped")
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.splitlines() if "`good`" in line]
     figures = ["1.50 M", "120.0 dB", "refused", "30.0 dB", "2 of 6", "91%", "3 Gemm, 1 Oddity"]
