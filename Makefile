@@ -12,7 +12,7 @@ LOCK := envs/requirements.lock
 READY := $(VENV)/.ready
 SOURCES := scripts tests models envs
 
-.PHONY: result bench test test-all survey lint format lock help
+.PHONY: result bench test test-all survey schema lint format lock help
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table
@@ -31,6 +31,9 @@ test-all: $(READY) ## run the slow tests too: large networks of mmpose
 
 survey: $(READY) ## write docs/models.md: how far each network of models/survey.txt comes
 	$(BIN)/python scripts/survey.py --configs $$(grep -v '^#' models/survey.txt) --out docs/models.md
+
+schema: $(READY) ## write rules/config.schema.json and docs/configuration.md from the settings' classes
+	$(BIN)/python scripts/describe_config.py --out-schema rules/config.schema.json --out-page docs/configuration.md
 
 lint: $(READY) ## check style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)

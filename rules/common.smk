@@ -37,7 +37,7 @@ RESULTS = "results/{study}/{model}"
 DOWNLOADS = "results/downloads"
 
 try:
-    validate_config(config, Path(workflow.basedir) / "rules/config.schema.yaml")
+    validate_config(config)
     downloads = list(find_downloads(config["studies"], "studies"))
 except InputError as error:
     raise WorkflowError(str(error))

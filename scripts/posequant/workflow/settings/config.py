@@ -1,0 +1,329 @@
+"""The whole of config.yaml."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
+
+from posequant.workflow.settings.base import Settings, fault
+from posequant.workflow.settings.certify import Sampling
+from posequant.workflow.settings.data import Calibration
+from posequant.workflow.settings.demo import Synthetic
+from posequant.workflow.settings.export import CropAndCodec, Export
+from posequant.workflow.settings.recipe import Curve, Recipe
+
+# The methods of ncnn2table, which a variant may name where others name a recipe.
+METHODS = ("kl", "aciq")
+# What each runtime computes in.
+PRECISIONS = {
+    "pytorch": ("fp32",),
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "int8"),
+    "ncnn": ("fp32", "fp16", "bf16", "int8"),
+}
+
+
+@dataclass(frozen=True)
+class _Name:
+    """What a key may be named that is a folder of the results, too."""
+
+    pattern: str
+    words: str
+    taken: tuple[str, ...] = ()
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^{self.pattern}$"} | (
+            {"not": {"enum": list(self.taken)}} if self.taken else {}
+        )
+
+    def _check(self, name: str) -> str:
+        if name in self.taken:
+            raise fault(f"'{name}' is not allowed here: the name is taken by PoseQuant itself; choose another")
+        if not re.fullmatch(self.pattern, name):
+            raise fault(f"'{name}' is not a name: {self.words}")
+        return name
+
+
+_FOLDERS = ("onnx", "converted", "calibration")
+_WORDS = "use letters, digits, '_' and '.', and start with a letter or digit"
+_SMALL_WORDS = "use small letters, digits and '-', and start with a letter or digit"
+StudyName = Annotated[str, _Name(r"[A-Za-z0-9][A-Za-z0-9_.]*", _WORDS, ("downloads",))]
+ModelName = Annotated[str, _Name(r"[A-Za-z0-9][A-Za-z0-9_.]*", _WORDS)]
+VariantName = Annotated[str, _Name(r"[a-z0-9][a-z0-9-]*", _SMALL_WORDS, _FOLDERS)]
+RecipeName = Annotated[str, _Name(r"[a-z0-9][a-z0-9-]*", _SMALL_WORDS, (*_FOLDERS, *METHODS))]
+
+
+def _each_once(names: list[str]) -> list[str]:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise fault(f"{', '.join(map(repr, twice))} is there twice; name each variant once")
+    return names
+
+
+Rows = Annotated[
+    list[VariantName], AfterValidator(_each_once), Field(min_length=1, json_schema_extra={"uniqueItems": True})
+]
+
+
+class Variant(Settings):
+    """A row of the result: a runtime, the precision that it computes in and, for INT8 in ncnn, how it is calibrated."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                {
+                    "if": {"properties": {"backend": {"const": backend}}},
+                    "then": {"properties": {"precision": {"enum": list(precisions)}}},
+                }
+                for backend, precisions in PRECISIONS.items()
+            ],
+            "if": {"properties": {"backend": {"const": "ncnn"}, "precision": {"const": "int8"}}},
+            "then": {"required": ["calibration"]},
+            "else": {"not": {"required": ["calibration"]}},
+        }
+    )
+
+    backend: Literal["pytorch", "onnxruntime", "openvino", "ncnn"] = Field(
+        description="The runtime that executes the network."
+    )
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(
+        description="The arithmetic. All have `fp32`; `fp16` and `bf16` are for ncnn, `int8` is for all but pytorch."
+    )
+    calibration: str | None = Field(
+        default=None,
+        description="For ncnn's `int8`: `kl` or `aciq`, the methods of ncnn2table, or the name of a recipe.",
+    )
+
+    @field_validator("precision")
+    @classmethod
+    def _require_precision_of_backend(cls, precision: str, info: ValidationInfo) -> str:
+        backend = info.data.get("backend")
+        if backend and precision not in PRECISIONS[backend]:
+            raise fault(f"'{backend}' does not compute in {precision}; choose {' or '.join(PRECISIONS[backend])}")
+        return precision
+
+    @model_validator(mode="after")
+    def _require_calibration_where_it_belongs(self) -> "Variant":
+        belongs = (self.backend, self.precision) == ("ncnn", "int8")
+        if belongs and self.calibration is None:
+            raise fault(f"key 'calibration' is missing; give {' or '.join(METHODS)}, or the name of a recipe")
+        if not belongs and self.calibration is not None:
+            raise fault("key 'calibration' does not belong here; only ncnn's int8 takes it")
+        return self
+
+
+class Tools(Settings):
+    """The programs behind two steps that exist in an official and in a built-in implementation.
+
+    `auto` takes the official program if it is on PATH, else the built-in one; `builtin` takes the built-in one;
+    anything else is the path of the official program.
+    """
+
+    ncnn2table: str = Field(default="auto", description="`auto`, `builtin` or a path.")
+    ncnn2int8: str = Field(default="auto", description="`auto`, `builtin` or a path.")
+
+
+Boxes = Literal["ground-truth", "detections"]
+
+
+class Protocol(Settings):
+    """How people are found and predictions made; it is stated with every row."""
+
+    boxes: Boxes = Field(
+        default="ground-truth", description="Boxes of the annotations, or of the dataset's `detections` file."
+    )
+    flip_test: bool = Field(
+        default=False, description="Whether a prediction is averaged with that of the mirrored crop."
+    )
+
+
+class PublishedProtocol(Settings):
+    """How published figures came about; a study under another protocol is not compared with them."""
+
+    boxes: Boxes = Field(description="As in the study's protocol.")
+    flip_test: bool = Field(description="As in the study's protocol.")
+
+
+Statistic = Literal["AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL"]
+
+
+class Published(Settings):
+    """Figures of a model from elsewhere, shown beside the measured ones."""
+
+    variants: Rows = Field(description="The rows that the figures are of.")
+    protocol: PublishedProtocol
+    statistics: dict[Statistic, Annotated[float, Field(ge=0, le=1)]] = Field(
+        min_length=1, description="The figures, by COCO's names."
+    )
+    tolerance: float = Field(
+        default=0.002, ge=0, description="By how much a measured figure may differ before its row is flagged."
+    )
+    source: str = Field(description="Where the figures are from.")
+
+
+class _Model(Settings):
+    source: str = Field(description="Where the network comes from.")
+    architecture: str | None = Field(
+        default=None, description="Name in the Arch column; the model's key where it is left out."
+    )
+    published: list[Published] = Field(default=[], description="Figures of the model from elsewhere.")
+
+
+class MmposeModel(_Model):
+    """A network of mmpose."""
+
+    model_config = ConfigDict(title="mmpose")
+
+    source: Literal["mmpose"] = Field(description="Where the network comes from.")
+    config: str = Field(description="Path of an mmpose config, or the name of one that mmpose ships.")
+    checkpoint: str = Field(
+        description=(
+            "Path or address of the weights. What OpenMMLab's file names say of the SHA-256, as in "
+            "`hourglass52_coco_256x256-4ec713ba_20200709.pth`, is checked."
+        )
+    )
+
+
+class OnnxModel(CropAndCodec, _Model):
+    """A network in an ONNX file."""
+
+    model_config = ConfigDict(title="onnx")
+
+    source: Literal["onnx"] = Field(description="Where the network comes from.")
+    onnx: str = Field(description="Path or address of the network; one image input, heatmaps out.")
+
+
+def _kind_of_model(content: Any) -> str | None:
+    source = content.get("source") if isinstance(content, dict) else getattr(content, "source", None)
+    return {"mmpose": "MmposeModel", "onnx": "OnnxModel"}.get(str(source))
+
+
+Model = Annotated[
+    Annotated[MmposeModel, Tag("MmposeModel")] | Annotated[OnnxModel, Tag("OnnxModel")],
+    Discriminator(
+        _kind_of_model,
+        custom_error_type="fault",
+        custom_error_message="says not where the network comes from; give it 'source: mmpose' or 'source: onnx'",
+    ),
+]
+
+
+class TrainingSplit(Settings):
+    """The people to calibrate on, in COCO keypoint format."""
+
+    images: str | None = Field(
+        default=None,
+        description=(
+            "Folder of the images, or the address of a zip archive: `https://HOST/FILE.zip/FOLDER`. Where it is left "
+            "out, only the images that calibration needs are fetched, each from the `coco_url` in the annotations."
+        ),
+    )
+    annotations: str = Field(
+        description=(
+            "The person_keypoints JSON file, or the address of one; `https://HOST/FILE.zip/PATH` takes it from a zip "
+            "archive. At the end of any address, `#sha256=HEX` says what the SHA-256 of the downloaded file begins "
+            "with."
+        )
+    )
+
+
+class EvaluationSplit(Settings):
+    """The people to evaluate on, in COCO keypoint format."""
+
+    images: str = Field(
+        description="Folder of the images, or the address of a zip archive: `https://HOST/FILE.zip/FOLDER`."
+    )
+    annotations: str = Field(description="The person_keypoints JSON file, or the address of one.")
+
+
+class SyntheticDataset(Settings):
+    """A dataset that is drawn."""
+
+    model_config = ConfigDict(title="synthetic")
+
+    synthetic: Synthetic
+
+
+class CocoDataset(Settings):
+    """A dataset in COCO keypoint format."""
+
+    model_config = ConfigDict(title="COCO")
+
+    train: TrainingSplit
+    val: EvaluationSplit
+    detections: str | None = Field(
+        default=None,
+        description=(
+            "COCO detection results of the val images, a path or address; needed where the protocol takes boxes from "
+            "detections."
+        ),
+    )
+
+
+def _kind_of_dataset(content: Any) -> str:
+    if isinstance(content, SyntheticDataset) or (isinstance(content, dict) and "synthetic" in content):
+        return "SyntheticDataset"
+    return "CocoDataset"
+
+
+Dataset = Annotated[
+    Annotated[SyntheticDataset, Tag("SyntheticDataset")] | Annotated[CocoDataset, Tag("CocoDataset")],
+    Discriminator(_kind_of_dataset),
+]
+
+
+class Study(Settings):
+    """What is measured on what."""
+
+    dataset: Dataset = Field(description="The images and annotations.")
+    protocol: Protocol = Protocol()
+    shards: int = Field(
+        default=1,
+        ge=1,
+        description="How many jobs share the prediction of a variant; the result does not depend on it.",
+    )
+    calibration: Calibration = Calibration()
+    curve: Curve = Curve()
+    certificate: Sampling = Sampling()
+    export: Export = Export()
+    models: dict[ModelName, Model] = Field(
+        min_length=1, description="The networks. The key is the model's name and its folder."
+    )
+    variants: Rows = Field(description="The rows to measure, in the order in which the result shows them.")
+
+
+class Config(Settings):
+    """All of config.yaml."""
+
+    model_config = ConfigDict(title="config.yaml of PoseQuant")
+
+    study: str = Field(description="The study that `snakemake results/result.md` runs; a key of `studies`.")
+    variants: dict[VariantName, Variant] = Field(
+        description="The rows that a study may list. The key is the row's name and its folder."
+    )
+    tools: Tools = Tools()
+    recipes: dict[RecipeName, Recipe] = Field(
+        default={},
+        description=(
+            "How networks of ncnn are prepared and calibrated for INT8, beyond what ncnn2table does: steps, in order. "
+            "What each does and buys is in docs/quantization.md."
+        ),
+    )
+    studies: dict[StudyName, Study] = Field(
+        description="The studies. The key is the study's name and its folder under `results/`."
+    )
