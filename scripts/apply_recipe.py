@@ -1,7 +1,6 @@
 """Prepare an ncnn model for INT8 by a recipe: write the float model and the table of scales that ncnn2int8 takes."""
 
 import argparse
-import json
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
@@ -16,9 +15,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--crops", type=Path, required=True, help="folder that calibration_crops.py wrote")
     parser.add_argument(
         "--recipe",
-        type=json.loads,
+        metavar="JSON",
         required=True,
-        help="JSON list of steps as in config.yaml, each {NAME: {SETTING: VALUE, ...}}",
+        help="list of steps as in config.yaml, each {NAME: {SETTING: VALUE, ...}}",
     )
     parser.add_argument("--threads", type=int, default=1, help="how many crops are computed at a time (default: 1)")
     parser.add_argument("--out-param", type=Path, required=True, help="the prepared .param to write")
@@ -38,9 +37,10 @@ def main() -> None:
     from posequant.recipe.figure import draw
     from posequant.recipe.page import render
     from posequant.recipe.recipe import apply_recipe_to_files
+    from posequant.workflow.settings.recipe import Recipe
 
     record = apply_recipe_to_files(
-        arguments.recipe,
+        Recipe.from_json(arguments.recipe),
         arguments.model,
         arguments.param,
         arguments.bin,

@@ -6,7 +6,7 @@ from tests.unit.ncnn_fixtures import Builder, Floats
 from posequant.base.model_spec import ModelSpec
 from posequant.data.crop_files import Labels
 from posequant.ncnn_format.model import NcnnModel
-from posequant.recipe.recipe import Recipe
+from posequant.workflow.settings.recipe import Steps
 
 SPEC = ModelSpec(
     name="small",
@@ -23,7 +23,7 @@ SPEC = ModelSpec(
     output_names=("output",),
 )
 
-SCALES: Recipe = [
+SCALES: Steps = [
     {"weights": {"bits": 8, "scales": "absmax"}},
     {"activations": {"method": "absmax"}},
 ]

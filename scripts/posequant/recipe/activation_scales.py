@@ -17,6 +17,7 @@ from posequant.quantize.weights import INT8_LIMIT
 from posequant.recipe.draft import Draft, Floats, representable
 from posequant.recipe.output_error import OutputError
 from posequant.recipe.positions import by_channel, position_weights
+from posequant.workflow.settings.recipe import ActivationsStep
 
 # Shares of the largest magnitude at which the range may end, in the order in which they are tried.
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05)
@@ -24,35 +25,30 @@ CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05)
 PATIENCE = 3
 
 
-def scale_activations(
-    draft: Draft, crops: Sequence[Floats], threads: int, *, method: str, share: float = 0.9999
-) -> Draft:
+def scale_activations(draft: Draft, crops: Sequence[Floats], threads: int, settings: ActivationsStep) -> Draft:
     """Choose the activation scales of all layers. Layers that read copies of one tensor get one scale.
 
     Args:
         draft: the draft. The methods that search need its weight scales.
         crops: the calibration crops, float32 (3, H, W).
         threads: how many crops are computed at a time.
-        method: `kl` or `aciq`, as ncnn2table; `absmax`, the largest magnitude; `percentile`, below which `share` of
-            the magnitudes other than 0 are; `mse`, by which the layer's own output changes least, position by position
-            (see `position_weights`), when it gets what the quantized layers before it give; `output`, by which the
-            network's output changes least when this tensor alone is quantized. The last two try `CLIPS`.
-        share: for `percentile`.
+        settings: how many of the crops are looked at, and the method: `kl` or `aciq`, as ncnn2table; `absmax`, the
+            largest magnitude; `percentile`, below which `share` of the magnitudes other than 0 are; `mse`, by which the
+            layer's own output changes least, position by position (see `position_weights`), when it gets what the
+            quantized layers before it give; `output`, by which the network's output changes least when this tensor
+            alone is quantized. The last two try `CLIPS`.
 
     Raises:
         InputError: the input of a layer is zero on all crops.
     """
-    match method:
-        case "kl" | "aciq" | "absmax" | "percentile":
-            scales = _by_distribution(draft, crops, threads, method, share)
+    crops = crops[: settings.crops]
+    match settings.method:
         case "mse":
             scales = _by_layer_output(draft, crops, threads)
         case "output":
             scales = _by_network_output(draft, crops, threads)
-        case _:
-            raise InputError(
-                f"activations: {method!r} is no method. Choose kl, aciq, absmax, percentile, mse or output."
-            )
+        case method:
+            scales = _by_distribution(draft, crops, threads, method, settings.share)
     return replace(draft, activation_scales=scales)
 
 

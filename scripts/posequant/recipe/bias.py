@@ -10,9 +10,10 @@ from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.propagation import Visit, propagate
 from posequant.recipe.draft import Draft, Floats
 from posequant.recipe.positions import by_channel, position_weights, without_activation
+from posequant.workflow.settings.recipe import CorrectBiasStep
 
 
-def correct_bias(draft: Draft, crops: Sequence[Floats], threads: int) -> Draft:
+def correct_bias(draft: Draft, crops: Sequence[Floats], threads: int, settings: CorrectBiasStep) -> Draft:
     """Correct the biases layer by layer, each for what the corrected INT8 layers before it give.
 
     The mean error of each channel before its activation is measured from real INT8 outputs and subtracted (Nagel and
@@ -23,6 +24,7 @@ def correct_bias(draft: Draft, crops: Sequence[Floats], threads: int) -> Draft:
         draft: the draft, with all scales.
         crops: the calibration crops, float32 (3, H, W).
         threads: how many crops are computed at a time.
+        settings: how many of the crops are looked at.
     """
     changed: dict[str, Weights] = {}
 
@@ -34,7 +36,7 @@ def correct_bias(draft: Draft, crops: Sequence[Floats], threads: int) -> Draft:
             weights = {**weights, "bias": bias}
         return layer, weights
 
-    propagate(draft.reference, crops, correct, draft.names, threads, "biases")
+    propagate(draft.reference, crops[: settings.crops], correct, draft.names, threads, "biases")
     return draft.with_weights(changed)
 
 

@@ -2,15 +2,15 @@
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from posequant.base.errors import InputError
 from posequant.recipe.bias import correct_bias
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.judge import Judge
 from posequant.recipe.output_error import errors_alone
+from posequant.workflow.settings.recipe import BudgetStep, CorrectBiasStep
 
 # Crops on which the layers' errors are compared; the budget is held on all that decide.
 CROPS_ALONE = 16
@@ -33,11 +33,10 @@ class Budget:
     limit: float
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> "Budget":
+    def of(cls, settings: BudgetStep) -> "Budget":
         """Return the budget that the settings of a step `budget` name."""
-        if "ap_loss" in settings:
-            return cls("ap_loss", settings["ap_loss"])
-        return cls("expected_oks_loss", settings["oks_loss"])
+        limits = (("expected_oks_loss", settings.oks_loss), ("ap_loss", settings.ap_loss))
+        return next(cls(measure, limit) for measure, limit in limits if limit is not None)
 
     def loss(self, rung: Rung) -> float:
         """Return what a rung costs; `InputError` where it cannot be measured."""
@@ -102,7 +101,7 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
     def tried(step: str, kept: frozenset[str], before: Draft) -> Draft:
         candidate = with_float_layers(draft, kept)
         if draft.biases_corrected:
-            candidate = correct_bias(candidate, crops, threads)
+            candidate = correct_bias(candidate, crops, threads, CorrectBiasStep(crops=len(crops)))
         rung = judge.measure(candidate, step)
         print(f"{step}: {budget.measure} {budget.loss(rung):.4f}, budget {budget.limit:g}", file=sys.stderr)
         return replace(candidate, rungs=(*before.rungs, rung))

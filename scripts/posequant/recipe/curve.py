@@ -1,12 +1,10 @@
 """How much INT8 depends on whom it is calibrated on: on how many people, and on which."""
 
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +24,8 @@ from posequant.quantize.ncnn2int8 import quantize_files
 from posequant.quantize.ncnn2table import write_table
 from posequant.quantize.table import CalibrationTable
 from posequant.quantize.thresholds import METHODS
-from posequant.recipe.recipe import Recipe, apply_recipe_to_files
+from posequant.recipe.recipe import apply_recipe_to_files
+from posequant.workflow.settings.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -167,13 +166,8 @@ def _quantize(
 
 
 def parse_recipe(text: str) -> str | Recipe:
-    """Return `kl` or `aciq`, or the steps of a recipe given as JSON; `ValueError` if it is neither."""
-    if text in METHODS:
-        return text
-    steps: Any = json.loads(text)
-    if not isinstance(steps, list):
-        raise ValueError(f"{text!r} is neither {' nor '.join(METHODS)} nor a list of steps")
-    return steps
+    """Return `kl` or `aciq`, or the recipe given as JSON; `InputError` if it is neither."""
+    return text if text in METHODS else Recipe.from_json(text)
 
 
 def write_curve(points: Sequence[Point], title: str, csv: Path, figure: Path, page: Path) -> None:

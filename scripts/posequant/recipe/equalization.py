@@ -8,6 +8,7 @@ import numpy as np
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights, weighted_inputs
 from posequant.quantize.propagation import Visit, propagate
 from posequant.recipe.draft import Draft, Floats, with_weights
+from posequant.workflow.settings.recipe import EqualizeStep
 
 # Layers of which a scaled input channel gives the output channel scaled alike; what they do is linear, or a maximum.
 _HOMOGENEOUS = {"Split", "ReLU", "Interp", "Pooling", "Dropout", "Noop"}
@@ -18,7 +19,7 @@ _HOMOGENEOUS_ACTIVATIONS = {0, 1, 2}
 MOST = np.float32(32)
 
 
-def equalize(draft: Draft, crops: Sequence[Floats], threads: int, *, strength: float = 0.5) -> Draft:
+def equalize(draft: Draft, crops: Sequence[Floats], threads: int, settings: EqualizeStep) -> Draft:
     """Scale the channels of tensors up where they are small, and the weights that read them down.
 
     A channel whose root mean square is r where the largest of its tensor is R gets the factor (R / r) ** strength. The
@@ -31,7 +32,7 @@ def equalize(draft: Draft, crops: Sequence[Floats], threads: int, *, strength: f
         draft: the draft, before its scales are chosen.
         crops: the calibration crops, float32 (3, H, W).
         threads: how many crops are computed at a time.
-        strength: 0 to 1.
+        settings: `strength`, and how many of the crops are looked at.
     """
     groups = scalable_blobs(draft.model.layers)
     power: dict[str, Floats] = {}
@@ -42,8 +43,9 @@ def equalize(draft: Draft, crops: Sequence[Floats], threads: int, *, strength: f
             squares = visit.each(lambda values: np.square(values).mean(axis=(1, 2)), visit.inputs)
             power[group] = np.maximum(power.get(group, np.float32(0)), np.mean(squares, axis=0))
 
+    crops = crops[: settings.crops]
     propagate(draft.reference, crops, measure, draft.names, threads, "ranges of channels", float_only=True)
-    factors = {group: channel_factors(np.sqrt(found), strength) for group, found in power.items()}
+    factors = {group: channel_factors(np.sqrt(found), settings.strength) for group, found in power.items()}
     model = scaled(draft.reference, {blob: factors[group] for blob, group in groups.items() if group in factors})
     return replace(draft, reference=model, model=model)
 

@@ -24,21 +24,23 @@ from posequant.recipe.equalization import equalize
 from posequant.recipe.judge import Judge
 from posequant.recipe.rounding import learn_rounding
 from posequant.recipe.weight_scales import scale_weights
-
-Recipe = Sequence[Mapping[str, Mapping[str, Any]]]
-"""Steps in order, each the name of one of `STEPS` with its settings, or `budget`."""
+from posequant.workflow.settings.recipe import BudgetStep, KeepFloatStep, Recipe, Step, Steps
 
 
-def keep_float(
-    draft: Draft, crops: Sequence[Floats], threads: int, *, types: Sequence[str], layers: Sequence[str]
-) -> Draft:
+def keep_float(draft: Draft, crops: Sequence[Floats], threads: int, settings: KeepFloatStep) -> Draft:
     """Leave layers in float: all of some types of ncnn, and those named.
+
+    Args:
+        draft: the draft.
+        crops: not looked at.
+        threads: not used.
+        settings: which types and which layers.
 
     Raises:
         InputError: a named layer cannot be quantized anyway, or none would be left to quantize.
     """
-    of_types = {layer.name for layer in draft.layers if layer.type in types}
-    kept = draft.keep_float | of_types | set(layers)
+    of_types = {layer.name for layer in draft.layers if layer.type in settings.types}
+    kept = draft.keep_float | of_types | set(settings.layers)
     quantizable(draft.model.layers, kept)
     return replace(draft, keep_float=kept)
 
@@ -54,12 +56,13 @@ STEPS: Mapping[str, Callable[..., Draft]] = {
 
 
 def apply_recipe(
-    recipe: Recipe, model: NcnnModel, crops: Sequence[Floats], threads: int, judge: Judge | None = None
+    recipe: Recipe | Steps, model: NcnnModel, crops: Sequence[Floats], threads: int, judge: Judge | None = None
 ) -> Draft:
     """Return what a recipe makes of a float network. The same recipe, network and crops give the same draft.
 
     Args:
-        recipe: the steps. A setting `crops` says how many of the crops a step looks at, the first ones.
+        recipe: the steps, such as `[{"weights": {"bits": 8}}, {"activations": {"method": "kl"}}]`. What is left out of
+            their settings has its default. A setting `crops` says how many of the crops a step looks at: the first.
         model: the float network.
         crops: the calibration crops, float32 (3, H, W).
         threads: how many crops are computed at a time; the draft does not depend on it.
@@ -67,48 +70,43 @@ def apply_recipe(
             outputs worse for the judge's people is undone, and these must be others than those of the crops.
 
     Raises:
-        InputError: a step fails, or a layer is left without scales.
+        InputError: a step or setting is unknown or misplaced, or a step fails.
     """
+    recipe = Recipe.of(recipe)
     draft = Draft.of(model)
     new: list[str] = []
     # Sums of a matrix product depend on how many threads share it; the threads here are one a crop.
     with threadpool_limits(1):
-        for step in recipe:
-            ((name, settings),) = step.items()
-            few = crops[: settings.get("crops", len(crops))]
-            if name == "budget":
-                if judge is None or not draft.rungs:
-                    raise InputError("a budget needs somebody to judge, and before it steps that choose all scales.")
-                draft = hold_budget(draft, few, threads, Budget.of(settings), judge)
+        for name, settings in recipe.steps():
+            if isinstance(settings, BudgetStep):
+                if judge is None:
+                    raise InputError("a budget needs somebody to judge: give a judge")
+                draft = hold_budget(draft, crops[: settings.crops], threads, Budget.of(settings), judge)
                 continue
-            others = {key: value for key, value in settings.items() if key != "crops"}
-            candidate = STEPS[name](draft, few, threads, **others)
+            candidate = STEPS[name](draft, crops, threads, settings)
             new.append(_in_words(name, settings))
             if judge and candidate.complete:
-                draft, new = judged(draft, candidate, "; ".join(new), judge, undo=budget_of(recipe) is not None), []
+                draft, new = judged(draft, candidate, "; ".join(new), judge, undo=recipe.budget is not None), []
             else:
                 draft = candidate
-    for name in draft.names:
-        for scales, step_name in ((draft.weight_scales, "weights"), (draft.activation_scales, "activations")):
-            if name not in scales:
-                raise InputError(f"the recipe chooses no scale for layer {name}: give it a step `{step_name}`.")
     return draft
 
 
-def budget_of(recipe: Recipe) -> Budget | None:
+def budget_of(recipe: Recipe | Steps) -> Budget | None:
     """Return the budget that a recipe holds, None where it has none."""
-    return next((Budget.of(step["budget"]) for step in recipe if "budget" in step), None)
+    settings = Recipe.of(recipe).budget
+    return Budget.of(settings) if settings else None
 
 
-def _in_words(name: str, settings: Mapping[str, Any]) -> str:
+def _in_words(name: str, settings: Step) -> str:
     """Return a step with those of its settings that tell one from another."""
-    values = [settings.get(key) for key in ("bits", "scales", "method", "types", "layers", "strength")]
+    values = [getattr(settings, key, None) for key in ("bits", "scales", "method", "types", "layers", "strength")]
     words = [", ".join(value) if isinstance(value, list) else str(value) for value in values if value]
     return f"{name} ({', '.join(words)})" if words else name
 
 
 def apply_recipe_to_files(
-    recipe: Recipe,
+    recipe: Recipe | Steps,
     model: Path,
     param: Path,
     bin_: Path,
@@ -141,6 +139,7 @@ def apply_recipe_to_files(
     Raises:
         InputError: a file is missing or damaged, or as `apply_recipe`.
     """
+    recipe = Recipe.of(recipe)
     spec, network = ModelSpec.load(model), NcnnModel.read(param, bin_)
     if marked := [layer.name for layer in network.layers if layer.int8_term]:
         raise InputError(f"{param}: layer {marked[0]} is INT8 already. Give the float model.")
@@ -148,12 +147,12 @@ def apply_recipe_to_files(
     tensors, labels = load_crops(crops, limit=None), Labels.load(crops)
     seen = slice(None)
     deciding = slice(None)
-    if budget_of(recipe):
+    if recipe.budget:
         if len(tensors) < 2:
             raise InputError(f"{crops}: a budget needs at least two crops: one half of them decides.")
         seen, deciding = slice(len(tensors) // 2), slice(len(tensors) // 2, None)
     judge = None
-    if measured or budget_of(recipe):
+    if measured or recipe.budget:
         judge = Judge(spec, network, tensors[deciding], threads, labels[deciding])
     count = affordable(network, NcnnNetwork(param, bin_, "fp32", spec.input_shape).blob_sizes(), len(tensors[seen]))
     draft = apply_recipe(recipe, network, list(tensors[seen][:count]), threads, judge)
@@ -163,7 +162,7 @@ def apply_recipe_to_files(
         draft.table.check(draft.model.layers, draft.keep_float, table)
     return {
         "model": spec.name,
-        "recipe": recipe,
+        "recipe": recipe.filled(),
         "keep_float": sorted(draft.keep_float),
         "crops": {"calibrated": count, "measured": judge.people if judge else 0},
         "rungs": [asdict(rung) for rung in draft.rungs],

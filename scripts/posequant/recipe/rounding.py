@@ -13,6 +13,7 @@ from posequant.quantize.propagation import Visit, propagate
 from posequant.quantize.weights import INT8_LIMIT, rounded_to_integers
 from posequant.recipe.draft import Draft, Floats
 from posequant.recipe.positions import position_weights, without_activation
+from posequant.workflow.settings.recipe import RoundStep
 
 # Positions of each crop that are looked at: with some dozens of crops many times what a layer has of weights a channel.
 POSITIONS = 512
@@ -25,7 +26,7 @@ _CROPS_AT_ONCE = 4
 Doubles = NDArray[np.float64]
 
 
-def learn_rounding(draft: Draft, crops: Sequence[Floats], threads: int, *, seed: int = 0) -> Draft:
+def learn_rounding(draft: Draft, crops: Sequence[Floats], threads: int, settings: RoundStep) -> Draft:
     """Choose the INT8 weights of each layer, for what the layers before it give in INT8.
 
     Minimised is the squared error of the layer's output before its bias and activation, as by AdaRound (Nagel and
@@ -38,7 +39,7 @@ def learn_rounding(draft: Draft, crops: Sequence[Floats], threads: int, *, seed:
         draft: the draft, with all scales.
         crops: the calibration crops, float32 (3, H, W).
         threads: how many crops are computed at a time.
-        seed: of the choice of positions.
+        settings: the seed of the choice of positions, and how many of the crops are looked at.
     """
     changed: dict[str, Weights] = {}
 
@@ -46,7 +47,7 @@ def learn_rounding(draft: Draft, crops: Sequence[Floats], threads: int, *, seed:
         layer = visit.layer
         weights = draft.model.named(layer.name)[1]
         scales, activation_scale = draft.weight_scales[layer.name], draft.activation_scales[layer.name]
-        moments = second_moments(visit, activation_scale, seed)
+        moments = second_moments(visit, activation_scale, settings.seed)
         rows = weights["weight"].astype(np.float64).reshape(layer.integer(0), -1)
         steps = 1 / np.broadcast_to(scales.astype(np.float64), len(rows))
         limit = draft.weight_limits.get(layer.name, INT8_LIMIT)
@@ -63,7 +64,7 @@ def learn_rounding(draft: Draft, crops: Sequence[Floats], threads: int, *, seed:
             raise AssertionError(f"layer {layer.name}: ncnn2int8 would round its weights to other values")
         return quantized
 
-    propagate(draft.reference, crops, learn, draft.names, threads, "rounding")
+    propagate(draft.reference, crops[: settings.crops], learn, draft.names, threads, "rounding")
     return draft.with_weights(changed)
 
 

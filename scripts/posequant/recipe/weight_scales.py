@@ -8,27 +8,28 @@ from numpy.typing import NDArray
 
 from posequant.quantize.weights import INT8_LIMIT, absmax_scales, rounded_to_integers, weight_limit, weight_scale_count
 from posequant.recipe.draft import Draft, Floats, representable
+from posequant.workflow.settings.recipe import WeightsStep
 
 # Shares of a channel's largest weight that may be clipped to.
 CLIPS = np.linspace(0.4, 1.0, 61, dtype=np.float32)
 
 
-def scale_weights(draft: Draft, crops: Sequence[Floats], threads: int, *, bits: int, scales: str) -> Draft:
+def scale_weights(draft: Draft, crops: Sequence[Floats], threads: int, settings: WeightsStep) -> Draft:
     """Choose the weight scales of all layers.
 
     Args:
         draft: the draft.
         crops: not looked at.
         threads: not used.
-        bits: 6 gives 3x3 convolutions of stride 1 weights from -31 to 31, as ncnn2table does, so that INT8 Winograd
-            does not overflow; 8 gives all layers weights from -127 to 127.
-        scales: `absmax`, or `mse`, by which the rounded weights of a channel differ least from the float ones.
+        settings: with 6 `bits`, 3x3 convolutions of stride 1 get weights from -31 to 31, as by ncnn2table, so that INT8
+            Winograd does not overflow; with 8, all layers get weights from -127 to 127. `scales` are by `absmax`, or by
+            `mse`: the rounded weights of a channel then differ least from the float ones.
     """
     found, limits = {}, {}
     for layer in draft.layers:
-        limit = weight_limit(layer) if bits == 6 else INT8_LIMIT
+        limit = weight_limit(layer) if settings.bits == 6 else INT8_LIMIT
         channels = draft.model.named(layer.name)[1]["weight"].astype(np.float32).reshape(weight_scale_count(layer), -1)
-        best = absmax_scales(channels, limit) if scales == "absmax" else mse_scales(channels, limit)
+        best = absmax_scales(channels, limit) if settings.scales == "absmax" else mse_scales(channels, limit)
         found[layer.name], limits[layer.name] = representable(best), limit
     return replace(
         draft, weight_scales={**draft.weight_scales, **found}, weight_limits={**draft.weight_limits, **limits}

@@ -25,7 +25,8 @@ from posequant.recipe.figure import draw, pareto_front
 from posequant.recipe.judge import Judge
 from posequant.recipe.output_error import errors_alone
 from posequant.recipe.page import render
-from posequant.recipe.recipe import Recipe, apply_recipe, apply_recipe_to_files
+from posequant.recipe.recipe import apply_recipe, apply_recipe_to_files
+from posequant.workflow.settings.recipe import CorrectBiasStep, Recipe, Steps
 
 CROPS = list(draw_crops(8))
 
@@ -168,13 +169,13 @@ def test_biases_are_corrected_for_each_set_if_a_step_corrected_them(
 ) -> None:
     start = draft
     if corrected:
-        start = judged(draft, correct_bias(draft, CROPS, 1), "correct-bias", judge, undo=False)
+        start = judged(draft, correct_bias(draft, CROPS, 1, CorrectBiasStep()), "correct-bias", judge, undo=False)
     assert start.biases_corrected == corrected
     held = hold_budget(start, CROPS, 1, Budget("expected_oks_loss", 1e-9), judge)
     assert held.keep_float
     expected = with_float_layers(start, held.keep_float)
     if corrected:
-        expected = correct_bias(expected, CROPS, 1)
+        expected = correct_bias(expected, CROPS, 1, CorrectBiasStep())
     for name in draft.names:
         np.testing.assert_array_equal(held.model.named(name)[1]["bias"], expected.model.named(name)[1]["bias"])
 
@@ -215,7 +216,7 @@ def test_step_that_makes_the_outputs_worse_is_undone(
 
 
 def test_each_step_is_measured_once_all_scales_are_there(judge: Judge) -> None:
-    recipe: Recipe = [*SCALES, {"weights": {"bits": 6, "scales": "absmax"}}, {"correct-bias": {"crops": 2}}]
+    recipe: Steps = [*SCALES, {"weights": {"bits": 6, "scales": "absmax"}}, {"correct-bias": {"crops": 2}}]
     rungs = apply_recipe(recipe, pose_network(), CROPS, 1, judge).rungs
     assert [rung.step for rung in rungs] == [
         "weights (8, absmax); activations (absmax)",
@@ -256,7 +257,7 @@ def write_network(folder: Path) -> dict[str, Path]:
     return files | {"crops": folder / "crops"}
 
 
-def apply_to(folder: Path, files: dict[str, Path], recipe: Recipe, threads: int = 1) -> tuple[Any, list[bytes]]:
+def apply_to(folder: Path, files: dict[str, Path], recipe: Steps, threads: int = 1) -> tuple[Any, list[bytes]]:
     """What `apply_recipe_to_files` returns, without times, and the files that it writes."""
     out, table = (folder / "prepared.param", folder / "prepared.bin"), folder / "table"
     inputs = files["model"], files["param"], files["bin_"], files["crops"]
@@ -269,15 +270,15 @@ def apply_to(folder: Path, files: dict[str, Path], recipe: Recipe, threads: int 
 @pytest.mark.parametrize("budget", [{}, {"oks_loss": 0.001}, {"ap_loss": 0.001}])
 def test_recipe_gives_the_same_bytes_with_any_number_of_threads(tmp_path: Path, budget: dict[str, float]) -> None:
     files = write_network(tmp_path)
-    recipe: Recipe = [*SCALES, {"round": {"seed": 0}}, {"correct-bias": {}}, *([{"budget": budget}] if budget else [])]
+    recipe: Steps = [*SCALES, {"round": {"seed": 0}}, {"correct-bias": {}}, *([{"budget": budget}] if budget else [])]
     one, three = (apply_to(tmp_path / str(threads), files, recipe, threads) for threads in (1, 3))
     assert one == three
-    assert one[0]["recipe"] == recipe
+    assert one[0]["recipe"] == Recipe.of(recipe).filled()
 
 
 def test_the_people_that_decide_are_seen_by_no_other_step(tmp_path: Path) -> None:
     files = write_network(tmp_path)
-    recipe: Recipe = [*SCALES, {"budget": {"oks_loss": 1}}]
+    recipe: Steps = [*SCALES, {"budget": {"oks_loss": 1}}]
     before = apply_to(tmp_path / "one", files, recipe)
     assert before[0]["crops"] == {"calibrated": 4, "measured": 4}
     for number, crop in enumerate(draw_crops(4, seed=9) * 100, start=4):
@@ -290,7 +291,7 @@ def test_the_people_that_decide_are_seen_by_no_other_step(tmp_path: Path) -> Non
 
 def test_budget_is_refused_without_people_to_decide(tmp_path: Path) -> None:
     files = write_network(tmp_path)
-    recipe: Recipe = [*SCALES, {"budget": {"oks_loss": 1}}]
+    recipe: Steps = [*SCALES, {"budget": {"oks_loss": 1}}]
     with pytest.raises(InputError, match="needs somebody to judge"):
         apply_recipe(recipe, pose_network(), CROPS, 1)
     (files["crops"] / "list.txt").write_text("000000.npy\n")
@@ -331,7 +332,7 @@ RUNGS: list[dict[str, Any]] = [
 ]
 RECORD: dict[str, Any] = {
     "model": "net",
-    "recipe": [{"weights": {"bits": 8}}, {"round": {}}, {"budget": {"oks_loss": 0.01}}],
+    "recipe": [*SCALES, {"round": {}}, {"budget": {"oks_loss": 0.01}}],
     "keep_float": ["conv_c"],
     "crops": {"calibrated": 64, "measured": 60},
     "rungs": RUNGS,

@@ -1,12 +1,15 @@
 """The curve of calibration people: what is compared, and what it looks like."""
 
+import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from posequant.base.errors import InputError
 from posequant.recipe.curve import Point, parse_recipe, threshold_changes, write_curve
+from posequant.workflow.settings.recipe import Recipe, Steps
 
 POINTS = [
     Point(seed, people, 0.5 + people / 1000, -0.01, 0.97, 0.02 * (128 - people) / 128, 0.1)
@@ -24,10 +27,11 @@ def test_threshold_changes_by_hand() -> None:
 
 def test_recipe_is_a_method_or_a_list_of_steps() -> None:
     assert parse_recipe("kl") == "kl"
-    assert parse_recipe('[{"weights": {"bits": 8}}]') == [{"weights": {"bits": 8}}]
-    with pytest.raises(ValueError, match="neither kl nor aciq nor a list"):
+    steps: Steps = [{"weights": {"bits": 8}}, {"activations": {"method": "kl"}}]
+    assert parse_recipe(json.dumps(steps)) == Recipe.of(steps)
+    with pytest.raises(InputError, match="is not a list"):
         parse_recipe('{"weights": {}}')
-    with pytest.raises(ValueError, match="Expecting value"):
+    with pytest.raises(InputError, match=r"not valid JSON .*Expecting value"):
         parse_recipe("kll")
 
 

@@ -29,6 +29,16 @@ from posequant.recipe.positions import by_channel, position_weights, without_act
 from posequant.recipe.recipe import apply_recipe, keep_float
 from posequant.recipe.rounding import best_integers, columns, learn_rounding
 from posequant.recipe.weight_scales import mse_scales, rounding_errors, scale_weights
+from posequant.workflow.settings.recipe import (
+    ActivationsStep,
+    CorrectBiasStep,
+    EqualizeStep,
+    KeepFloatStep,
+    Method,
+    RoundStep,
+    Steps,
+    WeightsStep,
+)
 
 CROPS = list(draw_crops(6))
 RECIPE: list[dict[str, dict[str, Any]]] = [
@@ -44,9 +54,9 @@ def small_draft() -> Draft:
     return Draft.of(small_network().model())
 
 
-def scaled_draft(method: str = "absmax") -> Draft:
-    draft = scale_weights(small_draft(), CROPS, 1, bits=8, scales="absmax")
-    return scale_activations(draft, CROPS, 1, method=method)
+def scaled_draft(method: Method = "absmax") -> Draft:
+    draft = scale_weights(small_draft(), CROPS, 1, WeightsStep())
+    return scale_activations(draft, CROPS, 1, ActivationsStep(method=method))
 
 
 def int8_outputs(draft: Draft, folder: Path, crops: Floats) -> list[Floats]:
@@ -96,19 +106,19 @@ def test_mse_scale_is_no_worse_than_any_on_a_fine_grid() -> None:
 
 
 def test_six_bits_are_for_convolutions_that_winograd_computes() -> None:
-    draft = scale_weights(small_draft(), CROPS, 1, bits=6, scales="absmax")
+    draft = scale_weights(small_draft(), CROPS, 1, WeightsStep(bits=6))
     limits = dict(draft.weight_limits)
     assert {name for name, limit in limits.items() if limit == 31} == {"conv_a", "conv_d", "conv_f"}
-    assert set(scale_weights(small_draft(), CROPS, 1, bits=8, scales="absmax").weight_limits.values()) == {127}
+    assert set(scale_weights(small_draft(), CROPS, 1, WeightsStep()).weight_limits.values()) == {127}
 
 
 # Activations
 
 
 @pytest.mark.parametrize("method", ["kl", "aciq"])
-def test_six_bits_and_kl_or_aciq_are_what_ncnn2table_finds(method: str, tmp_path: Path) -> None:
+def test_six_bits_and_kl_or_aciq_are_what_ncnn2table_finds(method: Method, tmp_path: Path) -> None:
     table = calibrate(*small_network().write(tmp_path), write_crops(tmp_path / "crops", np.stack(CROPS)), method)
-    draft = scale_activations(small_draft(), CROPS, 2, method=method)
+    draft = scale_activations(small_draft(), CROPS, 2, ActivationsStep(method=method))
     for name, scale in table.activation_scales.items():
         assert draft.activation_scales[name] == pytest.approx(scale, rel=1e-5), name
 
@@ -135,11 +145,11 @@ def test_search_ends_after_three_worse_clips() -> None:
 def test_output_method_finds_the_clip_that_changes_the_output_least(name: str, tmp_path: Path) -> None:
     draft = small_draft()
     draft = replace(draft, keep_float=frozenset(draft.names) - {name})
-    draft = scale_weights(draft, CROPS, 1, bits=8, scales="absmax")
-    found = scale_activations(draft, CROPS, 2, method="output").activation_scales[name]
+    draft = scale_weights(draft, CROPS, 1, WeightsStep())
+    found = scale_activations(draft, CROPS, 2, ActivationsStep(method="output")).activation_scales[name]
     crops = np.stack(CROPS)
     wanted = NcnnNetwork(*small_network().write(tmp_path), "fp32", INPUT_SHAPE).forward(crops)
-    largest = scale_activations(draft, CROPS, 1, method="absmax").activation_scales[name]
+    largest = scale_activations(draft, CROPS, 1, ActivationsStep(method="absmax")).activation_scales[name]
 
     def loss(clip: float) -> float:
         outputs = int8_outputs(replace(draft, activation_scales={name: np.float32(largest / clip)}), tmp_path, crops)
@@ -151,7 +161,7 @@ def test_output_method_finds_the_clip_that_changes_the_output_least(name: str, t
 
 
 @pytest.mark.parametrize("method", ["absmax", "mse", "output"])
-def test_readers_of_one_tensor_share_a_scale(method: str) -> None:
+def test_readers_of_one_tensor_share_a_scale(method: Method) -> None:
     scales = scaled_draft(method).activation_scales
     assert scales["convdw_c"] == scales["conv_d"]
     assert len({float(scale) for scale in scales.values()}) > 3
@@ -160,14 +170,14 @@ def test_readers_of_one_tensor_share_a_scale(method: str) -> None:
 def test_input_that_is_zero_is_refused_by_the_name_of_the_layer() -> None:
     zero = [np.zeros(INPUT_SHAPE, np.float32)]
     with pytest.raises(InputError, match=r"conv_a is zero on every crop. Keep the layer in float"):
-        scale_activations(small_draft(), zero, 1, method="absmax")
+        scale_activations(small_draft(), zero, 1, ActivationsStep(method="absmax"))
 
 
 # Biases
 
 
 def test_corrected_bias_leaves_no_mean_error() -> None:
-    draft = correct_bias(scaled_draft(), CROPS, 2)
+    draft = correct_bias(scaled_draft(), CROPS, 2, CorrectBiasStep())
     left: dict[str, float] = {}
 
     def look(visit: Visit) -> tuple[Layer, Weights]:
@@ -185,8 +195,8 @@ def test_corrected_bias_leaves_no_mean_error() -> None:
 def test_wrong_bias_is_put_right() -> None:
     draft = scaled_draft()
     off = draft.with_weights({"conv_d": {"bias": draft.model.named("conv_d")[1]["bias"] + np.float32(3)}})
-    corrected = correct_bias(off, CROPS, 1).model.named("conv_d")[1]["bias"]
-    expected = correct_bias(draft, CROPS, 1).model.named("conv_d")[1]["bias"]
+    corrected = correct_bias(off, CROPS, 1, CorrectBiasStep()).model.named("conv_d")[1]["bias"]
+    expected = correct_bias(draft, CROPS, 1, CorrectBiasStep()).model.named("conv_d")[1]["bias"]
     np.testing.assert_allclose(corrected, expected, atol=1e-4)
 
 
@@ -241,16 +251,17 @@ def test_columns_times_weights_are_the_convolution(shape: tuple[int, ...], strid
 
 
 def test_rounding_lessens_the_error_of_few_bits(tmp_path: Path) -> None:
-    draft = scale_weights(small_draft(), CROPS, 1, bits=6, scales="absmax")
-    draft = scale_activations(draft, CROPS, 1, method="absmax")
+    draft = scale_weights(small_draft(), CROPS, 1, WeightsStep(bits=6))
+    draft = scale_activations(draft, CROPS, 1, ActivationsStep(method="absmax"))
     unseen = draw_crops(6, seed=7)
     wanted = NcnnNetwork(*small_network().write(tmp_path), "fp32", INPUT_SHAPE).forward(unseen)
-    nearest, learned = (int8_outputs(one, tmp_path, unseen) for one in (draft, learn_rounding(draft, CROPS, 2)))
+    rounded = learn_rounding(draft, CROPS, 2, RoundStep())
+    nearest, learned = (int8_outputs(one, tmp_path, unseen) for one in (draft, rounded))
     assert sqnr(wanted[0], learned[0]) > sqnr(wanted[0], nearest[0]) + 0.5
 
 
 def test_rounded_weights_survive_ncnn2int8(tmp_path: Path) -> None:
-    draft = learn_rounding(scaled_draft(), CROPS, 1)
+    draft = learn_rounding(scaled_draft(), CROPS, 1, RoundStep())
     files = tmp_path / "f.param", tmp_path / "f.bin"
     draft.model.write(*files)
     draft.table.write(tmp_path / "table")
@@ -306,7 +317,7 @@ def test_equalized_network_is_the_same_function(tmp_path: Path) -> None:
         )
         .model
     )
-    draft = equalize(Draft.of(model), CROPS, 2, strength=1)
+    draft = equalize(Draft.of(model), CROPS, 2, EqualizeStep(strength=1))
     ranges = {}
     for which, network in (("before", model), ("after", draft.model)):
         files = tmp_path / f"{which}.param", tmp_path / f"{which}.bin"
@@ -326,10 +337,10 @@ def test_equalized_network_is_the_same_function(tmp_path: Path) -> None:
 
 
 def test_layers_are_kept_in_float_by_type_and_by_name() -> None:
-    draft = keep_float(small_draft(), CROPS, 1, types=["ConvolutionDepthWise"], layers=["conv_out"])
+    draft = keep_float(small_draft(), CROPS, 1, KeepFloatStep(types=["ConvolutionDepthWise"], layers=["conv_out"]))
     assert draft.keep_float == {"convdw_c", "conv_out"}
     with pytest.raises(InputError, match="no layer conv_x"):
-        keep_float(small_draft(), CROPS, 1, types=[], layers=["conv_x"])
+        keep_float(small_draft(), CROPS, 1, KeepFloatStep(layers=["conv_x"]))
 
 
 def test_whole_recipe_is_better_than_ncnn2table(tmp_path: Path) -> None:
@@ -344,8 +355,30 @@ def test_whole_recipe_is_better_than_ncnn2table(tmp_path: Path) -> None:
 
 
 def test_recipe_without_scales_is_refused() -> None:
-    with pytest.raises(InputError, match="no scale for layer conv_a: give it a step `activations`"):
-        apply_recipe([{"weights": {"bits": 8, "scales": "absmax"}}], small_network().model(), CROPS, 1)
+    with pytest.raises(InputError, match="recipe: no step 'activations', which chooses scales"):
+        apply_recipe([{"weights": {"bits": 8}}], small_network().model(), CROPS, 1)
+
+
+def test_settings_that_are_left_out_have_the_documented_defaults() -> None:
+    named: Steps = [
+        {"weights": {"bits": 8, "scales": "absmax"}},
+        {"activations": {"method": "percentile", "share": 0.9999, "crops": 64}},
+    ]
+    left_out: Steps = [{"weights": {}}, {"activations": {"method": "percentile"}}]
+    short, long = (apply_recipe(recipe, small_network().model(), CROPS, 1) for recipe in (left_out, named))
+    assert short.table.activation_scales == long.table.activation_scales
+    for name in short.names:
+        np.testing.assert_array_equal(short.weight_scales[name], long.weight_scales[name])
+
+
+def test_step_looks_at_as_many_crops_as_its_setting_says() -> None:
+    model = small_network().model()
+    scales = [
+        apply_recipe([{"weights": {}}, {"activations": {"method": "absmax", **few}}], model, crops, 1).activation_scales
+        for few, crops in (({"crops": 2}, CROPS), ({}, CROPS[:2]), ({}, CROPS))
+    ]
+    assert scales[0] == scales[1]
+    assert scales[0] != scales[2]
 
 
 def test_draft_quantizes_a_layer_as_decided() -> None:

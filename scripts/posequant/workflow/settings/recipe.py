@@ -1,15 +1,18 @@
 """Settings of the steps of a recipe, and of the curve that calibrates by one anew."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
+from posequant.base.errors import InputError
 from posequant.workflow.settings.base import Settings, checked, fault
 
 Crops = Annotated[
     int, Field(ge=1, description="How many of the calibration crops the step looks at, if memory allows as many.")
 ]
+Method = Literal["kl", "aciq", "absmax", "percentile", "mse", "output"]
 Loss = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -48,7 +51,7 @@ class WeightsStep(Settings):
 class ActivationsStep(Settings):
     """Chooses the scales of the activations."""
 
-    method: Literal["kl", "aciq", "absmax", "percentile", "mse", "output"] = Field(
+    method: Method = Field(
         description=(
             "`kl` and `aciq` as ncnn2table; `absmax`, the largest magnitude; `percentile`, below which `share` of the "
             "magnitudes are; `mse`, by the layer's own output; `output`, by the network's output."
@@ -140,19 +143,34 @@ class NamedStep(Settings):
         return found
 
 
+Steps = Sequence[Mapping[str, Mapping[str, Any]]]
+"""The steps of a recipe as they stand in a file, each `{NAME: {SETTING: VALUE}}`."""
+
+
 class Recipe(RootModel[list[NamedStep]]):
     """Steps, in order: how a network of ncnn is prepared and calibrated for INT8, beyond what ncnn2table does."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     @classmethod
-    def of(cls, steps: "Recipe | Sequence[Mapping[str, Mapping[str, Any]]]") -> "Recipe":
-        """Return the recipe with the steps, each `{NAME: {SETTING: VALUE}}`, defaults filled in.
+    def of(cls, steps: "Recipe | Steps") -> "Recipe":
+        """Return the recipe that has the steps, defaults filled in.
 
         Raises:
             InputError: a step or setting is unknown or out of range, or a step stands where it cannot work.
         """
         return steps if isinstance(steps, Recipe) else checked(Recipe, steps, what="the recipe", prefix="recipe.")
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """Return the recipe whose steps are given as a JSON list; `InputError` as for `of`, or where it is no JSON."""
+        try:
+            return cls.of(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"the recipe is not valid JSON ({error}): give a list of steps, such as "
+                '[{"weights": {"bits": 8}}, {"activations": {"method": "kl"}}]'
+            ) from error
 
     def steps(self) -> Iterator[tuple[str, Step]]:
         """Yield the name and the settings of each step."""
