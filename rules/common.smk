@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from posequant.base.errors import InputError
 from posequant.base.files import require_file
 from posequant.base.openmmlab import find_config
+from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.source_closure import sources_hash
 from posequant.workflow.sources import find_downloads, parse_source
 from posequant.workflow.study_config import validate_config
@@ -76,7 +77,7 @@ def variants_with(**properties: str) -> list[str]:
 
 OFFICIAL = [
     variant
-    for method in ("kl", "aciq")
+    for method in METHODS
     for variant in variants_with(backend="ncnn", precision="int8", calibration=method)
 ]
 WITH_RECIPE = [

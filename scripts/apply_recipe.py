@@ -37,10 +37,11 @@ def main() -> None:
     from posequant.recipe.figure import draw
     from posequant.recipe.page import render
     from posequant.recipe.recipe import apply_recipe_to_files
+    from posequant.workflow.settings.base import checked_json
     from posequant.workflow.settings.recipe import Recipe
 
     record = apply_recipe_to_files(
-        Recipe.from_json(arguments.recipe),
+        checked_json(Recipe, arguments.recipe, option="--recipe"),
         arguments.model,
         arguments.param,
         arguments.bin,

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
+from posequant.workflow.settings.base import add_options, chosen
+from posequant.workflow.settings.data import Calibration
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -15,8 +17,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--evaluation-annotations", type=Path, required=True, help="those of the split that is evaluated on"
     )
-    parser.add_argument("--people", type=int, required=True, help="how many people to choose")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default: %(default)s)")
+    add_options(parser, Calibration)
     parser.add_argument("--out", type=Path, required=True, help="chosen people to write, .json")
     return parser.parse_args()
 
@@ -28,10 +29,11 @@ def main() -> None:
     from posequant.base.files import write_json
     from posequant.data.calibration_set import choose_calibration_set
 
-    chosen = choose_calibration_set(
-        arguments.annotations, arguments.evaluation_annotations, arguments.people, arguments.seed
+    settings = chosen(Calibration, arguments)
+    people = choose_calibration_set(
+        arguments.annotations, arguments.evaluation_annotations, settings.people, settings.seed
     )
-    write_json(arguments.out, chosen)
+    write_json(arguments.out, people)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
+from posequant.workflow.settings.base import add_options, chosen
+from posequant.workflow.settings.certify import Sampling
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -30,13 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--crops", type=Path, required=True, help="folder of the calibration crops")
     parser.add_argument("--calibration", type=Path, required=True, help="the calibration set (JSON)")
-    parser.add_argument(
-        "--resamples", type=int, default=2000, help="draws of the images in the bootstrap (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
-    parser.add_argument(
-        "--confidence", type=float, default=0.95, help="share of the draws in an interval (default: %(default)s)"
-    )
+    add_options(parser, Sampling)
     parser.add_argument("--out", type=Path, required=True, help="certificate to write (JSON)")
     parser.add_argument("--out-page", type=Path, required=True, help="the same as a page to write (Markdown)")
     return parser.parse_args()
@@ -47,7 +43,7 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.base.files import whole, write_json
-    from posequant.certify.certify import Sampling, certify
+    from posequant.certify.certify import certify
     from posequant.certify.page import render
 
     certificate = certify(
@@ -59,7 +55,7 @@ def main() -> None:
         reference_artifacts=arguments.reference_artifact,
         crops=arguments.crops,
         calibration=arguments.calibration,
-        sampling=Sampling(arguments.resamples, arguments.seed, arguments.confidence),
+        sampling=chosen(Sampling, arguments),
     )
     with whole(arguments.out_page) as draft:
         draft.write_text(render(certificate))

@@ -4,14 +4,15 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
+from posequant.workflow.settings.base import add_options, chosen
+from posequant.workflow.settings.recipe import Curve
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--title", required=True, help="of the page and the picture")
-    parser.add_argument("--people", type=int, nargs="+", required=True, help="numbers of people to calibrate on")
-    parser.add_argument("--seeds", type=int, nargs="+", required=True, help="seeds of their choice")
+    add_options(parser, Curve)
     parser.add_argument("--recipe", required=True, help="kl, aciq, or a JSON list of steps")
     parser.add_argument("--model", type=Path, required=True, help="the model's model.json")
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
@@ -34,9 +35,10 @@ def main() -> None:
     arguments = parse_arguments()
     from posequant.recipe.curve import Split, measure_curve, parse_recipe, write_curve
 
+    settings = chosen(Curve, arguments)
     points = measure_curve(
-        sizes=arguments.people,
-        seeds=arguments.seeds,
+        sizes=settings.people,
+        seeds=settings.seeds,
         recipe=parse_recipe(arguments.recipe),
         model=arguments.model,
         param=arguments.param,

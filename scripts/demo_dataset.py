@@ -4,15 +4,15 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
+from posequant.workflow.settings.base import add_options, chosen
+from posequant.workflow.settings.demo import Synthetic
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to create")
-    parser.add_argument("--train-images", type=int, default=400, help="images of the train split (default: 400)")
-    parser.add_argument("--val-images", type=int, default=300, help="images of the val split (default: 300)")
-    parser.add_argument("--seed", type=int, default=0, help="everything drawn follows from it (default: 0)")
+    add_options(parser, Synthetic)
     parser.add_argument("--processes", type=int, default=1, help="processes that draw (default: 1)")
     return parser.parse_args()
 
@@ -24,9 +24,10 @@ def main() -> None:
     from posequant.base.files import whole
     from posequant.demo.people import write_dataset
 
-    counts = {"train": arguments.train_images, "val": arguments.val_images}
+    settings = chosen(Synthetic, arguments)
+    counts = {"train": settings.train_images, "val": settings.val_images}
     with whole(arguments.out) as draft:
-        write_dataset(draft, counts, arguments.seed, arguments.processes)
+        write_dataset(draft, counts, settings.seed, arguments.processes)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.errors import InputError, reports_input_errors
+from posequant.base.errors import reports_input_errors
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -16,8 +16,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--onnx-settings",
         metavar="JSON",
-        help="for --onnx: an object with input_size, mean, std, codec and, if they differ from mmpose's defaults, "
-        "to_rgb, padding, use_udp, flip_mode, shift_heatmap",
+        help="for --onnx: an object with those keys that docs/configuration.md lists for a model from ONNX, from "
+        "input_size to codec",
     )
     parser.add_argument("--out", type=Path, required=True, help="model.json to write")
     return parser.parse_args()
@@ -27,17 +27,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    import json
-
     from posequant.export.describe import describe_mmpose, describe_onnx
+    from posequant.workflow.settings.base import checked_json
+    from posequant.workflow.settings.export import CropAndCodec
 
     if arguments.config:
         spec = describe_mmpose(arguments.name, arguments.config)
     else:
-        try:
-            settings = json.loads(arguments.onnx_settings or "")
-        except json.JSONDecodeError as error:
-            raise InputError(f"--onnx-settings: not valid JSON ({error})") from error
+        settings = checked_json(CropAndCodec, arguments.onnx_settings or "", option="--onnx-settings")
         spec = describe_onnx(arguments.name, arguments.onnx, settings)
     spec.save(arguments.out)
 

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
+from posequant.workflow.settings.base import add_options, chosen
+from posequant.workflow.settings.export import Export
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -13,19 +15,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, help="weights of the network")
     parser.add_argument("--model", type=Path, required=True, help="description of the network, model.json")
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
-    parser.add_argument("--opset", type=int, default=11, help="ONNX opset (default: %(default)s)")
-    parser.add_argument(
-        "--precision",
-        choices=["FP32", "FP16", "INT8"],
-        default="INT8",
-        help="of the ncnn backend in the deploy config (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--use-vulkan",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="of the ncnn backend in the deploy config (default: no)",
-    )
+    add_options(parser, Export)
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
     parser.add_argument("--out-deploy-config", type=Path, required=True, help="what mmdeploy receives, to write (.py)")
     parser.add_argument("--out-record", type=Path, required=True, help="what was found, to write (JSON)")
@@ -45,7 +35,7 @@ def main() -> None:
     from posequant.export.export import export_verified, write_deploy_config
 
     spec, deploy_config = ModelSpec.load(arguments.model), arguments.out_deploy_config
-    write_deploy_config(spec, arguments.opset, arguments.precision, arguments.use_vulkan, deploy_config)
+    write_deploy_config(spec, chosen(Export, arguments), deploy_config)
     with traced_operators() as traced:
         record = export_verified(
             arguments.config,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
-from posequant.quantize.thresholds import METHODS
+from posequant.workflow.settings.quantize import METHODS
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -19,6 +19,7 @@ from posequant.base.model_spec import ModelSpec
 from posequant.base.openmmlab import build_model, load_config
 from posequant.export.describe import describe_mmpose
 from posequant.export.export import export_verified, write_deploy_config
+from posequant.workflow.settings.export import Export
 
 Result = TypeVar("Result")
 
@@ -97,7 +98,7 @@ def exported_network(base: Path, kind: str = "heatmap") -> ExportedNetwork:
     checkpoint = write_checkpoint(config, folder / "checkpoint.pth")
     spec = describe_mmpose(kind, config)
     deploy_config = folder / "deploy_config.py"
-    write_deploy_config(spec, 11, "INT8", use_vulkan=False, target=deploy_config)
+    write_deploy_config(spec, Export(), deploy_config)
     crops = random_crops()
     record = export_verified(config, checkpoint, deploy_config, spec, crops, folder / "model.onnx")
     write_json(folder / "export.json", record)

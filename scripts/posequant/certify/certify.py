@@ -1,7 +1,7 @@
 """The certificate of an INT8 network: what it costs beside FP32 on the same people, and what its arithmetic can do."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from posequant.evaluate.oks import label_free_cost
 from posequant.evaluate.predictions import Predictions
 from posequant.networks import ncnn_layers
 from posequant.networks.opening import open_network
+from posequant.workflow.settings.certify import Sampling
 
 # What a quantized network must keep of the FP32 one's quality in MLPerf Inference, by benchmark and difficulty (Reddi
 # et al., MLPerf Inference Benchmark, ISCA 2020; mlcommons/inference_policies, inference_rules.adoc).
@@ -28,21 +29,6 @@ TARGETS = (0.99, 0.999)
 # Of the calibration crops, the first so many are run to compare outputs.
 _CROPS_COMPARED = 32
 _COMMON_FILES = ("model", "annotations", "detections")
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the bootstrap is done.
-
-    Attributes:
-        resamples: number of draws of the images.
-        seed: of the draws.
-        confidence: what share of the draws the intervals hold.
-    """
-
-    resamples: int
-    seed: int
-    confidence: float
 
 
 def certify(
@@ -89,7 +75,7 @@ def certify(
         "protocol": candidate.identity["protocol"],
         "images": len(annotated.images),
         "instances": candidate.identity["instances"],
-        "bootstrap": asdict(sampling) | {"unit": "image", "paired": True, "interval": "percentile"},
+        "bootstrap": sampling.filled() | {"unit": "image", "paired": True, "interval": "percentile"},
         "statistics": {name: asdict(comparison) for name, comparison in drawn.comparisons()},
         "share_of_fp32": _share(drawn, len(annotated.images)),
         "joints": [asdict(joint) for joint in joints],

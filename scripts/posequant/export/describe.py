@@ -8,6 +8,7 @@ from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.base.onnx_files import image_inputs, load_onnx
 from posequant.base.openmmlab import load_config, make_importable
+from posequant.workflow.settings.export import CropAndCodec
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -70,34 +71,29 @@ def describe_mmpose(name: str, config: str | Path) -> ModelSpec:
     )
 
 
-def describe_onnx(name: str, onnx_file: Path, settings: Mapping[str, Any]) -> ModelSpec:
+def describe_onnx(name: str, onnx_file: Path, settings: CropAndCodec) -> ModelSpec:
     """Describe a user's ONNX network.
 
     Args:
         name: the network's name in the study.
         onnx_file: one image input (1, 3, H, W); the outputs that the codec decodes.
-        settings: `input_size`, `mean`, `std`, `codec`; optionally `to_rgb` (true), `padding` (1.25), `use_udp` (false),
-            `flip_mode` (heatmap), `shift_heatmap` (false). Other keys are ignored.
+        settings: what an ONNX file does not say.
 
     Raises:
-        InputError: a setting is missing, or the network's inputs and outputs are not what the settings say.
+        InputError: mmpose cannot build the codec, or the network's inputs and outputs are not what the settings say.
     """
-    for key in ("input_size", "mean", "std", "codec"):
-        if key not in settings:
-            raise InputError(f"{name}: the setting '{key}' is missing; an ONNX file does not say it")
-    width, height = settings["input_size"]
     model = load_onnx(onnx_file)
     spec = ModelSpec(
         name=name,
-        input_size=(int(width), int(height)),
-        mean=_channels(f"{name}: mean", settings["mean"]),
-        std=_channels(f"{name}: std", settings["std"]),
-        to_rgb=bool(settings.get("to_rgb", True)),
-        padding=float(settings.get("padding", 1.25)),
-        use_udp=bool(settings.get("use_udp", False)),
-        codec=_checked_codec(name, settings["codec"], (int(width), int(height))),
-        flip_mode=settings.get("flip_mode", "heatmap"),
-        shift_heatmap=bool(settings.get("shift_heatmap", False)),
+        input_size=settings.input_size,
+        mean=settings.mean,
+        std=settings.std,
+        to_rgb=settings.to_rgb,
+        padding=settings.padding,
+        use_udp=settings.use_udp,
+        codec=_checked_codec(name, settings.codec.model_dump(), settings.input_size),
+        flip_mode=settings.flip_mode,
+        shift_heatmap=settings.shift_heatmap,
         input_name=", ".join(value.name for value in image_inputs(model.graph)),
         output_names=tuple(value.name for value in model.graph.output),
     )

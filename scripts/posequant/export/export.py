@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,22 +17,19 @@ from posequant.base.onnx_files import save_onnx
 from posequant.base.openmmlab import build_model, forward_tensors, load_config, loadable_globals, make_importable
 from posequant.base.verify import MIN_SQNR_DB, Tensor, hashes, require_same, run_onnx, verification, versions
 from posequant.export.describe import require_matching_graph
+from posequant.workflow.settings.export import Export
 
 if TYPE_CHECKING:
     from mmengine import Config
     from onnx import ModelProto
 
 
-def write_deploy_config(
-    spec: ModelSpec, opset: int, precision: Literal["FP32", "FP16", "INT8"], use_vulkan: bool, target: Path
-) -> None:
+def write_deploy_config(spec: ModelSpec, settings: Export, target: Path) -> None:
     """Write the mmdeploy deploy config of a network for ncnn.
 
     Args:
         spec: of the network; gives the input size and the names of input and outputs.
-        opset: version of the ONNX operator set, 11 or later.
-        precision: of the ncnn backend.
-        use_vulkan: of the ncnn backend.
+        settings: what it says of ONNX and of the ncnn backend.
         target: Python file in mmengine's config format, with the three parts that mmdeploy reads.
     """
     make_importable()
@@ -46,14 +43,14 @@ def write_deploy_config(
             "type": "onnx",
             "export_params": True,
             "keep_initializers_as_inputs": False,
-            "opset_version": opset,
+            "opset_version": settings.opset,
             "save_file": "model.onnx",
             "input_names": [spec.input_name],
             "output_names": list(spec.output_names),
             "input_shape": list(spec.input_size),
             "dynamic_axes": None,
         },
-        "backend_config": {"type": "ncnn", "precision": precision, "use_vulkan": use_vulkan},
+        "backend_config": {"type": "ncnn", "precision": settings.precision, "use_vulkan": settings.use_vulkan},
     }
     with whole(target) as draft:
         Config(content).dump(draft)

@@ -17,8 +17,9 @@ from posequant.ncnn_format.model import Layer, NcnnModel, read_param
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize.official_tools import run_ncnn2table
 from posequant.quantize.table import CalibrationTable
-from posequant.quantize.thresholds import HISTOGRAM_BINS, METHODS, aciq_threshold, histogram, kl_thresholds
+from posequant.quantize.thresholds import HISTOGRAM_BINS, aciq_threshold, histogram, kl_thresholds
 from posequant.quantize.weights import INT8_LIMIT, miscomputed, quantizable, warn_of_miscomputed, weight_scales
+from posequant.workflow.settings.quantize import METHODS
 
 _LAYERS_AT_ONCE = 16
 

@@ -7,7 +7,6 @@ up in order): thresholds are chosen by comparing sums that differ in their last 
 import numpy as np
 from numpy.typing import NDArray
 
-METHODS = ("kl", "aciq")
 HISTOGRAM_BINS = 2048
 INT8_LEVELS = 128
 # Added to every bin so that no ratio of distributions has a zero.

@@ -23,8 +23,9 @@ from posequant.evaluate.predictions import Predictions
 from posequant.quantize.ncnn2int8 import quantize_files
 from posequant.quantize.ncnn2table import write_table
 from posequant.quantize.table import CalibrationTable
-from posequant.quantize.thresholds import METHODS
 from posequant.recipe.recipe import apply_recipe_to_files
+from posequant.workflow.settings.base import checked_json
+from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.settings.recipe import Recipe
 
 
@@ -167,7 +168,7 @@ def _quantize(
 
 def parse_recipe(text: str) -> str | Recipe:
     """Return `kl` or `aciq`, or the recipe given as JSON; `InputError` if it is neither."""
-    return text if text in METHODS else Recipe.from_json(text)
+    return text if text in METHODS else checked_json(Recipe, text, option="--recipe")
 
 
 def write_curve(points: Sequence[Point], title: str, csv: Path, figure: Path, page: Path) -> None:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
+from posequant.workflow.settings.export import Export
 
 STAGES = (
     *("describe", "make weights", "make crops", "export", "audit", "simplify", "convert to ncnn"),
@@ -148,7 +149,7 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
             make_crops(folder / "model.json", folder / f"{split}.json", data / split, folder / f"{split}_crops")
         crops, unseen = load_crops(folder / "train_crops", 2), load_crops(folder / "val_crops")
     with record.stage("export"):
-        write_deploy_config(spec, 11, "INT8", use_vulkan=False, target=deploy_config)
+        write_deploy_config(spec, Export(), deploy_config)
         with traced_operators() as traced:
             export_verified(config, checkpoint, deploy_config, spec, crops, exported)
     with record.stage("audit"):

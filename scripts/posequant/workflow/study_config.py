@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from posequant.workflow.settings.base import checked, nearest, not_valid
-from posequant.workflow.settings.config import METHODS, CocoDataset, Config, Study
+from posequant.workflow.settings.config import CocoDataset, Config, Study
+from posequant.workflow.settings.quantize import METHODS
 
 
 def validate_config(config: dict[str, Any]) -> None:

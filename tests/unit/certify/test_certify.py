@@ -15,7 +15,7 @@ from tests.unit.pose_fixtures import SPEC, pose_network
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, write_json
-from posequant.certify.certify import Sampling, certify
+from posequant.certify.certify import certify
 from posequant.certify.joints import joint_costs
 from posequant.certify.page import render
 from posequant.data.calibration_set import choose_calibration_set
@@ -32,8 +32,9 @@ from posequant.quantize.ncnn2int8 import quantize_files
 from posequant.quantize.ncnn2table import write_table
 from posequant.quantize.onnxruntime import quantize_onnxruntime
 from posequant.quantize.openvino import quantize_openvino
+from posequant.workflow.settings.certify import Sampling
 
-SAMPLING = Sampling(resamples=100, seed=0, confidence=0.95)
+SAMPLING = Sampling(resamples=100)
 
 
 class Case(NamedTuple):

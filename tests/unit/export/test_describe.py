@@ -10,13 +10,12 @@ from tests.unit.export_fixtures import CONFIG, HEATMAP, SIMCC, convolution_weigh
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.export.describe import describe_mmpose, describe_onnx
+from posequant.workflow.settings.export import Codec, CropAndCodec
 
-SETTINGS: dict[str, Any] = {
-    "input_size": [6, 8],
-    "mean": [123.675, 116.28, 103.53],
-    "std": [58.395, 57.12, 57.375],
-    "codec": {"type": "MSRAHeatmap", "input_size": [6, 8], "heatmap_size": [6, 8], "sigma": 2},
-}
+CODEC: dict[str, Any] = {"type": "MSRAHeatmap", "input_size": [6, 8], "heatmap_size": [6, 8], "sigma": 2}
+SETTINGS = CropAndCodec(
+    input_size=(6, 8), mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), codec=Codec(**CODEC)
+)
 CONVOLUTION = helper.make_node("Conv", ["x", "weight"], ["y"])
 
 
@@ -84,7 +83,7 @@ def test_onnx_file_with_defaults(tmp_path: Path) -> None:
     spec = describe_onnx("mine", path, SETTINGS)
     assert (spec.input_name, spec.output_names) == ("x", ("y",))
     assert (spec.to_rgb, spec.padding, spec.use_udp, spec.flip_mode) == (True, 1.25, False, "heatmap")
-    assert spec.codec == SETTINGS["codec"]
+    assert spec.codec == CODEC
 
 
 def test_open_batch_fits(tmp_path: Path) -> None:
@@ -95,22 +94,19 @@ def test_open_batch_fits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"input_size": [8, 6], "codec": SETTINGS["codec"] | {"input_size": [8, 6]}}, r"input 'x' is 1x3x8x6.*1x3x6x8"),
-        ({"codec": SETTINGS["codec"] | {"heatmap_size": [3, 4]}}, r"output 'y' is 1x2x8x6.*1x\?x4x3"),
-        ({"codec": SETTINGS["codec"] | {"input_size": [12, 16]}}, "codec's input_size"),
+        ({"input_size": [8, 6], "codec": CODEC | {"input_size": [8, 6]}}, r"input 'x' is 1x3x8x6.*1x3x6x8"),
+        ({"codec": CODEC | {"heatmap_size": [3, 4]}}, r"output 'y' is 1x2x8x6.*1x\?x4x3"),
+        ({"codec": CODEC | {"input_size": [12, 16]}}, "codec's input_size"),
         ({"codec": {"type": "SimCCLabel", "input_size": [6, 8]}}, "has 1 outputs .* decodes 2"),
-        ({"mean": [0.5]}, "mine: mean has 1 values"),
     ],
 )
 def test_onnx_file_that_is_not_what_the_settings_say(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     path = save_onnx_by_hand(tmp_path / "m.onnx", [CONVOLUTION], convolution_weights())
     with pytest.raises(InputError, match=message):
-        describe_onnx("mine", path, SETTINGS | changed)
+        describe_onnx("mine", path, CropAndCodec.model_validate(SETTINGS.filled() | changed))
 
 
-def test_missing_setting_and_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="setting 'codec' is missing"):
-        describe_onnx("mine", tmp_path / "m.onnx", {key: SETTINGS[key] for key in ("input_size", "mean", "std")})
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"m\.onnx: no such file"):
         describe_onnx("mine", tmp_path / "m.onnx", SETTINGS)
     (tmp_path / "m.onnx").write_bytes(b"damaged")

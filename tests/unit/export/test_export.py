@@ -16,6 +16,7 @@ from posequant.base.openmmlab import build_model, forward_tensors, load_config
 from posequant.base.verify import run_onnx
 from posequant.export.describe import describe_mmpose
 from posequant.export.export import export_onnx, export_verified, write_deploy_config
+from posequant.workflow.settings.export import Export
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def test_deploy_config_as_mmdeploy_reads_it(tmp_path: Path) -> None:
 
     spec = describe_mmpose("tiny", write_config(tmp_path))
     path = tmp_path / "deploy_config.py"
-    write_deploy_config(spec, 12, "FP16", use_vulkan=True, target=path)
+    write_deploy_config(spec, Export(opset=12, precision="FP16", use_vulkan=True), path)
     assert get_codebase(str(path)).value == "mmpose"
     assert get_task_type(str(path)).value == "PoseDetection"
     assert get_input_shape(str(path)) == [64, 96]

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 from posequant.base.errors import InputError
-from posequant.workflow.settings.base import Settings, add_options, chosen
+from posequant.workflow.settings.base import Settings, add_options, checked_json, chosen
 from posequant.workflow.settings.certify import Sampling
-from posequant.workflow.settings.export import Export
+from posequant.workflow.settings.export import CropAndCodec, Export
 from posequant.workflow.settings.recipe import ActivationsStep, Curve, Recipe, WeightsStep
 from posequant.workflow.settings.reference import json_schema, page, schema_text
 
@@ -140,6 +141,21 @@ def test_options_are_taken_by_their_types() -> None:
 def test_option_out_of_range_is_named() -> None:
     with pytest.raises(InputError, match=r"--resamples: 5 is less than the minimum of 100"):
         chosen(Sampling, parse(Sampling, "--resamples", "5"))
+
+
+def test_json_of_an_option_is_checked() -> None:
+    given = {"input_size": [6, 8], "mean": [0.5], "std": [1, 0, 1], "padding": 1}
+    with pytest.raises(InputError) as fault:
+        checked_json(CropAndCodec, json.dumps(given), option="--onnx-settings")
+    assert str(fault.value).splitlines() == [
+        "--onnx-settings is not valid:",
+        "  - --onnx-settings.mean: entry 2 is missing",
+        "  - --onnx-settings.mean: entry 3 is missing",
+        "  - --onnx-settings.std.1: 0 is not greater than 0",
+        "  - --onnx-settings: key 'codec' is missing",
+    ]
+    with pytest.raises(InputError, match=r"--onnx-settings: not valid JSON \(Expecting value"):
+        checked_json(CropAndCodec, "", option="--onnx-settings")
 
 
 def test_setting_without_default_is_a_required_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import json
 from collections.abc import Iterable, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -26,10 +27,10 @@ _MESSAGES = {
     "tuple_type": "{value} is not a list",
     "dict_type": "{value} is not a mapping of keys to values",
     "model_type": "{value} is not a mapping of keys to values",
-    "greater_than": "{value} is not greater than {gt}",
-    "greater_than_equal": "{value} is less than the minimum of {ge}",
-    "less_than": "{value} is not less than {lt}",
-    "less_than_equal": "{value} is greater than the maximum of {le}",
+    "greater_than": "{value} is not greater than {gt:g}",
+    "greater_than_equal": "{value} is less than the minimum of {ge:g}",
+    "less_than": "{value} is not less than {lt:g}",
+    "less_than_equal": "{value} is greater than the maximum of {le:g}",
     "too_short": "{value} has {actual_length} entries; give at least {min_length}",
     "too_long": "{value} has {actual_length} entries; give at most {max_length}",
     "literal_error": "{value} is not {expected}{nearest}",
@@ -85,6 +86,19 @@ def checked(kind: type[Kind], content: Any, *, what: str, prefix: str = "") -> K
         return kind.model_validate(content)
     except ValidationError as error:
         raise not_valid(what, [_in_words(one, kind, prefix) for one in error.errors()]) from None
+
+
+def checked_json(kind: type[Kind], text: str, *, option: str) -> Kind:
+    """Return the settings given as JSON to an option of a script.
+
+    Raises:
+        InputError: as `checked`, and where the text is no JSON.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{option}: not valid JSON ({error})") from error
+    return checked(kind, content, what=option, prefix=f"{option}.")
 
 
 def not_valid(what: str, faults: Iterable[str]) -> InputError:

@@ -23,10 +23,9 @@ from posequant.workflow.settings.certify import Sampling
 from posequant.workflow.settings.data import Calibration
 from posequant.workflow.settings.demo import Synthetic
 from posequant.workflow.settings.export import CropAndCodec, Export
+from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.settings.recipe import Curve, Recipe
 
-# The methods of ncnn2table, which a variant may name where others name a recipe.
-METHODS = ("kl", "aciq")
 # What each runtime computes in.
 PRECISIONS = {
     "pytorch": ("fp32",),

@@ -1,6 +1,6 @@
 """Settings of the export, and what an ONNX file does not say of itself."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -61,7 +61,3 @@ class CropAndCodec(Settings):
             "`{type: MSRAHeatmap, input_size: [192, 256], heatmap_size: [48, 64], sigma: 2}`."
         )
     )
-
-    def codec_arguments(self) -> dict[str, Any]:
-        """Return the codec as mmpose builds it."""
-        return self.codec.model_dump()

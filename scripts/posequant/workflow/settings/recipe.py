@@ -1,12 +1,10 @@
 """Settings of the steps of a recipe, and of the curve that calibrates by one anew."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
-from posequant.base.errors import InputError
 from posequant.workflow.settings.base import Settings, checked, fault
 
 Crops = Annotated[
@@ -160,17 +158,6 @@ class Recipe(RootModel[list[NamedStep]]):
             InputError: a step or setting is unknown or out of range, or a step stands where it cannot work.
         """
         return steps if isinstance(steps, Recipe) else checked(Recipe, steps, what="the recipe", prefix="recipe.")
-
-    @classmethod
-    def from_json(cls, text: str) -> "Recipe":
-        """Return the recipe whose steps are given as a JSON list; `InputError` as for `of`, or where it is no JSON."""
-        try:
-            return cls.of(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"the recipe is not valid JSON ({error}): give a list of steps, such as "
-                '[{"weights": {"bits": 8}}, {"activations": {"method": "kl"}}]'
-            ) from error
 
     def steps(self) -> Iterator[tuple[str, Step]]:
         """Yield the name and the settings of each step."""
