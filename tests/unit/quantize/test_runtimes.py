@@ -249,7 +249,7 @@ def test_bytes_repeat_on_any_number_of_processors(quantized: Quantized, backend:
         out = tmp_path / seed / quantized.int8[backend][0].name
         command = [sys.executable, f"{ROOT}/scripts/quantize_{backend}.py", *options]
         command += ["--model", f"{quantized.folder}/model.json", "--crops", f"{quantized.folder}/crops"]
-        command += ["--out", str(out), "--record", f"{out}.json"]
+        command += ["--out", str(out), "--out-record", f"{out}.json"]
         placed = [sys.executable, "-c", PLACED, ",".join(map(str, processors)), *command]
         subprocess.run(placed, check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": seed})
         for path in quantized.int8[backend]:
