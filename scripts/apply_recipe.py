@@ -42,13 +42,13 @@ def main() -> None:
 
     record = apply_recipe_to_files(
         checked_json(Recipe, arguments.recipe, option="--recipe"),
-        arguments.model,
-        arguments.param,
-        arguments.bin,
-        arguments.crops,
-        arguments.threads,
-        (arguments.out_param, arguments.out_bin),
-        arguments.out_table,
+        model=arguments.model,
+        param=arguments.param,
+        bin_=arguments.bin,
+        crops=arguments.crops,
+        threads=arguments.threads,
+        out=(arguments.out_param, arguments.out_bin),
+        table=arguments.out_table,
     )
     with whole(arguments.out_page) as page, whole(arguments.out_figure) as figure:
         page.write_text(render(record, arguments.out_figure.name))

@@ -33,8 +33,7 @@ def main() -> None:
         ModelSpec.load(arguments.model),
         load_crops(arguments.crops),
         arguments.weights,
-        arguments.out_param,
-        arguments.out_bin,
+        out=(arguments.out_param, arguments.out_bin),
     )
     write_json(arguments.out_record, record)
 

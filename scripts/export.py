@@ -41,9 +41,9 @@ def main() -> None:
             arguments.config,
             arguments.checkpoint,
             deploy_config,
-            spec,
-            load_crops(arguments.crops),
-            arguments.out,
+            spec=spec,
+            crops=load_crops(arguments.crops),
+            target=arguments.out,
         )
     write_operators(audit(arguments.out, traced), arguments.out_table, arguments.out_page)
     write_json(arguments.out_record, record)

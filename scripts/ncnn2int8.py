@@ -42,8 +42,8 @@ def main() -> None:
         arguments.table,
         arguments.out_param,
         arguments.out_bin,
-        keep_float,
-        arguments.tool,
+        keep_float=keep_float,
+        tool=arguments.tool,
     )
     print(f"{len(names)} layers are INT8; {', '.join(keep_float) or 'none that could be'} kept in float")
     if marked := [layer.name for layer in read_param(arguments.out_param) if is_winograd_safe(layer)]:

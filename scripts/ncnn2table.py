@@ -41,9 +41,9 @@ def main() -> None:
         arguments.bin,
         arguments.crops,
         arguments.method,
-        arguments.threads,
-        arguments.keep_float,
-        arguments.tool,
+        threads=arguments.threads,
+        keep_float=arguments.keep_float,
+        tool=arguments.tool,
     )
 
 

@@ -100,7 +100,7 @@ def exported_network(base: Path, kind: str = "heatmap") -> ExportedNetwork:
     deploy_config = folder / "deploy_config.py"
     write_deploy_config(spec, Export(), deploy_config)
     crops = random_crops()
-    record = export_verified(config, checkpoint, deploy_config, spec, crops, folder / "model.onnx")
+    record = export_verified(config, checkpoint, deploy_config, spec=spec, crops=crops, target=folder / "model.onnx")
     write_json(folder / "export.json", record)
     return ExportedNetwork(config, checkpoint, spec, deploy_config, crops, folder / "model.onnx", record)
 
@@ -111,6 +111,7 @@ def save_onnx_by_hand(
     weights: dict[str, NDArray[Any]],
     input_shape: Sequence[int | str] = (1, 3, 8, 6),
     output_shape: Sequence[int | str] = (1, 2, 8, 6),
+    *,
     opset: int = 13,
     weights_as_inputs: bool = False,
 ) -> Path:

@@ -43,6 +43,7 @@ class Builder:
         top: str,
         weight: Floats,
         bias: Floats | None = None,
+        *,
         stride: int = 1,
         group: int = 1,
         relu: bool = False,

@@ -90,7 +90,7 @@ def attribute(
     int8 = yardstick.measure(int8_network.forward_on_threads(images, threads))
     del int8_network
 
-    alone, weights = measure_layers(pair, network, yardstick, records, images, threads)
+    alone, weights = measure_layers(pair, network, yardstick, records=records, images=images, threads=threads)
     below = [record.name for record in records if record.bits is not None and record.bits < FULL_BITS]
     in_8_bits = weights if not below else _with_8_bits(pair, yardstick, below, images, threads)
     activations = _activations_only(pair, network, yardstick, images, threads)
@@ -119,6 +119,7 @@ def measure_layers(
     pair: Pair,
     network: NcnnNetwork,
     yardstick: Yardstick,
+    *,
     records: Sequence[LayerRecord],
     images: Floats,
     threads: int,
@@ -155,7 +156,7 @@ def measure_layers(
             found[name] = LayerEffect(Powers.total(parts).sqnr_db, yardstick.measure(list(zip(*outputs, strict=True))))
         return pair.dequantized(name)
 
-    outputs = propagate(pair.full, list(images), quantizer, _weighted(pair), threads, "layers alone")[1]
+    outputs = propagate(pair.full, list(images), quantizer, _weighted(pair), threads=threads, title="layers alone")[1]
     return found, yardstick.measure(outputs)
 
 
@@ -166,7 +167,7 @@ def _with_8_bits(pair: Pair, yardstick: Yardstick, below: Sequence[str], images:
         name = visit.layer.name
         return pair.in_8_bits(name) if name in below else pair.dequantized(name)
 
-    outputs = propagate(pair.full, list(images), quantizer, _weighted(pair), threads, "8-bit weights")[1]
+    outputs = propagate(pair.full, list(images), quantizer, _weighted(pair), threads=threads, title="8-bit weights")[1]
     return yardstick.measure(outputs)
 
 

@@ -46,7 +46,7 @@ class Throughput:
 
 
 def measure_throughput(
-    network: Network, spec: ModelSpec, instances: Instances, images: Path, threads: int, rounds: int, seconds: float
+    network: Network, spec: ModelSpec, instances: Instances, images: Path, *, threads: int, rounds: int, seconds: float
 ) -> Throughput:
     """Time the prediction of people, and the network alone on their ready crops, in turn.
 

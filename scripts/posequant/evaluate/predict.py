@@ -89,7 +89,7 @@ def make_predictions(
         image_ids=instances.image_ids,
         bboxes=instances.bboxes,
         bbox_scores=instances.bbox_scores,
-        poses=predict_poses(network, spec, instances, images, flip_test, threads),
+        poses=predict_poses(network, spec, instances, images, flip_test=flip_test, threads=threads),
         identity=identity,
     )
 
@@ -120,6 +120,7 @@ def predict_poses(
     spec: ModelSpec,
     instances: Instances,
     images: Path,
+    *,
     flip_test: bool,
     threads: int,
     show_progress: bool = True,

@@ -44,7 +44,7 @@ def split_heads_in_four_axes(model: "ModelProto") -> int:
         shape = [int(size) for size in constants[reshape.input[1]]]
         if len(shape) != 5 or min(shape) < 1:
             continue
-        _rewrite(model, reshape, transpose, gathers, shape, constants)
+        _rewrite(model, reshape, transpose, gathers, shape=shape, constants=constants)
         rewritten += 1
     return rewritten
 
@@ -54,6 +54,7 @@ def _rewrite(
     reshape: "NodeProto",
     transpose: "NodeProto",
     gathers: "list[NodeProto]",
+    *,
     shape: list[int],
     constants: "dict[str, NDArray[Any]]",
 ) -> None:

@@ -220,11 +220,10 @@ def traced_operators() -> "Iterator[list[Traced]]":
     traced: list[Traced] = []
     translate = utils._run_symbolic_function
 
-    def listen(
-        graph: Any, block: Any, node: Any, inputs: Any, env: Any, values: Any, new_nodes: Any, *rest: Any
-    ) -> Any:
+    def listen(*arguments: Any) -> Any:
+        _graph, _block, node, _inputs, _env, _values, new_nodes, *_ = arguments
         before, kind, scope = len(new_nodes), node.kind(), node.scopeName()
-        translated = translate(graph, block, node, inputs, env, values, new_nodes, *rest)
+        translated = translate(*arguments)
         # A scope is Class::name/Class::name/...; the ONNX node's name begins with /name/name/...
         names = "/".join(part.rpartition("::")[2] for part in scope.split("/"))
         operator = kind.removesuffix("_") if kind.startswith("aten::") else ""

@@ -24,8 +24,8 @@ def convert_to_ncnn(
     spec: ModelSpec,
     crops: Tensor,
     weights: Literal["fp32", "fp16"],
-    param: Path,
-    bin_: Path,
+    *,
+    out: tuple[Path, Path],
 ) -> dict[str, Any]:
     """Convert an ONNX file to ncnn by pnnx and check that ncnn computes what ONNX Runtime does.
 
@@ -34,8 +34,7 @@ def convert_to_ncnn(
         spec: of the network.
         crops: float32 (N, 3, H, W).
         weights: type of the weights in the .bin. ncnn2int8 wants fp32.
-        param: ncnn's description of the network to write; its input is `in0`, its outputs are `out0`, `out1`, ...
-        bin_: ncnn's weights to write.
+        out: ncnn's `.param` and `.bin` to write; the network's input is `in0`, its outputs are `out0`, `out1`, ...
 
     Returns:
         The record: layers by type, difference, tolerance, versions, sha256.
@@ -53,7 +52,7 @@ def convert_to_ncnn(
         minimum = MIN_SQNR_DB[weights]
         reference = run_onnx(onnx_file, crops)
         difference = require_same(reference, network.forward(crops), minimum, f"{onnx_file}: conversion to ncnn")
-        with whole(param) as whole_param, whole(bin_) as whole_bin:
+        with whole(out[0]) as whole_param, whole(out[1]) as whole_bin:
             shutil.copyfile(draft_param, whole_param)
             shutil.copyfile(draft_bin, whole_bin)
     return {
@@ -61,7 +60,7 @@ def convert_to_ncnn(
         **verification(difference, crops, minimum),
         "weights": weights,
         "layers": layers,
-        "sha256": hashes(param, bin_),
+        "sha256": hashes(*out),
         "versions": versions("pnnx", "ncnn", "onnxruntime"),
     }
 

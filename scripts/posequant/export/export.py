@@ -92,7 +92,7 @@ def export_onnx(config: "Config", checkpoint: Path, deploy_config: Path) -> "Mod
 
 
 def export_verified(
-    config: str | Path, checkpoint: Path, deploy_config: Path, spec: ModelSpec, crops: Tensor, target: Path
+    config: str | Path, checkpoint: Path, deploy_config: Path, *, spec: ModelSpec, crops: Tensor, target: Path
 ) -> dict[str, Any]:
     """Export a network to ONNX by `export_onnx` and check that ONNX Runtime computes what PyTorch does.
 

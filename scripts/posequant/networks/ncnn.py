@@ -42,6 +42,7 @@ class NcnnNetwork:
         precision: str,
         input_shape: tuple[int, int, int],
         output_shapes: Sequence[tuple[int | None, ...]] | None = None,
+        *,
         int8_winograd: bool = False,
     ) -> None:
         """Load the network and run it once on zeros.

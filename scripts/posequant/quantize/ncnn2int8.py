@@ -34,6 +34,7 @@ def quantize_files(
     table: Path,
     out_param: Path,
     out_bin: Path,
+    *,
     keep_float: Collection[str] = (),
     tool: str | None = None,
 ) -> list[str]:
@@ -72,7 +73,7 @@ def quantize_files(
         if tool is None:
             quantize(model, scales).write(draft_param, draft_bin)
         else:
-            run_ncnn2int8(tool, param, bin_, scales, draft_param, draft_bin)
+            run_ncnn2int8(tool, param, bin_, scales, out=(draft_param, draft_bin))
         written = NcnnModel.read(draft_param, draft_bin)
         if left := set(names) - {layer.name for layer in written.layers if layer.int8_term}:
             raise InputError(f"{tool}: it left layer {min(left)} in float, although the table has its scales.")

@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 
 
 def calibrate(
-    param: Path, bin_: Path, crops: list[Path], method: str, threads: int = 1, keep_float: Collection[str] = ()
+    param: Path, bin_: Path, crops: list[Path], method: str, *, threads: int = 1, keep_float: Collection[str] = ()
 ) -> CalibrationTable:
     """Return the calibration table of an ncnn network, as ncnn2table computes it.
 
@@ -76,6 +76,7 @@ def write_table(
     bin_: Path,
     crops: Path,
     method: str,
+    *,
     threads: int = 1,
     keep_float: Collection[str] = (),
     tool: str | None = None,
@@ -101,13 +102,13 @@ def write_table(
     layers = read_param(param)
     warn_of_miscomputed(layers)
     if tool is None:
-        table = calibrate(param, bin_, files, method, threads, keep_float)
+        table = calibrate(param, bin_, files, method, threads=threads, keep_float=keep_float)
     else:
         shape = read_crop(files[0]).shape
         for file in files:
             read_crop(file, shape)
         size = shape[2], shape[1]
-        table = run_ncnn2table(tool, param, bin_, files, size, method, threads)
+        table = run_ncnn2table(tool, param, bin_, files, size=size, method=method, threads=threads)
         table = table.without({*keep_float, *miscomputed(layers)})
     with whole(out) as draft:
         table.write(draft)

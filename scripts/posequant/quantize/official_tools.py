@@ -15,6 +15,7 @@ def run_ncnn2table(
     param: Path,
     bin_: Path,
     crops: Sequence[Path],
+    *,
     size: tuple[int, int],
     method: str,
     threads: int,
@@ -53,7 +54,7 @@ def run_ncnn2table(
         return CalibrationTable.read(table)
 
 
-def run_ncnn2int8(tool: str, param: Path, bin_: Path, table: CalibrationTable, out_param: Path, out_bin: Path) -> None:
+def run_ncnn2int8(tool: str, param: Path, bin_: Path, table: CalibrationTable, *, out: tuple[Path, Path]) -> None:
     """Quantize a model by the official ncnn2int8, which leaves layers without lines in `table` in float.
 
     Args:
@@ -61,8 +62,7 @@ def run_ncnn2int8(tool: str, param: Path, bin_: Path, table: CalibrationTable, o
         param: the network's `.param`.
         bin_: its `.bin`.
         table: the scales; to be checked beforehand.
-        out_param: the `.param` to write.
-        out_bin: the `.bin` to write.
+        out: the `.param` and the `.bin` to write.
 
     Raises:
         InputError: if the tool is missing or fails.
@@ -70,7 +70,7 @@ def run_ncnn2int8(tool: str, param: Path, bin_: Path, table: CalibrationTable, o
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, "table")
         table.write(lines)
-        _run([tool, str(param), str(bin_), str(out_param), str(out_bin), str(lines)])
+        _run([tool, str(param), str(bin_), *map(str, out), str(lines)])
 
 
 def _run(command: list[str]) -> list[str]:

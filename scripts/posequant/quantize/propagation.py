@@ -58,9 +58,9 @@ def propagate(
     crops: Sequence[Floats],
     quantizer: Quantizer,
     visited: Iterable[str],
+    *,
     threads: int = 1,
     title: str = "layers",
-    *,
     float_only: bool = False,
 ) -> tuple[list[list[Floats]], list[list[Floats]]]:
     """Take crops through a network twice side by side, as float and as quantized, one layer after the other.

@@ -102,7 +102,7 @@ def _by_distribution(
             )
         scales[visit.layer.name] = _scale(threshold)
 
-    propagate(draft.reference, crops, measure, draft.names, threads, "activations", float_only=True)
+    propagate(draft.reference, crops, measure, draft.names, threads=threads, title="activations", float_only=True)
     return scales
 
 
@@ -145,7 +145,7 @@ def _by_layer_output(draft: Draft, crops: Sequence[Floats], threads: int) -> dic
             scales.update({layer.name: scale for layer in group})
         return _quantized(draft, visit.layer, scales[visit.layer.name])
 
-    propagate(draft.reference, crops, choose, draft.names, threads, "activations")
+    propagate(draft.reference, crops, choose, draft.names, threads=threads, title="activations")
     return scales
 
 
@@ -166,7 +166,7 @@ def _by_network_output(draft: Draft, crops: Sequence[Floats], threads: int) -> d
         scale = _scale(_largest(visit) * np.float32(descend(loss)))
         scales.update({layer.name: scale for layer in group})
 
-    propagate(draft.reference, crops, choose, draft.names, threads, "activations", float_only=True)
+    propagate(draft.reference, crops, choose, draft.names, threads=threads, title="activations", float_only=True)
     return scales
 
 

@@ -36,7 +36,7 @@ def correct_bias(draft: Draft, crops: Sequence[Floats], threads: int, settings: 
             weights = {**weights, "bias": bias}
         return layer, weights
 
-    propagate(draft.reference, crops[: settings.crops], correct, draft.names, threads, "biases")
+    propagate(draft.reference, crops[: settings.crops], correct, draft.names, threads=threads, title="biases")
     return draft.with_weights(changed)
 
 

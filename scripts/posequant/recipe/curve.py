@@ -120,7 +120,7 @@ def measure_curve(
                     folder / "people.json", choose_calibration_set(train.annotations, val.annotations, size, seed)
                 )
                 make_crops(model, folder / "people.json", train.images, folder / "crops")
-                files = _quantize(recipe, param, bin_, model, folder, threads)
+                files = _quantize(recipe, model, param, bin_, folder=folder, threads=threads)
                 scales[size] = CalibrationTable.read(folder / "table").activation_scales
                 int8 = make_predictions(
                     model=model,
@@ -150,19 +150,27 @@ def threshold_changes(scales: Mapping[str, np.float32], most: Mapping[str, np.fl
 
 
 def _quantize(
-    recipe: str | Recipe, param: Path, bin_: Path, model: Path, folder: Path, threads: int
+    recipe: str | Recipe, model: Path, param: Path, bin_: Path, *, folder: Path, threads: int
 ) -> tuple[Path, Path]:
     files, kept = (param, bin_), []
     if isinstance(recipe, str):
-        write_table(folder / "table", param, bin_, folder / "crops", recipe, threads)
+        write_table(folder / "table", param, bin_, folder / "crops", recipe, threads=threads)
     else:
         files = folder / "prepared.param", folder / "prepared.bin"
         record = apply_recipe_to_files(
-            recipe, model, param, bin_, folder / "crops", threads, files, folder / "table", measured=False
+            recipe,
+            model=model,
+            param=param,
+            bin_=bin_,
+            crops=folder / "crops",
+            threads=threads,
+            out=files,
+            table=folder / "table",
+            measured=False,
         )
         kept = record["keep_float"]
     int8 = folder / "int8.param", folder / "int8.bin"
-    quantize_files(*files, folder / "table", *int8, kept)
+    quantize_files(*files, folder / "table", *int8, keep_float=kept)
     return int8
 
 

@@ -44,7 +44,9 @@ def equalize(draft: Draft, crops: Sequence[Floats], threads: int, settings: Equa
             power[group] = np.maximum(power.get(group, np.float32(0)), np.mean(squares, axis=0))
 
     crops = crops[: settings.crops]
-    propagate(draft.reference, crops, measure, draft.names, threads, "ranges of channels", float_only=True)
+    propagate(
+        draft.reference, crops, measure, draft.names, threads=threads, title="ranges of channels", float_only=True
+    )
     factors = {group: channel_factors(np.sqrt(found), settings.strength) for group, found in power.items()}
     model = scaled(draft.reference, {blob: factors[group] for blob, group in groups.items() if group in factors})
     return replace(draft, reference=model, model=model)

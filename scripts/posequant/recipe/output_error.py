@@ -67,5 +67,5 @@ def errors_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[st
     def measure(visit: Visit) -> None:
         found[visit.layer.name] = error(visit, {visit.layer.tops[0]: LayerNetwork(*draft.quantized(visit.layer))})
 
-    propagate(draft.reference, crops, measure, draft.names, threads, "layers alone", float_only=True)
+    propagate(draft.reference, crops, measure, draft.names, threads=threads, title="layers alone", float_only=True)
     return found

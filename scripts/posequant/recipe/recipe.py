@@ -107,6 +107,7 @@ def _in_words(name: str, settings: Step) -> str:
 
 def apply_recipe_to_files(
     recipe: Recipe | Steps,
+    *,
     model: Path,
     param: Path,
     bin_: Path,

@@ -64,7 +64,7 @@ def learn_rounding(draft: Draft, crops: Sequence[Floats], threads: int, settings
             raise AssertionError(f"layer {layer.name}: ncnn2int8 would round its weights to other values")
         return quantized
 
-    propagate(draft.reference, crops[: settings.crops], learn, draft.names, threads, "rounding")
+    propagate(draft.reference, crops[: settings.crops], learn, draft.names, threads=threads, title="rounding")
     return draft.with_weights(changed)
 
 

@@ -151,14 +151,14 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
     with record.stage("export"):
         write_deploy_config(spec, Export(), deploy_config)
         with traced_operators() as traced:
-            export_verified(config, checkpoint, deploy_config, spec, crops, exported)
+            export_verified(config, checkpoint, deploy_config, spec=spec, crops=crops, target=exported)
     with record.stage("audit"):
         audit(exported, traced)
     with record.stage("simplify"):
         operators = simplify_verified(exported, crops, simplified)["nodes_after"]
         record.onnx_nodes = sum(count for operator, count in operators.items() if operator != "Constant")
     with record.stage("convert to ncnn"):
-        convert_to_ncnn(simplified, spec, crops, "fp32", *ncnn)
+        convert_to_ncnn(simplified, spec, crops, "fp32", out=ncnn)
         record.ncnn_layers = len(read_param(ncnn[0]))
     with record.stage("calibrate"):
         write_table(folder / "table", *ncnn, folder / "train_crops", "kl", threads=2)

@@ -203,7 +203,7 @@ def quantized_small_network(folder: Path, keep_float: tuple[str, ...] = ()) -> t
     files = small_network().write(folder)
     write_table(folder / "table", *files, folder / "crops", "kl")
     out = folder / "int8.param", folder / "int8.bin"
-    quantize_files(*files, folder / "table", *out, keep_float)
+    quantize_files(*files, folder / "table", *out, keep_float=keep_float)
     return NcnnModel.read(*out), NcnnNetwork(*out, "int8", INPUT_SHAPE)
 
 

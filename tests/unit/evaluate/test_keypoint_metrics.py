@@ -117,7 +117,7 @@ def test_whole_way_is_that_of_mmpose(dataset: Dataset, tmp_path: Path) -> None:
     annotations = load_annotations(dataset.annotations)
     instances: Instances = ground_truth_instances(annotations)
     network = open_network("pytorch", "fp32", [model.config, model.checkpoint], model.spec)
-    poses = predict_poses(network, model.spec, instances, dataset.images, False, 2)
+    poses = predict_poses(network, model.spec, instances, dataset.images, flip_test=False, threads=2)
     ours = coco_results(
         Predictions(instances.ids, instances.image_ids, instances.bboxes, instances.bbox_scores, poses, {}), 1
     )

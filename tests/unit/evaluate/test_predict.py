@@ -65,7 +65,7 @@ def test_predicts_what_mmpose_predicts(dataset: Dataset, model: Model, boxes: st
     detected = boxes == "detections"
     instances = detected_instances(annotations, dataset.detections) if detected else ground_truth_instances(annotations)
     network = open_network("pytorch", "fp32", [model.config, model.checkpoint], model.spec)
-    poses = predict_poses(network, model.spec, instances, dataset.images, flip_test, threads=2)
+    poses = predict_poses(network, model.spec, instances, dataset.images, flip_test=flip_test, threads=2)
     samples = list(mmpose_dataset(dataset, model, detections=detected))
     reference = mmpose_predictions(model, samples, flip_test)
     expected = np.concatenate([sample.pred_instances.keypoints for sample in reference])
@@ -95,7 +95,7 @@ def test_poses_are_in_the_order_of_the_people(dataset: Dataset, settings: dict[s
     order = np.random.default_rng(0).permutation(len(instances))
     network = open_network("onnxruntime", "fp32", settings["artifacts"], model.spec)
     straight, shuffled = (
-        predict_poses(network, model.spec, people, dataset.images, False, 2)
+        predict_poses(network, model.spec, people, dataset.images, flip_test=False, threads=2)
         for people in (instances, instances.select(order))
     )
     for name in vars(straight):
@@ -166,7 +166,7 @@ def test_output_that_is_not_finite_is_refused(dataset: Dataset, settings: dict[s
     network = Overflowing(open_network("onnxruntime", "fp32", settings["artifacts"], model.spec))
     guilty = instances.ids[CHUNK + 1]
     with pytest.raises(InputError, match=f"output for person {guilty} in .*jpg is not finite"):
-        predict_poses(network, model.spec, instances, dataset.images, False, 1)
+        predict_poses(network, model.spec, instances, dataset.images, flip_test=False, threads=1)
 
 
 def test_script_from_predictions_to_metrics(settings: dict[str, Any], tmp_path: Path) -> None:

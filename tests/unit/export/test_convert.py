@@ -45,7 +45,7 @@ def test_ncnn_computes_what_onnx_runtime_does(
     network: ExportedNetwork, tmp_path: Path, weights: str, decibel: float
 ) -> None:
     param, bin_ = tmp_path / "model.param", tmp_path / "model.bin"
-    record = convert_to_ncnn(network.onnx, network.spec, network.crops, weights, param, bin_)  # type: ignore[arg-type]
+    record = convert_to_ncnn(network.onnx, network.spec, network.crops, weights, out=(param, bin_))  # type: ignore[arg-type]
     (expected,) = run_onnx(network.onnx, network.crops)
     (found,) = NcnnNetwork(param, bin_, "fp32", network.spec.input_shape).forward(network.crops)
     sqnr = 10 * np.log10((expected**2).sum() / ((found - expected) ** 2).sum())
@@ -61,7 +61,7 @@ def test_fp16_weights_take_half_the_space_and_bytes_repeat(network: ExportedNetw
     files = {}
     for name, weights in (("a", "fp32"), ("b", "fp32"), ("c", "fp16")):
         param, bin_ = tmp_path / f"{name}.param", tmp_path / f"{name}.bin"
-        convert_to_ncnn(network.onnx, network.spec, network.crops, weights, param, bin_)  # type: ignore[arg-type]
+        convert_to_ncnn(network.onnx, network.spec, network.crops, weights, out=(param, bin_))  # type: ignore[arg-type]
         files[name] = (param.read_bytes(), bin_.read_bytes())
     assert files["a"] == files["b"]
     assert len(files["c"][1]) < 0.55 * len(files["a"][1])
@@ -73,7 +73,7 @@ def test_a_wrong_network_is_not_written(
     monkeypatch.setattr("posequant.export.convert.MIN_SQNR_DB", {"fp32": 300.0})
     with pytest.raises(InputError, match="conversion to ncnn: the converted network does not compute the same"):
         convert_to_ncnn(
-            network.onnx, network.spec, network.crops, "fp32", tmp_path / "model.param", tmp_path / "model.bin"
+            network.onnx, network.spec, network.crops, "fp32", out=(tmp_path / "model.param", tmp_path / "model.bin")
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -82,9 +82,9 @@ def test_crash_of_pnnx_is_said_and_the_clean_up_mends_it(tmp_path: Path) -> None
     source, clean = awkward(tmp_path / "mine.onnx"), tmp_path / "clean.onnx"
     spec, crops = by_hand(source), random_crops(shape=(3, 8, 6))
     with pytest.raises(InputError, match=r"(?s)mine\.onnx: pnnx (crashed|failed|ended).*import_onnx\.py.*last words"):
-        convert_to_ncnn(source, spec, crops, "fp32", tmp_path / "m.param", tmp_path / "m.bin")
+        convert_to_ncnn(source, spec, crops, "fp32", out=(tmp_path / "m.param", tmp_path / "m.bin"))
     import_onnx(source, clean)
-    convert_to_ncnn(clean, spec, crops, "fp32", tmp_path / "m.param", tmp_path / "m.bin")
+    convert_to_ncnn(clean, spec, crops, "fp32", out=(tmp_path / "m.param", tmp_path / "m.bin"))
 
 
 def test_layer_that_ncnn_lacks_is_named(tmp_path: Path) -> None:
@@ -97,7 +97,11 @@ def test_layer_that_ncnn_lacks_is_named(tmp_path: Path) -> None:
     source = save_onnx_by_hand(tmp_path / "mine.onnx", nodes, convolution_weights())
     with pytest.raises(InputError, match=r"mine\.onnx: pnnx leaves 'IsNaN.*' as a layer of type IsNaN"):
         convert_to_ncnn(
-            source, by_hand(source), random_crops(shape=(3, 8, 6)), "fp32", tmp_path / "m.param", tmp_path / "m.bin"
+            source,
+            by_hand(source),
+            random_crops(shape=(3, 8, 6)),
+            "fp32",
+            out=(tmp_path / "m.param", tmp_path / "m.bin"),
         )
 
 
@@ -115,6 +119,6 @@ def test_file_that_is_no_network(network: ExportedNetwork, tmp_path: Path) -> No
     source = tmp_path / "mine.onnx"
     source.write_bytes(b"not a network")
     with pytest.raises(InputError, match=r"(?s)mine\.onnx: pnnx (crashed|failed|ended)"):
-        convert_to_ncnn(source, network.spec, network.crops, "fp32", tmp_path / "m.param", tmp_path / "m.bin")
+        convert_to_ncnn(source, network.spec, network.crops, "fp32", out=(tmp_path / "m.param", tmp_path / "m.bin"))
     with pytest.raises(InputError, match=r"mine\.onnx: OpenVINO cannot convert"):
         convert_to_openvino(source, network.spec, network.crops, tmp_path / "m.xml")

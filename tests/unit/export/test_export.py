@@ -90,7 +90,9 @@ def test_simcc_is_exported_with_both_outputs(simcc_network: ExportedNetwork) -> 
 def test_network_of_another_size_is_refused(network: ExportedNetwork, tmp_path: Path) -> None:
     taller, target = replace(network.spec, input_size=(64, 128)), tmp_path / "model.onnx"
     with pytest.raises(InputError, match=r"deploy_config\.py: input 'input' is 1x3x96x64, .* 1x3x128x64"):
-        export_verified(network.config, network.checkpoint, network.deploy_config, taller, network.crops, target)
+        export_verified(
+            network.config, network.checkpoint, network.deploy_config, spec=taller, crops=network.crops, target=target
+        )
     assert not target.exists()
 
 

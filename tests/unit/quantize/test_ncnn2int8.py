@@ -284,7 +284,7 @@ def test_the_official_tool_is_run_in_place_of_ours(model: Pair, table: Path, tmp
         "from posequant.quantize.ncnn2int8 import quantize_files\n"
         "param, bin_, out_param, out_bin, table = map(Path, sys.argv[1:])\n"
         "assert 'fc ' not in table.read_text()\n"
-        "quantize_files(param, bin_, table, out_param, out_bin, ['fc'])\n",
+        "quantize_files(param, bin_, table, out_param, out_bin, keep_float=['fc'])\n",
     )
     quantize_files(*model, table, *out(tmp_path), keep_float=["fc"])
     ours = [path.read_bytes() for path in out(tmp_path)]

@@ -53,7 +53,7 @@ def test_layers_fed_by_one_split_share_a_scale(model: Pair, tmp_path: Path) -> N
 def test_the_number_of_threads_changes_nothing(method: str, model: Pair, tmp_path: Path) -> None:
     write_crops(tmp_path / "crops", draw_crops(7))
     for threads in (1, 3):
-        write_table(tmp_path / f"{threads}.table", *model, tmp_path / "crops", method, threads)
+        write_table(tmp_path / f"{threads}.table", *model, tmp_path / "crops", method, threads=threads)
     assert (tmp_path / "1.table").read_bytes() == (tmp_path / "3.table").read_bytes()
 
 

@@ -28,7 +28,7 @@ def propagated(folder: Path, threads: int) -> tuple[list[Floats], list[Floats], 
         return quantize_layer(visit.layer, visit.weights, table.weight_scales[name], table.activation_scales[name])
 
     names = [layer.name for layer in quantizable(model.layers)]
-    floats, quantized = propagate(model, list(CROPS), quantizer, names, threads)
+    floats, quantized = propagate(model, list(CROPS), quantizer, names, threads=threads)
     return (
         [np.stack(values) for values in floats],
         [np.stack(values) for values in quantized],

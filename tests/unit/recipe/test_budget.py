@@ -260,8 +260,16 @@ def write_network(folder: Path) -> dict[str, Path]:
 def apply_to(folder: Path, files: dict[str, Path], recipe: Steps, threads: int = 1) -> tuple[Any, list[bytes]]:
     """What `apply_recipe_to_files` returns, without times, and the files that it writes."""
     out, table = (folder / "prepared.param", folder / "prepared.bin"), folder / "table"
-    inputs = files["model"], files["param"], files["bin_"], files["crops"]
-    record = apply_recipe_to_files(recipe, *inputs, threads, out, table)
+    record = apply_recipe_to_files(
+        recipe,
+        model=files["model"],
+        param=files["param"],
+        bin_=files["bin_"],
+        crops=files["crops"],
+        threads=threads,
+        out=out,
+        table=table,
+    )
     for rung in record["rungs"]:
         rung["milliseconds"] = None
     return record, [path.read_bytes() for path in (*out, table)]
