@@ -20,8 +20,7 @@ result: $(READY) ## run the study of config.yaml and print its table
 	@echo "The page is results/result.md"
 
 bench: $(READY) ## measure what reading, cropping and decoding cost beside inference
-	@$(BIN)/snakemake -c all results/bench/throughput.md
-	@echo "The table is in results/bench/throughput.md"
+	@$(BIN)/snakemake -c all bench
 
 test: $(READY) ## run the unit and workflow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -63,14 +63,14 @@ rule throughput:
 
 
 rule render_throughput:
-    """Put the throughput of all rows of the study in one table."""
+    """Put the throughput of all rows of a study in one table."""
     input:
         measured=per_row("throughput.json"),
     output:
-        markdown="results/bench/throughput.md",
-        table="results/bench/throughput.csv",
+        markdown="results/{study}/throughput.md",
+        table="results/{study}/throughput.csv",
     log:
-        "results/bench/render_throughput.log",
+        "results/{study}/render_throughput.log",
     conda:
         ENVIRONMENT
     resources:
@@ -81,3 +81,9 @@ rule render_throughput:
     shell:
         "python scripts/render_throughput.py --measured {input.measured}"
         " --out {output.markdown} --out-table {output.table} > {log} 2>&1"
+
+
+rule bench:
+    """The throughput of the study that `study` names."""
+    input:
+        f"results/{config['study']}/throughput.md",

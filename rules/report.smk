@@ -73,8 +73,9 @@ onstart:
 
 onsuccess:
     for job in terminal.finished if terminal else ():
-        if job.rule == "render_result":
-            page = Path("results") / job.place / "result.md"
+        if job.rule in ("render_result", "render_throughput"):
+            name = job.rule.removeprefix("render_")
+            page = Path("results") / job.place / f"{name}.md"
             logger.info(f"\n{summary(page.read_text())}\n\nThe page: {page}")
 
 

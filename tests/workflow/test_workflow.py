@@ -248,13 +248,14 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
 
 def test_throughput_has_a_line_for_every_variant(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"variants": ["pytorch", "ncnn-int8"]})
-    workflow.run("results/bench/throughput.md")
-    lines = (workflow.folder / "results/bench/throughput.csv").read_text().splitlines()
+    output = workflow.run("bench")
+    lines = (workflow.folder / "results/demo/throughput.csv").read_text().splitlines()
     assert [line.split(",")[:2] for line in lines[1:]] == [
         ["hourglass_demo", "pytorch"],
         ["hourglass_demo", "ncnn-int8"],
     ]
-    assert "ncnn-int8" in (workflow.folder / "results/bench/throughput.md").read_text()
+    assert "ncnn-int8" in (workflow.folder / "results/demo/throughput.md").read_text()
+    assert "The page: results/demo/throughput.md" in output
 
 
 def test_changing_the_calibration_method_reruns_only_the_int8_model(workflow: Workflow) -> None:
