@@ -1,10 +1,10 @@
-"""A small pose network by ncnn, its description, and people with labels."""
+"""A small pose network by ncnn, its description, and people."""
 
 import numpy as np
 from tests.unit.ncnn_fixtures import Builder, Floats
 
 from posequant.base.model_spec import ModelSpec
-from posequant.data.crop_files import Labels
+from posequant.data.crop_files import People
 from posequant.ncnn_format.model import NcnnModel
 from posequant.workflow.settings.recipe import Steps
 
@@ -48,10 +48,21 @@ def pose_network() -> NcnnModel:
     )
 
 
-def draw_labels(count: int, seed: int = 0) -> Labels:
-    """Keypoints anywhere in the crops, a fifth of them not annotated."""
+def draw_people(count: int, seed: int = 0) -> People:
+    """People anywhere in images of their own, twice as large as their crops; a fifth of the keypoints not annotated."""
     rng = np.random.default_rng(seed)
-    keypoints = (rng.random((count, 17, 2)) * SPEC.input_size).astype(np.float32)
+    scales = np.tile(2 * np.array(SPEC.input_size, np.float32), (count, 1))
+    centers = (50 + 100 * rng.random((count, 2))).astype(np.float32)
+    # A person is narrower than the crop, as people are.
+    halves = scales / SPEC.padding * np.array([0.35, 0.5], np.float32)
     visible = rng.random((count, 17)) > 0.2
     visible[:, 0] = True
-    return Labels(keypoints, visible, np.full(count, 60, np.float32))
+    return People(
+        image_ids=np.arange(count) + 100,
+        bboxes=np.concatenate([centers - halves, centers + halves], axis=1),
+        centers=centers,
+        scales=scales,
+        keypoints=centers[:, np.newaxis] + ((rng.random((count, 17, 2)) - 0.5) * scales[0]).astype(np.float32),
+        visible=visible,
+        areas=np.full(count, 240, np.float32),
+    )

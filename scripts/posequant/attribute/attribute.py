@@ -17,7 +17,7 @@ from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
 from posequant.base.signal import Powers
 from posequant.base.verify import versions
-from posequant.data.crop_files import crop_paths, load_crops
+from posequant.data.crop_files import People, crop_paths, load_crops
 from posequant.evaluate.yardstick import Effect, Yardstick
 from posequant.ncnn_format.model import Layer, Weights
 from posequant.networks.ncnn import NcnnNetwork
@@ -83,7 +83,7 @@ def attribute(
         print(f"notice: measured on {count} crops, as many as memory holds", file=sys.stderr)
     images = images[:count]
     full = network.forward_on_threads(images, threads)
-    yardstick = Yardstick(spec, full)
+    yardstick = Yardstick(spec, People.load(crops)[:count], full)
 
     int8_network = NcnnNetwork(int8_param, int8_bin, "int8", spec.input_shape, spec.output_shapes)
     records = describe_layers(pair.int8, int8_network, spec.input_shape)
@@ -109,7 +109,7 @@ def attribute(
             "float": {path.name: sha256(path) for path in (param, bin_)},
             "int8": {path.name: sha256(path) for path in (int8_param, int8_bin)},
             "model": sha256(model),
-            "crops": sha256(*crop_paths(crops)[:count]),
+            "crops": sha256(*crop_paths(crops)[:count], crops / "people.npz"),
         },
         "versions": versions("ncnn", "numpy", "mmpose"),
     }

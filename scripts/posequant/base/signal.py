@@ -32,6 +32,11 @@ class Powers:
         return cls(float(np.square(signal).sum()), float(np.square(candidate - signal).sum()))
 
     @classmethod
+    def of_each(cls, reference: Floats, candidate: Floats) -> "list[Powers]":
+        """Return those of each of N rows of two arrays (N, ...)."""
+        return [cls.of(*pair) for pair in zip(reference, candidate, strict=True)]
+
+    @classmethod
     def total(cls, parts: "Sequence[Powers]") -> "Powers":
         """Return the sum, taken in the order of the parts."""
         return cls(sum(part.signal for part in parts), sum(part.noise for part in parts))

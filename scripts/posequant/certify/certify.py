@@ -1,4 +1,4 @@
-"""The certificate of an INT8 network: what it costs beside FP32 on the same people, and what its arithmetic can do."""
+"""The certificate of a network in reduced precision: what it costs beside FP32, and what its arithmetic can do."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,11 +13,12 @@ from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import compare, versions
 from posequant.certify import runtime_operators
 from posequant.certify.joints import joint_costs
+from posequant.certify.poses import pose_cost
 from posequant.data.crop_files import load_crops
 from posequant.data.dataset import Annotations, load_annotations
-from posequant.evaluate.bootstrap import Bootstrap, bootstrap, images_to_decide, match, verdict
+from posequant.evaluate.bootstrap import Bootstrap, ImageDraws, bootstrap, images_to_decide, match, verdict
+from posequant.evaluate.ground import require_common_ground
 from posequant.evaluate.keypoint_metrics import coco_results
-from posequant.evaluate.oks import label_free_cost
 from posequant.evaluate.predictions import Predictions
 from posequant.networks import ncnn_layers
 from posequant.networks.opening import open_network
@@ -28,7 +29,6 @@ from posequant.workflow.settings.certify import Sampling
 TARGETS = (0.99, 0.999)
 # Of the calibration crops, the first so many are run to compare outputs.
 _CROPS_COMPARED = 32
-_COMMON_FILES = ("model", "annotations", "detections")
 
 
 def certify(
@@ -46,11 +46,11 @@ def certify(
     """Return the content of `certificate.json`.
 
     Args:
-        predictions: those of the INT8 network.
+        predictions: those of the network in reduced precision.
         reference: those of the FP32 network in the same runtime, for the same people.
         annotations: the COCO keypoint annotations that both were made for.
         model: the model description.
-        artifacts: the INT8 network's files, as `open_network` takes them.
+        artifacts: its files, as `open_network` takes them.
         reference_artifacts: those of the FP32 network.
         crops: folder of the calibration crops.
         calibration: the calibration set, `calibration.json`.
@@ -65,12 +65,14 @@ def certify(
     _require_hashes(candidate, predictions, {"annotations": annotations, "model": model}, artifacts)
     _require_hashes(full, reference, {}, reference_artifacts)
     spec = ModelSpec.load(model)
+    backend, precision = (candidate.identity[key] for key in ("backend", "precision"))
     matches = [match(annotated, coco_results(one, annotated.person_category)) for one in (full, candidate)]
     drawn = bootstrap(matches[0], matches[1], sampling.resamples, sampling.seed, sampling.confidence)
-    joints = joint_costs(annotated, full, candidate, drawn.draws, sampling.confidence)
+    draws = ImageDraws.of(annotated, drawn.draws, drawn.confidence)
     return {
         "model": spec.name,
         "variant": candidate.identity["variant"],
+        "precision": precision,
         "reference": full.identity["variant"],
         "protocol": candidate.identity["protocol"],
         "images": len(annotated.images),
@@ -78,10 +80,10 @@ def certify(
         "bootstrap": sampling.filled() | {"unit": "image", "paired": True, "interval": "percentile"},
         "statistics": {name: asdict(comparison) for name, comparison in drawn.comparisons()},
         "share_of_fp32": _share(drawn, len(annotated.images)),
-        "joints": [asdict(joint) for joint in joints],
-        "without_labels": asdict(label_free_cost(full, candidate)),
-        "outputs": _outputs(candidate.identity["backend"], reference_artifacts, artifacts, spec, crops),
-        **_arithmetic(candidate.identity["backend"], artifacts, spec, crops),
+        "joints": [asdict(joint) for joint in joint_costs(annotated, full, candidate, draws)],
+        "without_labels": asdict(pose_cost(full, candidate, draws)),
+        "outputs": _outputs(candidate, reference_artifacts, artifacts, spec, crops),
+        **_arithmetic(backend, precision, artifacts, spec, crops),
         "calibration": _calibration(calibration, annotated, annotations),
         "sha256": {
             "artifact": candidate.identity["sha256"]["artifact"],
@@ -96,18 +98,24 @@ def certify(
 
 
 def _outputs(
-    backend: str, reference_artifacts: Sequence[Path], artifacts: Sequence[Path], spec: ModelSpec, crops: Path
+    candidate: Predictions,
+    reference_artifacts: Sequence[Path],
+    artifacts: Sequence[Path],
+    spec: ModelSpec,
+    crops: Path,
 ) -> dict[str, Any]:
-    """Return how far the outputs of the INT8 network are from those of the FP32 network on calibration crops."""
-    tensors = load_crops(crops, limit=_CROPS_COMPARED)
-    reference, candidate = (
-        open_network(backend, precision, files, spec).forward(tensors)
-        for precision, files in (("fp32", reference_artifacts), ("int8", artifacts))
+    """Return how far the outputs of the network are from those of the FP32 network on calibration crops."""
+    tensors, identity = load_crops(crops, limit=_CROPS_COMPARED), candidate.identity
+    outputs = (
+        open_network(identity["backend"], precision, files, spec).forward(tensors)
+        for precision, files in (("fp32", reference_artifacts), (identity["precision"], artifacts))
     )
-    return {"crops": len(tensors), **asdict(compare(reference, candidate))}
+    return {"crops": len(tensors), **asdict(compare(*outputs))}
 
 
-def _arithmetic(backend: str, artifacts: Sequence[Path], spec: ModelSpec, crops: Path) -> dict[str, Any]:
+def _arithmetic(
+    backend: str, precision: str, artifacts: Sequence[Path], spec: ModelSpec, crops: Path
+) -> dict[str, Any]:
     """Return what can be known of the runtime's arithmetic: `layers`, `work`, and `overflow` or None."""
     if backend == "openvino":
         xml, weights = artifacts
@@ -116,23 +124,26 @@ def _arithmetic(backend: str, artifacts: Sequence[Path], spec: ModelSpec, crops:
         (onnx,) = artifacts
         return runtime_operators.arithmetic(runtime_operators.onnxruntime_operators(onnx))
     param, weights = artifacts
+    if precision != "int8":
+        tensors = load_crops(crops, limit=_CROPS_COMPARED)
+        return ncnn_layers.float_arithmetic(param, weights, precision, tensors, spec.input_shape)
     return ncnn_layers.arithmetic(param, weights, load_crops(crops, limit=None), spec.input_shape)
 
 
 def _share(drawn: Bootstrap, images: int) -> dict[str, Any] | None:
     kept = drawn.share_kept()
-    if kept is None:
+    if kept is None or kept.interval is None:
         return None
-    share, between = kept
+    between = kept.interval
     targets = [
         {
             "target": target,
             "verdict": (said := verdict(between, target)),
-            "images_to_decide": images_to_decide(share, between, target, images) if said == "undecided" else None,
+            "images_to_decide": images_to_decide(kept.value, between, target, images) if said == "undecided" else None,
         }
         for target in TARGETS
     ]
-    return {"estimate": share, "interval": between, "targets": targets}
+    return asdict(kept) | {"targets": targets}
 
 
 def _calibration(path: Path, annotated: Annotations, annotations: Path) -> dict[str, Any]:
@@ -160,18 +171,17 @@ def _calibration(path: Path, annotated: Annotations, annotations: Path) -> dict[
 
 
 def _require_pair(full: Predictions, candidate: Predictions, full_path: Path, candidate_path: Path) -> None:
-    for predictions, path, precision in ((full, full_path, "fp32"), (candidate, candidate_path, "int8")):
-        if predictions.identity["precision"] != precision:
-            raise InputError(f"{path}: predictions in {predictions.identity['precision']}; give those in {precision}")
     ours, theirs = candidate.identity, full.identity
-    ground = [(key, ours[key], theirs[key]) for key in ("model", "backend", "protocol", "instances")]
-    ground += [(f"sha256 of the {key}", ours["sha256"][key], theirs["sha256"][key]) for key in _COMMON_FILES]
-    for what, one, other in ground:
-        if one != other:
-            raise InputError(
-                f"{candidate_path}: cannot be compared with {full_path}: {what} is {one!r} and {other!r}. "
-                "Predict both again."
-            )
+    if theirs["precision"] != "fp32":
+        raise InputError(f"{full_path}: predictions in {theirs['precision']}; give those in fp32")
+    if ours["precision"] == "fp32":
+        raise InputError(f"{candidate_path}: predictions in fp32; give those in reduced precision")
+    if ours["backend"] != theirs["backend"]:
+        raise InputError(
+            f"{candidate_path}: made by {ours['backend']}, and {full_path} by {theirs['backend']}. Give those of one "
+            "runtime."
+        )
+    require_common_ground(ours, theirs, (candidate_path, full_path))
     if not np.array_equal(candidate.ids, full.ids) or not np.array_equal(candidate.bboxes, full.bboxes):
         raise InputError(f"{candidate_path}: other people, or in another order, than in {full_path}. Predict again.")
 

@@ -1,14 +1,20 @@
 """How well each joint is found by two predictions of the same people."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posequant.data.dataset import NUM_KEYPOINTS, Annotations, keypoint_names
-from posequant.evaluate.bootstrap import Comparison, Counts, Floats, interval
+from posequant.evaluate.bootstrap import Comparison, Floats, ImageDraws, drawn_means
 from posequant.evaluate.oks import similarity
 from posequant.evaluate.predictions import Predictions
+
+# By how much a detected box must overlap a person's annotated one to be the person's: intersection over union, at the
+# threshold by which COCO's AP50 of boxes counts one as found.
+MIN_OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,7 @@ class JointCost:
 
     Attributes:
         name: COCO's name of it.
-        labelled: how many people have it annotated.
+        labelled: how many people have it annotated, of those who have a prediction.
         similarity: its mean part in OKS over those people, of both predictions.
     """
 
@@ -27,63 +33,67 @@ class JointCost:
 
 
 def joint_costs(
-    annotations: Annotations, reference: Predictions, candidate: Predictions, draws: Counts, confidence: float
+    annotations: Annotations, reference: Predictions, candidate: Predictions, draws: ImageDraws
 ) -> list[JointCost]:
     """Compare how well each joint is found, over all annotated people who count.
 
-    A person's prediction is the one for the annotated box; with detected boxes the one for the box in which the
-    reference comes nearest, for both.
+    A person's prediction is the one for the annotated box; with detected boxes the one for the box that overlaps the
+    annotated one most, see `nearest_box`. Neither prediction has a say in it.
 
     Args:
         annotations: the annotated people.
         reference: the predictions of the FP32 network.
-        candidate: those of the INT8 network, of the same people.
-        draws: how often each draw has each image, int32 (B, I), in ascending order of the image ids.
-        confidence: of the intervals.
+        candidate: those of the other, of the same people.
+        draws: of the images of the annotations.
     """
-    image_ids = sorted(image.id for image in annotations.images)
-    index_of = {identifier: index for index, identifier in enumerate(image_ids)}
-    labelled = np.zeros((len(image_ids), NUM_KEYPOINTS))
-    sums = np.zeros((2, len(image_ids), NUM_KEYPOINTS))
-    rows_of_image = _rows_by(reference.image_ids)
-    row_of_person = {}
-    if reference.identity["protocol"]["boxes"] == "ground-truth":
-        row_of_person = {identifier: row for row, identifier in enumerate(reference.ids.tolist())}
+    images = len(draws.place_of)
+    labelled, sums = np.zeros((images, NUM_KEYPOINTS)), np.zeros((2, images, NUM_KEYPOINTS))
     for person in annotations.coco.anns.values():
         if person["category_id"] != annotations.person_category or person["iscrowd"] or not person["num_keypoints"]:
             continue
-        rows = rows_of_image.get(person["image_id"], np.empty(0, np.int64))
-        if row_of_person:
-            rows = np.array([row_of_person[person["id"]]] if person["id"] in row_of_person else [], np.int64)
-        if not len(rows):
+        row = _row_of(person, reference)
+        if row is None:
             continue
         truth = np.array(person["keypoints"], np.float64).reshape(NUM_KEYPOINTS, 3)
-        visible = truth[:, 2] > 0
-        areas = np.full(len(rows), person["area"])
-        of_reference = similarity(reference.poses.keypoints[rows], truth[:, :2], areas)
-        nearest = of_reference[:, visible].mean(axis=1).argmax()
-        of_candidate = similarity(candidate.poses.keypoints[rows[nearest]], truth[:, :2], areas[nearest])
-        image = index_of[person["image_id"]]
+        visible, image = truth[:, 2] > 0, draws.place_of[person["image_id"]]
         labelled[image] += visible
-        sums[0, image] += of_reference[nearest] * visible
-        sums[1, image] += of_candidate * visible
+        for of_network, predictions in zip(sums, (reference, candidate), strict=True):
+            keypoints = predictions.poses.keypoints[row]
+            of_network[image] += similarity(keypoints, truth[:, :2], np.array(person["area"])) * visible
     return [
-        JointCost(
-            name, int(labelled[:, joint].sum()), _compare(sums[..., joint], labelled[:, joint], draws, confidence)
-        )
+        JointCost(name, int(labelled[:, joint].sum()), _compare(sums[..., joint], labelled[:, joint], draws))
         for joint, name in enumerate(keypoint_names())
     ]
 
 
-def _compare(sums: Floats, counts: Floats, draws: Counts, confidence: float) -> Comparison:
-    if not counts.sum():
-        return Comparison(None, None, None, None)
-    fp32, int8 = (sums.sum(axis=1) / counts.sum()).tolist()
-    drawn = draws @ counts
-    differences = np.full(len(draws), np.nan)
-    np.divide(draws @ (sums[1] - sums[0]), drawn, out=differences, where=drawn > 0)
-    return Comparison(fp32, int8, int8 - fp32, interval(differences, confidence))
+def nearest_box(boxes: NDArray[Any], box: NDArray[Any]) -> int | None:
+    """Return which of `boxes` (N, 4) overlaps `box` (4,) most; None where none does by `MIN_OVERLAP`.
+
+    Overlap is intersection over union; boxes are left, top, right and bottom in pixels. Of equal ones the first is
+    returned.
+    """
+    boxes, box = boxes.astype(np.float64), np.asarray(box, np.float64)
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    shared = np.maximum(sides, 0).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
+    overlaps = shared / np.maximum(areas - shared, np.finfo(np.float64).tiny)
+    if not len(overlaps) or overlaps.max() < MIN_OVERLAP:
+        return None
+    return int(overlaps.argmax())
 
 
-def _rows_by(image_ids: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    return {int(identifier): np.flatnonzero(image_ids == identifier) for identifier in np.unique(image_ids)}
+def _row_of(person: Mapping[str, Any], predictions: Predictions) -> int | None:
+    """Return the row of an annotated person among the predictions; None where there is none."""
+    if predictions.identity["protocol"]["boxes"] == "ground-truth":
+        rows = np.flatnonzero(predictions.ids == person["id"])
+        return int(rows[0]) if len(rows) else None
+    rows = np.flatnonzero(predictions.image_ids == person["image_id"])
+    left, top, width, height = person["bbox"]
+    place = nearest_box(predictions.bboxes[rows], np.array([left, top, left + width, top + height]))
+    return None if place is None else int(rows[place])
+
+
+def _compare(sums: Floats, counts: Floats, draws: ImageDraws) -> Comparison:
+    drawn = np.stack([drawn_means(of_network, counts, draws.draws) for of_network in sums])
+    number = counts.sum()
+    return Comparison.of(sums.sum(axis=1) / number if number else np.full(2, np.nan), drawn, draws.confidence)

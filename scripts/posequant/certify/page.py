@@ -20,11 +20,17 @@ def stated(comparison: Mapping[str, Any]) -> str:
     return f"{signed(comparison['difference'])} {_between(comparison['interval'], signed)}"
 
 
+def near(estimate: Mapping[str, Any] | None, form: str = "{:.4f}") -> str:
+    """Return a figure and its interval, such as `0.9886 [0.9871, 0.9900]`, by a format for each number."""
+    if estimate is None:
+        return "-"
+    between = f" {_between(estimate['interval'], form.format)}" if estimate["interval"] else ""
+    return form.format(estimate["value"]) + between
+
+
 def kept(share: Mapping[str, Any] | None) -> str:
     """Return the share of FP32 that is kept and its interval, such as `98.81% [98.20%, 99.39%]`."""
-    if share is None:
-        return "-"
-    return f"{share['estimate']:.2%} {_between(share['interval'], '{:.2%}'.format)}"
+    return near(share, "{:.2%}")
 
 
 def verdicts(share: Mapping[str, Any] | None) -> dict[str, str]:
@@ -36,11 +42,20 @@ def verdicts(share: Mapping[str, Any] | None) -> dict[str, str]:
 
 def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
     statistics, share, bootstrap = certificate["statistics"], certificate["share_of_fp32"], certificate["bootstrap"]
-    interval = f"{100 * bootstrap['confidence']:g}% interval"
+    interval, precision = f"{100 * bootstrap['confidence']:g}% interval", certificate["precision"].upper()
+
+    def compared(comparison: Mapping[str, Any]) -> dict[str, str]:
+        return {
+            "FP32": _number(comparison["reference"]),
+            precision: _number(comparison["candidate"]),
+            "Difference": signed(comparison["difference"]) if comparison["difference"] is not None else "-",
+            interval: _between(comparison["interval"], signed) if comparison["interval"] else "-",
+        }
+
     yield f"# Certificate of {certificate['variant']}, {certificate['model']}"
     yield (
-        f"AP {_number(statistics['AP']['int8'])} in INT8 and {_number(statistics['AP']['fp32'])} in FP32 "
-        f"({certificate['reference']}): **{stated(statistics['AP'])}**. Kept of FP32: **{kept(share)}**. "
+        f"AP {_number(statistics['AP']['candidate'])} in {precision} and {_number(statistics['AP']['reference'])} in "
+        f"FP32 ({certificate['reference']}): **{stated(statistics['AP'])}**. Kept of FP32: **{kept(share)}**. "
         f"In brackets, the {interval}."
     )
     if share is not None:
@@ -54,34 +69,34 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
         "reaches it, not met where none of it does, and undecided where it holds the target. The targets are those of "
         "MLPerf Inference."
     )
+    yield from _left_out(certificate)
     yield "## Statistics"
-    yield table(
-        {"": name, **_compared(statistics[name], interval)} for name in ("AP", "AP50", "AP75", "AR", "APM", "APL")
-    )
+    yield table({"": name, **compared(statistics[name])} for name in ("AP", "AP50", "AP75", "AR", "APM", "APL"))
     yield "## By strictness and size"
     yield table(
-        [
-            {"AP of": f"OKS 0.{name[2:]}", **_compared(statistics[name], interval)}
-            for name in statistics
-            if name[2:].isdigit()
-        ]
-        + [{"AP of": title, **_compared(statistics[name], interval)} for name, title in _SIZES.items()]
+        [{"AP of": f"OKS 0.{name[2:]}", **compared(statistics[name])} for name in statistics if name[2:].isdigit()]
+        + [{"AP of": title, **compared(statistics[name])} for name, title in _SIZES.items()]
     )
     yield "## By joint"
     yield table(
-        {"Joint": joint["name"], "Labelled": str(joint["labelled"]), **_compared(joint["similarity"], interval)}
+        {"Joint": joint["name"], "Labelled": str(joint["labelled"]), **compared(joint["similarity"])}
         for joint in certificate["joints"]
     )
-    yield "What a joint contributes to OKS, from 0 to 1, as a mean over the people who have it annotated."
+    yield (
+        "What a joint contributes to OKS, from 0 to 1, as a mean over the people who have it annotated. With detected "
+        "boxes a person's pose is that of the box that overlaps the annotated one most, by half at least."
+    )
     yield "## Without labels"
-    yield from _without_labels(certificate["without_labels"])
+    yield from _without_labels(certificate["without_labels"], precision, interval)
     outputs = certificate["outputs"]
     yield (
         f"SQNR (signal-to-quantization-noise ratio) of the network's outputs: **{decibels(outputs['sqnr_db'])}** "
         f"against FP32 on {outputs['crops']} calibration crops; the greatest difference is {outputs['max_abs']:.3g}."
     )
     yield "## Arithmetic"
-    if certificate["overflow"] is None:
+    if "as_fp32" in certificate:
+        yield from _float(certificate, precision)
+    elif certificate["overflow"] is None:
         yield from _operators(certificate)
     else:
         yield from _layers(certificate)
@@ -99,14 +114,38 @@ def _verdict(target: Mapping[str, Any], images: int) -> str:
     return f"undecided with {images} images" + (f"; about {needed} would decide" if needed else "")
 
 
-def _without_labels(cost: Mapping[str, Any]) -> Iterable[str]:
+def _left_out(certificate: Mapping[str, Any]) -> Iterable[str]:
+    """Say of which figures some draws had nobody to measure."""
+    figures = {name: comparison["left_out"] for name, comparison in certificate["statistics"].items()}
+    figures |= {joint["name"]: joint["similarity"]["left_out"] for joint in certificate["joints"]}
+    if share := certificate["share_of_fp32"]:
+        figures["the share kept"] = share["left_out"]
+    if oks := certificate["without_labels"]["oks"]:
+        figures["OKS to FP32"] = oks["left_out"]
+    draws = certificate["bootstrap"]["resamples"]
+    if said := [f"{name} {count}" for name, count in figures.items() if 0 < count < draws]:
+        yield (
+            f"Some of the {draws} draws have nobody to measure a figure on, and its interval is that of the others. "
+            f"Left out of: {', '.join(said)}."
+        )
+
+
+def _without_labels(cost: Mapping[str, Any], precision: str, interval: str) -> Iterable[str]:
     if cost["oks"] is None:
         yield "FP32 is sure of no keypoint."
         return
     yield (
-        f"OKS of the INT8 keypoints with those of FP32 in the place of the truth: **{cost['oks']:.4f}** as a mean over "
-        f"{cost['people']} people. {cost['keypoints']} keypoints count, those with a score above 0.2 in FP32; a "
-        "person's area is 0.53 times that of the box."
+        f"OKS of the {precision} keypoints with those of FP32 in the place of the truth: **{near(cost['oks'])}** as a "
+        f"mean over {cost['people']} people. {cost['keypoints']} keypoints count, those with a score above 0.2 in "
+        "FP32; a person's area is 0.53 times that of the box."
+    )
+    yield table(
+        {
+            "No farther from FP32's than": f"{limit} px",
+            "Share of the keypoints": f"{share['value']:.2%}",
+            interval: _between(share["interval"], "{:.2%}".format) if share["interval"] else "-",
+        }
+        for limit, share in cost["within"].items()
     )
     yield table(
         [
@@ -119,13 +158,36 @@ def _without_labels(cost: Mapping[str, Any]) -> Iterable[str]:
     )
 
 
+def _float(certificate: Mapping[str, Any], precision: str) -> Iterable[str]:
+    layers, run = certificate["layers"], certificate["as_fp32"]
+    stored = sorted({layer["stored"] for layer in layers})
+    yield (
+        f"All of the {certificate['work']['macs'] / 1e6:.1f} million multiply-accumulates of a crop are float. The "
+        f".bin holds the weights as {' and '.join(stored)}."
+    )
+    if run["equal"]:
+        yield (
+            f"The same files give the same bits in {precision} and in FP32 on {run['crops']} calibration crops: on "
+            "this processor ncnn computes them in float32, and only the stored weights differ from those of FP32. "
+            "Another processor may compute in reduced precision, and what is certified here need not hold on it."
+        )
+    else:
+        yield (
+            f"On {run['crops']} calibration crops the same files give outputs up to {run['largest_difference']:.3g} "
+            f"apart in {precision} and in FP32: on this processor ncnn holds values in reduced precision. How it sums "
+            "them depends on the processor."
+        )
+    yield "There are no integers to overflow."
+
+
 def _operators(certificate: Mapping[str, Any]) -> Iterable[str]:
     work, operators = certificate["work"], certificate["layers"]
     yield (
         f"{sum(operator['int8'] for operator in operators)} of the {len(operators)} operators with weights are INT8, "
         f"with {work['int8']:.1%} of the {work['macs'] / 1e6:.1f} million multiply-accumulates of a crop; "
-        f"{work['float']:.1%} are float. So says the runtime of how it executes the network on this processor. On x86 "
-        "processors without VNNI instructions its sums may saturate; what is certified here need not hold on them."
+        f"{work['float']:.1%} are float. This is what the runtime reports of how it executes the network on this "
+        "processor. On x86 processors without VNNI instructions its sums may saturate; what is certified here need not "
+        "hold on them."
     )
     yield table(
         {
@@ -188,31 +250,23 @@ def _overflow(overflow: Mapping[str, Any]) -> Iterable[str]:
 
 def _ground(certificate: Mapping[str, Any]) -> str:
     protocol, calibration, hashes = certificate["protocol"], certificate["calibration"], certificate["sha256"]
+    precision = certificate["precision"].upper()
     lines = {
         "Boxes": protocol["boxes"],
         "Flip test": "yes" if protocol["flip_test"] else "no",
         "Images, instances": f"{certificate['images']}, {certificate['instances']}",
-        "Calibrated on": f"{calibration['people']} people in {calibration['images']} images, "
-        f"seed {calibration['seed']}",
+        (
+            "Calibrated on" if certificate["precision"] == "int8" else "Crops to compare outputs"
+        ): f"{calibration['people']} people in {calibration['images']} images, seed {calibration['seed']}",
         "Images shared by calibration and evaluation": f"{calibration['evaluation']['overlap']}, by id and file name",
         "Calibration set": f"sha256 `{calibration['sha256']}`",
         "Annotations": f"sha256 `{hashes['annotations']}`",
-        **{f"INT8 {name}": f"sha256 `{digest}`" for name, digest in hashes["artifact"].items()},
-        "INT8 predictions": f"sha256 `{hashes['predictions']}`",
+        **{f"{precision} {name}": f"sha256 `{digest}`" for name, digest in hashes["artifact"].items()},
+        f"{precision} predictions": f"sha256 `{hashes['predictions']}`",
         **{f"FP32 {name}": f"sha256 `{digest}`" for name, digest in hashes["reference_artifact"].items()},
         "FP32 predictions": f"sha256 `{hashes['reference_predictions']}`",
     }
     return table({"Ground": title, " ": text} for title, text in lines.items())
-
-
-def _compared(comparison: Mapping[str, Any], interval: str) -> dict[str, str]:
-    between = comparison["interval"]
-    return {
-        "FP32": _number(comparison["fp32"]),
-        "INT8": _number(comparison["int8"]),
-        "Difference": signed(comparison["difference"]) if comparison["difference"] is not None else "-",
-        interval: _between(between, signed) if between else "-",
-    }
 
 
 def _between(interval: Any, form: Any) -> str:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
 from posequant.base.model_spec import ModelSpec
-from posequant.data.crop_files import Labels
+from posequant.data.crop_files import People
 from posequant.data.crops import Cropper
 from posequant.data.dataset import (
     NUM_KEYPOINTS,
@@ -97,8 +97,8 @@ def make_crops(model: Path, calibration: Path, images: Path, folder: Path) -> No
         calibration: what `choose_calibration_set` chose, `calibration.json`.
         images: folder of the images.
         folder: where to write; it is created. `000000.npy` and so on, in the order of the people, hold the normalised
-            crops, float32 (3, H, W) in C order; `list.txt` has their names, one a line; `labels.npz` says where their
-            keypoints are (`Labels`).
+            crops, float32 (3, H, W) in C order; `list.txt` has their names, one a line; `people.npz` says whose
+            they are and where they lie in their images (`People`).
 
     Raises:
         InputError: an input is missing or damaged.
@@ -108,18 +108,24 @@ def make_crops(model: Path, calibration: Path, images: Path, folder: Path) -> No
     require_images(images, [person.image for person in people])
     cropper = Cropper(spec)
     folder.mkdir(parents=True)
-    names, keypoints, areas = [], [], []
+    names, centers, scales = [], [], []
     for number, person in enumerate(tqdm(people, desc="cropping", unit="person", mininterval=2)):
-        crop, centre, extent = cropper.cut(read_image(images, person.image), person.bbox)
+        crop, center, scale = cropper.cut(read_image(images, person.image), person.bbox)
         names.append(f"{number:06d}.npy")
         np.save(folder / names[-1], cropper.normalise(crop))
-        # The inverse of what turns poses in the crop into poses in the image (posequant.evaluate.decode).
-        resized = np.array(spec.input_size, np.float32) / extent
-        keypoints.append((person.keypoints[:, :2] - centre + extent / 2) * resized)
-        areas.append(person.area * resized.prod())
+        centers.append(center)
+        scales.append(scale)
     (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
-    visible = np.array([person.keypoints[:, 2] > 0 for person in people])
-    Labels(np.array(keypoints, np.float32), visible, np.array(areas, np.float32)).save(folder)
+    keypoints = np.stack([person.keypoints for person in people])
+    People(
+        image_ids=np.array([person.image.id for person in people], np.int64),
+        bboxes=np.stack([person.bbox for person in people]),
+        centers=np.stack(centers),
+        scales=np.stack(scales),
+        keypoints=keypoints[..., :2],
+        visible=keypoints[..., 2] > 0,
+        areas=np.array([person.area for person in people], np.float32),
+    ).save(folder)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The files of calibration_crops.py: crops as .npy files, a `list.txt` with their names, and people's `labels.npz`."""
+"""The files of calibration_crops.py: crops as .npy files, `list.txt` with their names, `people.npz` with the people."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,45 +21,62 @@ _LOADING = Lock()
 
 
 @dataclass(frozen=True)
-class Labels:
-    """Where the keypoints of N people are in their crops.
+class People:
+    """The N people whose crops they are, in pixels of their images.
 
     Attributes:
-        keypoints: float32 (N, 17, 2), in pixels of the crop, as the network's poses are.
-        visible: which are annotated, bool (N, 17).
-        areas: of the people, float32 (N,), in square pixels of the crop.
+        image_ids: COCO ids of their images, int64 (N,).
+        bboxes: their boxes, float32 (N, 4); left, top, right, bottom.
+        centers: centres of the crops, float32 (N, 2).
+        scales: widths and heights of the crops, float32 (N, 2).
+        keypoints: float32 (N, 17, 2).
+        visible: which keypoints are annotated, bool (N, 17).
+        areas: annotated areas of the people, float32 (N,), in square pixels.
     """
 
+    image_ids: NDArray[np.int64]
+    bboxes: NDArray[np.float32]
+    centers: NDArray[np.float32]
+    scales: NDArray[np.float32]
     keypoints: NDArray[np.float32]
     visible: NDArray[np.bool_]
     areas: NDArray[np.float32]
 
-    def __getitem__(self, people: slice) -> "Labels":
-        """Return those of some people."""
-        return Labels(self.keypoints[people], self.visible[people], self.areas[people])
+    def __getitem__(self, which: slice | NDArray[np.int64]) -> "People":
+        """Return some of them."""
+        return People(**{name: values[which] for name, values in vars(self).items()})
 
     def save(self, folder: Path) -> None:
-        """Write them beside the crops; the same labels give the same bytes."""
-        np.savez(folder / "labels.npz", allow_pickle=False, **vars(self))
+        """Write them beside the crops; the same people give the same bytes."""
+        np.savez(folder / "people.npz", allow_pickle=False, **vars(self))
 
     @classmethod
-    def load(cls, folder: Path) -> "Labels":
+    def load(cls, folder: Path) -> "People":
         """Read those of the crops in a folder.
 
         Raises:
             InputError: the file is missing or damaged, or has not one row for each crop.
         """
-        path = require_file(folder / "labels.npz", _REMAKE)
+        path = require_file(folder / "people.npz", _REMAKE)
         try:
             with np.load(path, allow_pickle=False) as file:
-                labels = cls(**{name: file[name] for name in cls.__annotations__})
+                people = cls(**{name: file[name] for name in cls.__annotations__})
         except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
-            raise InputError(f"{path}: not the labels of crops ({error}). {_REMAKE}") from error
+            raise InputError(f"{path}: not the people of crops ({error}). {_REMAKE}") from error
         count = len(crop_paths(folder))
-        shapes = [values.shape for values in vars(labels).values()]
-        if shapes != [(count, NUM_KEYPOINTS, 2), (count, NUM_KEYPOINTS), (count,)]:
-            raise InputError(f"{path}: has arrays of {shapes} for {count} crops. {_REMAKE}")
-        return labels
+        rows = {
+            "image_ids": (),
+            "bboxes": (4,),
+            "centers": (2,),
+            "scales": (2,),
+            "keypoints": (NUM_KEYPOINTS, 2),
+            "visible": (NUM_KEYPOINTS,),
+            "areas": (),
+        }
+        for name, row in rows.items():
+            if (shape := getattr(people, name).shape) != (count, *row):
+                raise InputError(f"{path}: {name} has the shape {shape} for {count} crops. {_REMAKE}")
+        return people
 
 
 def load_crops(folder: Path, limit: int | None = CROPS) -> NDArray[np.float32]:

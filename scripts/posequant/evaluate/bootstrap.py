@@ -1,4 +1,4 @@
-"""How sure a difference in AP is: a paired bootstrap over images.
+"""How sure a figure is: a paired bootstrap over images.
 
 Images are drawn with replacement, the same for both predictions, and the difference is taken anew. People are matched
 once, as that does not depend on other images; only the precision-recall curve is accumulated again, an image that was
@@ -10,8 +10,10 @@ difference in 94% and 93% of them, for a difference of -0.007 and one of -0.088;
 89% and 93%, the basic one in 92% and 93%.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import ceil
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -169,6 +171,27 @@ def statistics(matches: dict[str, Matches], multiplicity: Counts) -> dict[str, F
     return {name: values[name] for name in COMPARED}
 
 
+@dataclass(frozen=True)
+class ImageDraws:
+    """Draws of the images of an evaluation set.
+
+    Attributes:
+        place_of: the column of each image in `draws`, by its id.
+        draws: how often each of B draws has each of I images, int32 (B, I).
+        confidence: of the intervals.
+    """
+
+    place_of: Mapping[int, int]
+    draws: Counts
+    confidence: float
+
+    @classmethod
+    def of(cls, annotations: Annotations, draws: Counts, confidence: float) -> "ImageDraws":
+        """Return draws whose images are those of the annotations in ascending order of their ids, as in `Matches`."""
+        identifiers = sorted(image.id for image in annotations.images)
+        return cls({identifier: place for place, identifier in enumerate(identifiers)}, draws, confidence)
+
+
 def draw_images(images: int, resamples: int, seed: int) -> Counts:
     """Return how often each of `images` is drawn in each resample, int32 (resamples, images)."""
     generator = np.random.default_rng(seed)
@@ -178,10 +201,27 @@ def draw_images(images: int, resamples: int, seed: int) -> Counts:
     return counts
 
 
+def drawn_means(sums: NDArray[Any], counts: NDArray[Any], draws: Counts) -> Floats:
+    """Return a mean in each draw: the sum over the images that it has by the number of what is summed.
+
+    Args:
+        sums: of each image, (I,).
+        counts: how much is summed in each image, (I,).
+        draws: how often each draw has each image, int32 (B, I).
+
+    Returns:
+        float64 (B,); NaN in draws that have nothing to sum.
+    """
+    number = draws @ counts
+    means = np.full(len(draws), np.nan)
+    np.divide(draws @ sums, number, out=means, where=number > 0)
+    return means
+
+
 def interval(values: NDArray[np.floating[Any]], confidence: float) -> tuple[float, float] | None:
     """Return the percentile interval of `values` (B,) that holds the share `confidence`; NaN is left out.
 
-    None where nothing remains.
+    None where nothing remains. How many are left out, `left_out` counts.
     """
     known = values[~np.isnan(values)]
     if not len(known):
@@ -190,21 +230,94 @@ def interval(values: NDArray[np.floating[Any]], confidence: float) -> tuple[floa
     return float(low), float(high)
 
 
+def left_out(values: NDArray[np.floating[Any]]) -> int:
+    """Return how many draws say nothing of a figure, because they have nobody to measure it on: those that are NaN."""
+    return int(np.isnan(values).sum())
+
+
+def upper_bound(values: NDArray[np.floating[Any]], confidence: float) -> float | None:
+    """Return the value that at least the share `confidence` of `values` (B,) does not exceed.
+
+    A draw that says nothing, NaN, counts as one that exceeds any value. None where those are too many.
+    """
+    place = min(max(ceil(confidence * len(values)), 1), len(values)) - 1
+    bound = np.sort(np.where(np.isnan(values), np.inf, values))[place]
+    return float(bound) if np.isfinite(bound) else None
+
+
+def corrected(confidence: float, value: float, values: Floats, without_one: Floats) -> float:
+    """Return at which share of `values` a one-sided bound lies that holds with the probability `confidence`.
+
+    It is that of the bias-corrected and accelerated bootstrap (BCa; Efron and Tibshirani, ch. 14): the distribution of
+    a loss that a few people make has a long tail, which a small sample seldom shows.
+
+    Args:
+        confidence: 0 to 1.
+        value: the figure, of all images.
+        values: in each of B draws, float64 (B,).
+        without_one: the figure without each of the images in turn, float64 (I,).
+    """
+    normal = NormalDist()
+    known, others = values[~np.isnan(values)], without_one[~np.isnan(without_one)]
+    if not len(known) or not len(others):
+        return confidence
+    # Draws that give the figure itself count half; neither end may be certain.
+    below = (np.count_nonzero(known < value) + np.count_nonzero(known == value) / 2) / len(known)
+    bias = normal.inv_cdf(min(max(below, 1 / len(known)), 1 - 1 / len(known)))
+    pulls = others.mean() - others
+    spread = float((pulls**2).sum() ** 1.5)
+    acceleration = float((pulls**3).sum()) / (6 * spread) if spread else 0.0
+    place = bias + normal.inv_cdf(confidence)
+    return normal.cdf(bias + place / (1 - acceleration * place)) if acceleration * place < 1 else 1.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, and how sure it is.
+
+    Attributes:
+        value: the figure, of all images.
+        interval: its confidence interval; None where no draw tells the figure.
+        left_out: how many draws have nobody to measure it on. The interval is that of the others.
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+    left_out: int
+
+    @classmethod
+    def of(cls, value: float, drawn: NDArray[np.floating[Any]], confidence: float) -> "Estimate":
+        """Return the estimate of a figure that is `drawn` (B,) in the draws, NaN where they do not tell it."""
+        return cls(value, interval(drawn, confidence), left_out(drawn))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A statistic of two predictions of the same people.
 
     Attributes:
-        fp32: the reference's; None where nobody is of the size, as for all others.
-        int8: the candidate's.
+        reference: the reference's; None where nobody is of the size, as for the next two.
+        candidate: the candidate's.
         difference: candidate - reference.
-        interval: the confidence interval of the difference.
+        interval: the confidence interval of the difference; None where no draw tells it.
+        left_out: how many draws have nobody to measure it on. The interval is that of the others.
     """
 
-    fp32: float | None
-    int8: float | None
+    reference: float | None
+    candidate: float | None
     difference: float | None
     interval: tuple[float, float] | None
+    left_out: int
+
+    @classmethod
+    def of(cls, pair: Floats, drawn: Floats, confidence: float) -> "Comparison":
+        """Compare a figure of the reference and of the candidate, float64 (2,), by the two in B draws, (2, B)."""
+        reference, candidate = pair.tolist()
+        differences = drawn[1] - drawn[0]
+        if np.isnan(reference):
+            return cls(None, None, None, None, left_out(differences))
+        between = interval(differences, confidence)
+        return cls(reference, candidate, candidate - reference, between, left_out(differences))
 
 
 @dataclass(frozen=True)
@@ -226,22 +339,19 @@ class Bootstrap:
     def comparisons(self) -> Iterator[tuple[str, Comparison]]:
         """Yield the comparison of each of `COMPARED`."""
         for name in COMPARED:
-            fp32, int8 = self.observed[name].tolist()
-            if np.isnan(fp32):
-                yield name, Comparison(None, None, None, None)
-            else:
-                between = interval(np.subtract(*self.drawn[name][::-1]), self.confidence)
-                yield name, Comparison(fp32, int8, int8 - fp32, between)
+            yield name, Comparison.of(self.observed[name], self.drawn[name], self.confidence)
 
-    def share_kept(self) -> tuple[float, tuple[float, float]] | None:
-        """Return AP of the candidate / AP of the reference and its interval; None where the reference has none."""
-        (fp32, int8), drawn = self.observed["AP"], self.drawn["AP"]
-        if not fp32 > 0:
+    def share_kept(self) -> Estimate | None:
+        """Return AP of the candidate / AP of the reference; None where the reference has none.
+
+        Draws in which the reference has none are left out.
+        """
+        (reference, candidate), drawn = self.observed["AP"], self.drawn["AP"]
+        if not reference > 0:
             return None
         with np.errstate(invalid="ignore", divide="ignore"):
             shares = np.where(drawn[0] > 0, drawn[1] / drawn[0], np.nan)
-        between = interval(shares, self.confidence)
-        return (float(int8 / fp32), between) if between else None
+        return Estimate.of(float(candidate / reference), shares, self.confidence)
 
 
 def bootstrap(

@@ -1,6 +1,5 @@
 """How far the outputs of a network are from those of the float network, as signals and as poses."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +8,9 @@ from numpy.typing import NDArray
 
 from posequant.base.model_spec import ModelSpec
 from posequant.base.signal import Powers
+from posequant.data.crop_files import People
 from posequant.evaluate.decode import Decoder
-from posequant.evaluate.keypoint_metrics import KEYPOINT_SCORE_THRESHOLD
-from posequant.evaluate.oks import AREA_OF_BOX, mean_oks
+from posequant.evaluate.oks import Shift, pose_shift
 
 Floats = NDArray[np.float32]
 
@@ -31,28 +30,25 @@ class Effect:
     noise: float
     oks_loss: float | None
 
+    @classmethod
+    def of(cls, powers: Sequence[Powers], shift: Shift) -> "Effect":
+        """Return that of outputs whose powers are given crop by crop, and of the poses read from them."""
+        total, oks = Powers.total(powers), shift.mean_oks
+        return cls(total.sqnr_db, total.ratio, None if oks is None else 1 - oks)
+
 
 class Yardstick:
-    """The outputs of the float network for N crops, by which others are measured.
-
-    There is no image here: keypoints are in pixels of the crop. The box is the crop without its padding, and a person's
-    area 0.53 times that of the box, as mmpose takes it where it is not annotated.
+    """The outputs of the float network for the crops of N people, by which others are measured.
 
     Attributes:
-        keypoints: the float network's, float32 (N, 17, 2).
+        keypoints: the float network's, float32 (N, 17, 2), in pixels of the image.
         scores: theirs, float32 (N, 17).
     """
 
-    def __init__(self, spec: ModelSpec, outputs: Sequence[Floats]) -> None:
+    def __init__(self, spec: ModelSpec, people: People, outputs: Sequence[Floats]) -> None:
         """Decode the float network's outputs, one array of N rows each; `InputError` if the codec cannot."""
-        self._decoder = Decoder(spec)
-        self._outputs = outputs
-        count = len(outputs[0])
-        self._scales = np.tile(np.array(spec.input_size, np.float32), (count, 1))
-        self._areas = np.full(count, AREA_OF_BOX * math.prod(spec.input_size) / spec.padding**2)
+        self._decoder, self._people, self._outputs = Decoder(spec), people, outputs
         self.keypoints, self.scores = self.decode(outputs)
-        # mmpose's threshold for a keypoint to count in a score.
-        self._sure = self.scores > KEYPOINT_SCORE_THRESHOLD
 
     def measure(self, outputs: Iterable[Iterable[Floats]]) -> Effect:
         """Measure other outputs for the same crops: for each output N arrays of its size."""
@@ -60,14 +56,17 @@ class Yardstick:
             np.stack(list(values)).reshape(reference.shape)
             for values, reference in zip(outputs, self._outputs, strict=True)
         ]
-        return self.compare(arrays, self.decode(arrays)[0])
-
-    def compare(self, outputs: Sequence[Floats], keypoints: Floats) -> Effect:
-        """Measure other outputs, one array of N rows each, of which `decode` made the keypoints."""
-        powers = Powers.total([Powers.of(*pair) for pair in zip(self._outputs, outputs, strict=True)])
-        oks = mean_oks(keypoints, self.keypoints, self._areas, self._sure)
-        return Effect(powers.sqnr_db, powers.ratio, None if oks is None else 1 - oks)
+        return Effect.of(self.powers(arrays), self.shift(self.decode(arrays)[0]))
 
     def decode(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
-        """Return keypoints in pixels of the crop, float32 (N, 17, 2), and their scores, float32 (N, 17)."""
-        return self._decoder.decode(outputs, self._scales * np.float32(0.5), self._scales)
+        """Return keypoints in pixels of the image, float32 (N, 17, 2), and their scores, float32 (N, 17)."""
+        return self._decoder.decode(outputs, self._people.centers, self._people.scales)
+
+    def powers(self, outputs: Sequence[Floats]) -> list[Powers]:
+        """Return how far other outputs, one array of N rows each, are from the float network's, crop by crop."""
+        of_outputs = [Powers.of_each(*pair) for pair in zip(self._outputs, outputs, strict=True)]
+        return [Powers.total(of_crop) for of_crop in zip(*of_outputs, strict=True)]
+
+    def shift(self, keypoints: Floats) -> Shift:
+        """Return how far other poses, as `decode` returns them, are from the float network's."""
+        return pose_shift(keypoints, self.keypoints, self.scores, self._people.bboxes)

@@ -1,4 +1,4 @@
-"""What an ncnn INT8 network really computes with: each layer's bits, kernel and work, and how far its sums can grow."""
+"""What an ncnn network really computes with: each layer's bits, kernel and work, and how far its sums can grow."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,6 +72,35 @@ def arithmetic(
     }
 
 
+def float_arithmetic(
+    param: Path, bin_: Path, precision: str, crops: NDArray[np.float32], input_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Return what a certificate says of the arithmetic of a network without INT8: `layers`, `work`, `as_fp32`.
+
+    What ncnn really computes with in fp16 or bf16 depends on the processor. So the same files are run in fp32, too:
+    where that gives the same bits, the processor computes in float32, and only the stored weights are of reduced
+    precision.
+
+    Args:
+        param: the model's `.param`.
+        bin_: its `.bin`.
+        precision: `fp16` or `bf16`.
+        crops: to run in both, float32 (N, 3, H, W).
+        input_shape: of a crop.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    network, as_fp32 = (NcnnNetwork(param, bin_, one, input_shape) for one in (precision, "fp32"))
+    records = describe_layers(NcnnModel.read(param, bin_), network, input_shape)
+    return {
+        "layers": [asdict(record) for record in records],
+        "work": totals(records),
+        "overflow": None,
+        "as_fp32": _agreement(network, as_fp32, crops),
+    }
+
+
 def describe_layers(model: NcnnModel, network: NcnnNetwork, input_shape: tuple[int, int, int]) -> list[LayerRecord]:
     """Return the record of each convolution, deconvolution and inner product with weights of its own.
 
@@ -127,12 +156,16 @@ def overflow_check(param: Path, bin_: Path, crops: NDArray[np.float32], input_sh
     Returns:
         Number of `crops`; `largest_difference` between the outputs of the two runs; `equal`, whether there is none.
     """
-    runs = [NcnnNetwork(param, bin_, "int8", input_shape, int8_winograd=winograd) for winograd in (True, False)]
+    one, other = (NcnnNetwork(param, bin_, "int8", input_shape, int8_winograd=winograd) for winograd in (True, False))
+    return _agreement(one, other, crops)
+
+
+def _agreement(one: NcnnNetwork, other: NcnnNetwork, crops: NDArray[np.float32]) -> dict[str, Any]:
     largest = 0.0
     for crop in crops:
-        with_winograd, without = (network.forward(crop[np.newaxis]) for network in runs)
-        for one, other in zip(with_winograd, without, strict=True):
-            largest = max(largest, float(np.abs(one - other).max()))
+        outputs = (network.forward(crop[np.newaxis]) for network in (one, other))
+        for ours, theirs in zip(*outputs, strict=True):
+            largest = max(largest, float(np.abs(ours - theirs).max()))
     return {"crops": len(crops), "largest_difference": largest, "equal": largest == 0}
 
 

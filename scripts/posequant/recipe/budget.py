@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from posequant.base.errors import InputError
@@ -10,13 +10,14 @@ from posequant.recipe.bias import correct_bias
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.judge import Judge
 from posequant.recipe.output_error import errors_alone
+from posequant.recipe.score import Score
 from posequant.workflow.settings.recipe import BudgetStep, CorrectBiasStep
 
 # Crops on which the layers' errors are compared; the budget is held on all that decide.
 CROPS_ALONE = 16
 # Rungs are tried at these numbers of layers in float, beside the depthwise ones.
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-# How many of the layers in float, those with the most work, are tried in INT8 again.
+# How often a layer in float is tried in INT8 again.
 RETURNS = 8
 
 
@@ -24,8 +25,10 @@ RETURNS = 8
 class Budget:
     """What INT8 may cost.
 
+    A network holds the budget where the one-sided upper bound of its loss, at 95%, is within the limit.
+
     Attributes:
-        measure: what of a rung: `expected_oks_loss`, which needs no labels, or `ap_loss`.
+        measure: which loss of a `Score`: `expected_oks_loss`, which needs no labels, or `ap_loss`.
         limit: the most that it may be.
     """
 
@@ -38,9 +41,10 @@ class Budget:
         limits = (("expected_oks_loss", settings.oks_loss), ("ap_loss", settings.ap_loss))
         return next(cls(measure, limit) for measure, limit in limits if limit is not None)
 
-    def loss(self, rung: Rung) -> float:
-        """Return what a rung costs; `InputError` where it cannot be measured."""
-        loss: float | None = getattr(rung, self.measure)
+    def loss(self, score: Score) -> float:
+        """Return what a network is expected to lose; `InputError` where it cannot be measured."""
+        in_ap = score.ap_loss.value if score.ap_loss else None
+        loss = in_ap if self.measure == "ap_loss" else score.expected_oks_loss
         if loss is None:
             raise InputError(
                 f"the people that decide do not tell the {self.measure}: the float network finds none of their "
@@ -48,9 +52,15 @@ class Budget:
             )
         return loss
 
-    def holds(self, rung: Rung) -> bool:
-        """Return whether a rung is within the budget."""
-        return self.loss(rung) <= self.limit
+    def bound(self, score: Score) -> float:
+        """Return the upper bound of that loss, infinite where too few draws tell it; `InputError` as `loss`."""
+        self.loss(score)
+        bound = score.ap_loss_bound if self.measure == "ap_loss" else score.expected_oks_loss_bound
+        return math.inf if bound is None else bound
+
+    def holds(self, score: Score) -> bool:
+        """Return whether a network is within the budget; `InputError` as `loss`."""
+        return self.bound(score) <= self.limit
 
 
 def judged(draft: Draft, candidate: Draft, step: str, judge: Judge, *, undo: bool) -> Draft:
@@ -70,18 +80,22 @@ def judged(draft: Draft, candidate: Draft, step: str, judge: Judge, *, undo: boo
     if undo and draft.rungs and _decibels(rung) < _decibels(draft.standing):
         print(f"notice: {step} makes the outputs worse and is undone", file=sys.stderr)
         return replace(draft, rungs=(*draft.rungs, replace(rung, undone=True)))
-    return replace(candidate, rungs=(*draft.rungs, rung))
+    return replace(candidate, rungs=(*draft.rungs, rung), place=len(draft.rungs))
 
 
 def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Budget, judge: Judge) -> Draft:
     """Keep just so many layers in float that INT8 costs no more than the budget.
 
-    A ladder of sets is climbed until the real INT8 network holds the budget. Its first rung has all depthwise
+    A ladder of sets is climbed until a real INT8 network holds the budget. Its first rung has all depthwise
     convolutions in float, which ncnn computes about as fast there. Then come the others, those first that cause most
     error at the output, each alone. (By the error for the work, cheap layers that cause little come before the one that
-    rules, and the sets that hold a budget are dearer: seen on SimplePose.) Then the layers with the most work are tried
-    in INT8 again, one by one, and stay there if the budget still holds. Nothing that is timed decides, so the choice is
-    the same in every run. Biases that a step corrected are corrected further for each set.
+    rules, and the sets that hold a budget are dearer: seen on SimplePose.) Once a set holds it, its layers with the
+    most work are tried in INT8 again, one by one. Biases that a step corrected are corrected further for each set.
+
+    What a network is expected to lose depends on all that were measured. So after each of them all are scored anew, and
+    the search goes on from the set that holds the budget with the least work in float, or climbs on where none does any
+    more. It ends when nothing is left to try, and takes that set by the scores of all. Nothing that is timed decides,
+    so the choice is the same in every run.
 
     Args:
         draft: the draft, with all scales, and judged.
@@ -91,65 +105,85 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
         judge: decides whether it is held.
 
     Returns:
-        The draft, with all rungs that were tried. Where none holds the budget, the one with the least loss is taken,
+        The draft, with all rungs that were tried. Where none holds the budget, the one with the least bound is taken,
         and a notice is printed.
 
     Raises:
         InputError: the float network is sure of no keypoint of the people that decide, or a budget of AP has no labels.
     """
-
-    def tried(step: str, kept: frozenset[str], before: Draft) -> Draft:
+    sets, returns = ladder(draft, crops[:CROPS_ALONE], threads), 0
+    tried, rungs = {draft.keep_float: draft}, list(draft.rungs)
+    while True:
+        found = judge.scores(rungs)
+        scores = {kept: found[one.place] for kept, one in tried.items()}
+        held = _cheapest(scores, budget, judge)
+        proposal: tuple[str, frozenset[str]] | None = None
+        if held is None:
+            proposal = next(sets, None)
+        elif returns < RETURNS:
+            proposal, returns = _return(draft, held, scores, budget, judge), returns + 1
+        if proposal is None:
+            break
+        step, kept = proposal
         candidate = with_float_layers(draft, kept)
         if draft.biases_corrected:
             candidate = correct_bias(candidate, crops, threads, CorrectBiasStep(crops=len(crops)))
-        rung = judge.measure(candidate, step)
-        print(f"{step}: {budget.measure} {budget.loss(rung):.4f}, budget {budget.limit:g}", file=sys.stderr)
-        return replace(candidate, rungs=(*before.rungs, rung))
-
-    climbed = [draft]
-    sets = ladder(draft, crops[:CROPS_ALONE], threads)
-    while not budget.holds(climbed[-1].standing) and (larger := next(sets, None)):
-        climbed.append(tried(*larger, climbed[-1]))
-    held = climbed[-1]
-    if not budget.holds(held.standing):
-        best = min(climbed, key=lambda one: budget.loss(one.standing))
+        tried[kept] = replace(candidate, place=len(rungs))
+        rungs.append(judge.measure(candidate, step))
+        print(f"{step}: {_stated(budget, judge.scores(rungs)[-1])}", file=sys.stderr)
+    if held is None:
+        held = min(scores, key=lambda kept: budget.bound(scores[kept]))
         print(
-            f"notice: no set of layers holds the budget of {budget.limit:g}; the best is taken: {best.standing.step}",
+            f"notice: no set of layers holds the budget of {budget.limit:g}; the best is taken: "
+            f"{rungs[tried[held].place].step}, {_stated(budget, scores[held])}",
             file=sys.stderr,
         )
-        tell_of_chance(budget, best.standing, judge.people)
-        beyond = (replace(rung, undone=True) for rung in held.rungs[len(best.rungs) :])
-        return replace(best, rungs=(*best.rungs, *beyond))
-    for name in _returnable(draft, held, judge):
-        kept = held.keep_float - {name}
-        if any(set(rung.keep_float) == kept for rung in held.rungs):
-            continue
-        returned = tried(f"{name} back in INT8", kept, held)
-        if budget.holds(returned.standing):
-            held = returned
-        else:
-            held = replace(held, rungs=(*held.rungs, replace(returned.rungs[-1], undone=True)))
-    tell_of_chance(budget, held.standing, judge.people)
-    return held
+        tell_of_chance(budget, scores[held], judge.people)
+    return replace(tried[held], rungs=tuple(rungs))
 
 
-def tell_of_chance(budget: Budget, rung: Rung, people: int) -> None:
-    """Say so where AP on the people that decide is less sure than the budget."""
-    if budget.measure == "ap_loss" and rung.ap_loss_interval:
-        low, high = rung.ap_loss_interval
-        if (chance := (high - low) / 2) > budget.limit:
-            needed = math.ceil(people * (chance / budget.limit) ** 2)
-            print(
-                f"notice: {people} people tell AP to {chance:.4f} only, by chance; for the budget of {budget.limit:g} "
-                f"about {needed} would have to decide: calibrate on {2 * needed}, or give the budget as oks_loss",
-                file=sys.stderr,
-            )
+def tell_of_chance(budget: Budget, score: Score, people: int) -> None:
+    """Say so where a network is within the budget and only its bound is not: more people would tell."""
+    loss, bound = budget.loss(score), budget.bound(score)
+    if loss < budget.limit < bound < math.inf:
+        # What chance adds shrinks with the root of the number of people.
+        needed = math.ceil(people * ((bound - loss) / (budget.limit - loss)) ** 2)
+        print(
+            f"notice: it is expected to hold it, but {people} people are too few to say so; about {needed} would have "
+            f"to decide: calibrate on {4 * needed}",
+            file=sys.stderr,
+        )
 
 
-def _returnable(draft: Draft, held: Draft, judge: Judge) -> list[str]:
-    """Return the layers that the ladder took out of INT8, those with the most work first; no depthwise ones."""
-    taken = [layer for layer in draft.layers if layer.name in held.keep_float and layer.type != "ConvolutionDepthWise"]
-    return sorted((layer.name for layer in taken), key=judge.macs.__getitem__, reverse=True)[:RETURNS]
+def _stated(budget: Budget, score: Score) -> str:
+    return f"{budget.measure} {budget.loss(score):.4f}, at most {budget.bound(score):.4f}"
+
+
+def _cheapest(scores: Mapping[frozenset[str], Score], budget: Budget, judge: Judge) -> frozenset[str] | None:
+    """Return the set that holds the budget with the least work in float; of equal ones the one with the least bound."""
+    held = [kept for kept, score in scores.items() if budget.holds(score)]
+
+    def price(kept: frozenset[str]) -> tuple[int, float]:
+        return sum(judge.macs[name] for name in kept), budget.bound(scores[kept])
+
+    return min(held, key=price, default=None)
+
+
+def _return(
+    draft: Draft, held: frozenset[str], scores: Mapping[frozenset[str], Score], budget: Budget, judge: Judge
+) -> tuple[str, frozenset[str]] | None:
+    """Return the next set to try, in words and by name: `held` without the layer with the most work that it can miss.
+
+    Depthwise layers stay, and so do those that the draft has in float. A set is left out that was tried, or that is
+    part of one that breaks the budget. None where nothing remains.
+    """
+    broken = [kept for kept, score in scores.items() if not budget.holds(score)]
+    taken = [layer for layer in draft.layers if layer.name in held and layer.type != "ConvolutionDepthWise"]
+    for name in sorted((layer.name for layer in taken), key=judge.macs.__getitem__, reverse=True):
+        kept = held - {name}
+        if kept not in scores and not any(kept <= larger for larger in broken):
+            return f"{name} back in INT8", kept
+    return None
 
 
 def with_float_layers(draft: Draft, names: frozenset[str]) -> Draft:

@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from posequant.base.svg import save_svg
 from posequant.data.calibration_set import choose_calibration_set, make_crops
 from posequant.data.dataset import ground_truth_instances, load_annotations
 from posequant.evaluate.keypoint_metrics import coco_results, coco_statistics
-from posequant.evaluate.oks import label_free_cost
+from posequant.evaluate.oks import shift_of_predictions
 from posequant.evaluate.predict import make_predictions
 from posequant.evaluate.predictions import Predictions
 from posequant.quantize.ncnn2int8 import quantize_files
@@ -36,9 +36,9 @@ class Point:
     Attributes:
         seed: of the choice of people.
         people: how many were chosen.
-        average_precision: of the INT8 network.
-        difference: AP to the FP32 network.
-        oks: mean OKS with the FP32 network's poses as the truth.
+        average_precision: of the INT8 network; None where nobody is annotated.
+        difference: AP to the FP32 network; None as above.
+        oks: mean OKS with the FP32 network's poses as the truth; None where that is sure of no keypoint.
         median_change: how far activation thresholds are from those by the most people with the same seed, as a share of
             these: the median over the layers.
         largest_change: the largest of them.
@@ -46,11 +46,14 @@ class Point:
 
     seed: int
     people: int
-    average_precision: float
-    difference: float
-    oks: float
+    average_precision: float | None
+    difference: float | None
+    oks: float | None
     median_change: float
     largest_change: float
+
+
+_MEASURED = ("average_precision", "difference", "oks", "median_change", "largest_change")
 
 
 @dataclass(frozen=True)
@@ -104,15 +107,15 @@ def measure_curve(
         print(f"notice: {train.annotations} has {available} people; left out: {left}", file=sys.stderr)
     annotated = load_annotations(val.annotations)
 
-    def precision(predictions: Predictions) -> float:
+    def precision(predictions: Predictions) -> float | None:
         results = coco_results(predictions, annotated.person_category)
-        return coco_statistics(annotated, results)[0]["AP"] or 0.0
+        return coco_statistics(annotated, results)[0]["AP"]
 
     full_precision = precision(full)
     points = []
     for seed in seeds:
         scales: dict[int, Mapping[str, np.float32]] = {}
-        measured: dict[int, tuple[float, float]] = {}
+        measured: dict[int, tuple[float | None, float | None]] = {}
         for size in usable:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
@@ -134,11 +137,12 @@ def measure_curve(
                     flip_test=False,
                     threads=threads,
                 )
-            measured[size] = precision(int8), label_free_cost(full, int8).oks or 0.0
+            measured[size] = precision(int8), shift_of_predictions(full, int8).mean_oks
         for size in usable:
             changes = threshold_changes(scales[size], scales[usable[-1]])
             found, oks = measured[size]
-            points.append(Point(seed, size, found, found - full_precision, oks, *changes))
+            difference = None if found is None or full_precision is None else found - full_precision
+            points.append(Point(seed, size, found, difference, oks, *changes))
     return points
 
 
@@ -181,7 +185,8 @@ def parse_recipe(text: str) -> str | Recipe:
 
 def write_curve(points: Sequence[Point], title: str, csv: Path, figure: Path, page: Path) -> None:
     """Write the points as a table, as a picture and as a page, each whole or not at all."""
-    frame = pd.DataFrame([asdict(point) for point in points])
+    # What is not known is None in a point, and NaN here: an empty cell of the table and a gap in the picture.
+    frame = pd.DataFrame([asdict(point) for point in points]).astype(dict.fromkeys(_MEASURED, float))
     with whole(csv) as draft:
         frame.to_csv(draft, index=False)
     with whole(figure) as draft:
@@ -195,9 +200,9 @@ def _page(points: Sequence[Point], title: str, figure: str) -> str:
         {
             "People": str(point.people),
             "Seed": str(point.seed),
-            "AP": f"{point.average_precision:.4f}",
-            "Against FP32": signed(point.difference),
-            "OKS to FP32": f"{point.oks:.4f}",
+            "AP": _known(point.average_precision, "{:.4f}".format),
+            "Against FP32": _known(point.difference, signed),
+            "OKS to FP32": _known(point.oks, "{:.4f}".format),
             "Thresholds moved, median": f"{point.median_change:.1%}",
             "largest": f"{point.largest_change:.1%}",
         }
@@ -215,6 +220,10 @@ def _page(points: Sequence[Point], title: str, figure: str) -> str:
         )
         + "\n"
     )
+
+
+def _known(value: float | None, form: Callable[[float], str]) -> str:
+    return "-" if value is None else form(value)
 
 
 def _draw(frame: pd.DataFrame, title: str, target: Path) -> None:

@@ -6,41 +6,42 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from posequant.base.signal import Powers
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights
 from posequant.quantize.ncnn2int8 import quantize_layer
 from posequant.quantize.table import CalibrationTable
 from posequant.quantize.weights import quantizable
+from posequant.recipe.score import Evidence
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Rung:
-    """What INT8 costs at one stage of a recipe, measured by the real INT8 network.
+    """A network that was tried: what was measured of the real INT8 network at one stage of a recipe.
+
+    What it loses is said by `score.scores` of all rungs together.
 
     Attributes:
         step: what is new in it, in words.
         keep_float: names of the layers in float, in the network's order.
-        oks_loss: 1 - mean OKS to the float network's poses; None where that finds nobody.
-        expected_oks_loss: what it is expected to be on other people, see `Judge`; None as `oks_loss`.
-        ap_loss: AP of the float network less that of the INT8 network; None without labels.
-        ap_loss_interval: its confidence interval.
-        sqnr_db: of the network's outputs; None where they are equal.
+        evidence: what was measured of its outputs and poses.
         megabytes: size of the weights in the INT8 model.
         milliseconds: for one crop on one thread.
-        undone: whether nothing after it builds on it.
+        undone: whether the step that made it was undone.
     """
 
     step: str
     keep_float: list[str]
-    oks_loss: float | None
-    expected_oks_loss: float | None
-    ap_loss: float | None
-    ap_loss_interval: tuple[float, float] | None
-    sqnr_db: float | None
+    evidence: Evidence
     megabytes: float
     milliseconds: float
     undone: bool = False
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """The SQNR of the network's outputs in dB; None where they are equal to the float network's."""
+        return Powers.total(self.evidence.powers).sqnr_db
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Draft:
         activation_scales: for each layer, the factor from its input to INT8.
         keep_float: names of the layers that stay in float.
         rungs: what was measured on the way, in order.
+        place: that of this draft's own rung among them, where it was measured.
     """
 
     reference: NcnnModel
@@ -64,6 +66,7 @@ class Draft:
     activation_scales: Mapping[str, np.float32] = field(default_factory=dict)
     keep_float: frozenset[str] = frozenset()
     rungs: tuple[Rung, ...] = ()
+    place: int = 0
 
     @classmethod
     def of(cls, model: NcnnModel) -> "Draft":
@@ -95,8 +98,8 @@ class Draft:
 
     @property
     def standing(self) -> Rung:
-        """The last rung that was not undone: it is this draft's."""
-        return next(rung for rung in reversed(self.rungs) if not rung.undone)
+        """This draft's own rung."""
+        return self.rungs[self.place]
 
     @property
     def table(self) -> CalibrationTable:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posequant.base.svg import save_svg
-from posequant.recipe.page import TITLES, taken
+from posequant.recipe.page import TITLES, bound_of, loss_of, outcome_of
 from posequant.recipe.recipe import budget_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TRIED, UNDONE, TAKEN, FRONT, LIMIT = "#4477aa", "#bbbbbb", "#228833", "#ccbb44", "#ee6677"
+TRIED, UNDONE, TAKEN, FRONT, LIMIT, OUTCOME = "#4477aa", "#bbbbbb", "#228833", "#ccbb44", "#ee6677", "#aa3377"
 
 
 def draw(record: Mapping[str, Any], target: Path) -> None:
@@ -26,16 +26,21 @@ def draw(record: Mapping[str, Any], target: Path) -> None:
 
     budget, rungs = budget_of(record["recipe"]), record["rungs"]
     measure = budget.measure if budget else "expected_oks_loss"
-    losses = [math.nan if rung[measure] is None else rung[measure] for rung in rungs]
+    losses = [_known(loss_of(rung, measure)) for rung in rungs]
+    bounds = [_known(bound_of(rung, measure)) for rung in rungs]
     first = rungs[0]["milliseconds"]
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     prices = ([rung["milliseconds"] / first for rung in rungs], [rung["megabytes"] for rung in rungs])
     for panel, price, label in zip(panels, prices, ("latency against line 0", "MB of weights"), strict=True):
-        _draw_panel(panel, price, losses, rungs)
-        panel.set(xlabel=label)
         if budget:
+            # From what is expected to the bound that must hold the budget.
+            panel.vlines(price, losses, bounds, color=[_colour(record, place) for place in range(len(rungs))], zorder=1)
             panel.axhline(budget.limit, color=LIMIT, linestyle="--", linewidth=1, label="budget")
+        _draw_panel(panel, price, losses, record)
+        panel.set(xlabel=label)
+        if outcome := outcome_of(record, measure):
+            _draw_outcome(panel, price[record["taken"]], outcome)
     panels[0].set(ylabel=TITLES[measure], title=record["model"])
     panels[1].legend(frameon=False)
     save_svg(figure, target)
@@ -51,18 +56,28 @@ def pareto_front(prices: Sequence[float], losses: Sequence[float]) -> list[int]:
     return front
 
 
-def _draw_panel(
-    panel: "Axes", prices: Sequence[float], losses: Sequence[float], rungs: Sequence[Mapping[str, Any]]
-) -> None:
-    front, last = pareto_front(prices, losses), taken(rungs)
+def _known(loss: float | None) -> float:
+    return math.nan if loss is None else loss
+
+
+def _colour(record: Mapping[str, Any], place: int) -> str:
+    if place == record["taken"]:
+        return TAKEN
+    return UNDONE if record["rungs"][place]["undone"] else TRIED
+
+
+def _draw_outcome(panel: "Axes", price: float, outcome: Mapping[str, Any]) -> None:
+    value, between = outcome["value"], outcome["interval"] or (outcome["value"], outcome["value"])
+    errors = [[max(value - between[0], 0)], [max(between[1] - value, 0)]]
+    panel.errorbar([price], [value], yerr=errors, fmt="D", color=OUTCOME, capsize=3, label="outcome", zorder=3)
+
+
+def _draw_panel(panel: "Axes", prices: Sequence[float], losses: Sequence[float], record: Mapping[str, Any]) -> None:
+    rungs, front = record["rungs"], pareto_front(prices, losses)
     ends = [prices[place] for place in front], [losses[place] for place in front]
     panel.step(*ends, where="post", color=FRONT, label="Pareto front", zorder=1)
-    for title, colour, places in (
-        ("tried", TRIED, [place for place, rung in enumerate(rungs) if not rung["undone"] and place != last]),
-        ("undone", UNDONE, [place for place, rung in enumerate(rungs) if rung["undone"]]),
-        ("taken", TAKEN, [last]),
-    ):
-        if places:
+    for title, colour in (("tried", TRIED), ("undone", UNDONE), ("taken", TAKEN)):
+        if places := [place for place in range(len(rungs)) if _colour(record, place) == colour]:
             points = [prices[place] for place in places], [losses[place] for place in places]
             panel.scatter(*points, color=colour, label=title, zorder=2)
     for place, (price, loss) in enumerate(zip(prices, losses, strict=True)):

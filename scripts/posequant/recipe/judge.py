@@ -1,33 +1,71 @@
 """What a draft is worth: the real INT8 network on some people, beside the float network, and its price."""
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from posequant.base.model_spec import ModelSpec
 from posequant.base.timing import time_in_turn
-from posequant.data.crop_files import Labels
-from posequant.evaluate.yardstick import Effect, Yardstick
+from posequant.data.crop_files import People
+from posequant.evaluate.yardstick import Yardstick
 from posequant.ncnn_format.model import NcnnModel, encode_weights
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import describe_layers
 from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.precision import PrecisionLoss
+from posequant.recipe.score import Draws, Evidence, Score, scores
 
 # How long a network is timed: so many crops, or fewer in so many seconds.
 _ROUNDS, _SECONDS = 40, 6.0
-# Noise by signal (10 dB) beyond which the loss of OKS no longer grows in proportion: nothing is learned there.
-_MOST_AMPLITUDE = 10 ** (-10 / 20)
+
+
+class Panel:
+    """Some people on whom INT8 networks are measured beside the float network."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        network: NcnnNetwork,
+        crops: Floats,
+        people: People,
+        threads: int,
+        *,
+        labelled: bool = True,
+    ) -> None:
+        """Run the float network.
+
+        Args:
+            spec: its description.
+            network: the float network.
+            crops: of N people, float32 (N, 3, H, W).
+            people: who they are.
+            threads: how many crops are computed at a time.
+            labelled: whether AP is measured, too, by the people's labels.
+        """
+        self.crops, self._threads = crops, threads
+        self._yardstick = Yardstick(spec, people, network.forward_on_threads(crops, threads))
+        self._draws = Draws.of(people.image_ids)
+        poses = self._yardstick.keypoints, self._yardstick.scores
+        self._precision = PrecisionLoss(people, *poses, self._draws.drawn) if labelled else None
+
+    def evidence(self, network: NcnnNetwork) -> Evidence:
+        """Measure a network on these people."""
+        outputs = network.forward_on_threads(self.crops, self._threads)
+        keypoints, confidences = self._yardstick.decode(outputs)
+        return Evidence(
+            powers=self._yardstick.powers(outputs),
+            oks=self._yardstick.shift(keypoints).oks,
+            ap_losses=self._precision(keypoints, confidences) if self._precision else None,
+        )
+
+    def scores(self, evidence: Sequence[Evidence]) -> list[Score]:
+        """Return what networks lose that were measured on these people, by the evidence of all of them."""
+        return scores(evidence, self._draws)
 
 
 class Judge:
-    """Measures drafts on some people. All are timed in turn with the first that it measured.
-
-    Few keypoints that jump make most of a loss of OKS, so on few people that of one network against that of another is
-    chance. But the loss is proportional to the amplitude of the noise in the outputs (docs/quantization.md has
-    figures), which few people tell well. So what is expected of a network is its noise times what all networks that
-    were measured say of the two: the sum of their losses by the sum of their amplitudes.
+    """Measures drafts on the people that decide. All are timed in turn with the first that it measured.
 
     Attributes:
         people: how many they are.
@@ -35,27 +73,15 @@ class Judge:
     """
 
     def __init__(
-        self, spec: ModelSpec, model: NcnnModel, crops: Floats, threads: int, labels: Labels | None = None
+        self, spec: ModelSpec, model: NcnnModel, crops: Floats, people: People, threads: int, *, labelled: bool = True
     ) -> None:
-        """Run the float network.
-
-        Args:
-            spec: its description.
-            model: the network.
-            crops: of the people, float32 (N, 3, H, W).
-            threads: how many crops are computed at a time.
-            labels: where the people's keypoints are; without, AP is not measured.
-        """
-        self._spec, self._crops, self._threads = spec, crops, threads
-        self.people = len(crops)
+        """Run the float network `model`; the other arguments are those of `Panel`."""
+        self._spec, self.people = spec, len(crops)
         network = NcnnNetwork.of(model, "fp32", spec.input_shape, spec.output_shapes)
-        outputs = network.forward_on_threads(crops, threads)
         self.macs = {record.name: record.macs for record in describe_layers(model, network, spec.input_shape)}
-        self._yardstick = Yardstick(spec, outputs)
-        self._precision = PrecisionLoss(labels, self._yardstick.keypoints, self._yardstick.scores) if labels else None
+        self._panel = Panel(spec, network, crops, people, threads, labelled=labelled)
         self._first: NcnnNetwork | None = None
         self._first_milliseconds = 0.0
-        self._losses = self._amplitudes = 0.0
 
     def measure(self, draft: Draft, step: str) -> Rung:
         """Quantize a draft and measure the INT8 network.
@@ -66,39 +92,25 @@ class Judge:
         """
         model = quantize(draft.model, draft.table)
         network = NcnnNetwork.of(model, "int8", self._spec.input_shape, self._spec.output_shapes)
-        outputs = network.forward_on_threads(self._crops, self._threads)
-        keypoints, scores = self._yardstick.decode(outputs)
-        effect = self._yardstick.compare(outputs, keypoints)
-        loss = self._precision(keypoints, scores) if self._precision else None
         return Rung(
             step=step,
             keep_float=[layer.name for layer in draft.model.layers if layer.name in draft.keep_float],
-            oks_loss=effect.oks_loss,
-            expected_oks_loss=self._expected(effect),
-            ap_loss=loss.estimate if loss else None,
-            ap_loss_interval=loss.interval if loss else None,
-            sqnr_db=effect.sqnr_db,
+            evidence=self._panel.evidence(network),
             megabytes=sum(len(encode_weights(*pair)) for pair in zip(model.layers, model.weights, strict=True)) / 1e6,
             milliseconds=self._milliseconds(network),
         )
 
-    def _expected(self, effect: Effect) -> float | None:
-        if effect.oks_loss is None:
-            return None
-        amplitude = math.sqrt(effect.noise)
-        if amplitude > _MOST_AMPLITUDE:
-            return effect.oks_loss
-        self._losses += effect.oks_loss
-        self._amplitudes += amplitude
-        return amplitude * self._losses / self._amplitudes if amplitude else 0.0
+    def scores(self, rungs: Sequence[Rung]) -> list[Score]:
+        """Return what the networks of all rungs lose; what is expected of one depends on which others there are."""
+        return self._panel.scores([rung.evidence for rung in rungs])
 
     def _milliseconds(self, network: NcnnNetwork) -> float:
         """Return the time of one crop on one thread: that of the first network by the ratio of the two."""
-        first = self._first or network
+        first, crops = self._first or network, self._panel.crops
 
         def run(timed: NcnnNetwork, number: int) -> None:
-            place = number % len(self._crops)
-            timed.forward(self._crops[place : place + 1])
+            place = number % len(crops)
+            timed.forward(crops[place : place + 1])
 
         times = time_in_turn(
             lambda number: run(network, number),

@@ -5,7 +5,13 @@ from typing import Any
 
 from posequant.base.markdown import decibels, signed, table
 from posequant.recipe.budget import Budget
+from posequant.recipe.parts import MIN_PEOPLE
 from posequant.recipe.recipe import budget_of
+from posequant.recipe.score import RESAMPLES
+
+TITLES = {"expected_oks_loss": "expected OKS loss", "ap_loss": "AP loss"}
+_BOUNDS = {"expected_oks_loss": "expected_oks_loss_bound", "ap_loss": "ap_loss_bound"}
+_OUTCOMES = {"expected_oks_loss": "oks_loss", "ap_loss": "ap_loss"}
 
 
 def render(record: Mapping[str, Any], figure: str) -> str:
@@ -18,14 +24,9 @@ def render(record: Mapping[str, Any], figure: str) -> str:
     return "\n\n".join(_paragraphs(record, figure)) + "\n"
 
 
-def taken(rungs: Sequence[Mapping[str, Any]]) -> int:
-    """Return the place of the rung that the recipe ended with: the last that was not undone."""
-    return max(place for place, rung in enumerate(rungs) if not rung["undone"])
-
-
 def _paragraphs(record: Mapping[str, Any], figure: str) -> Iterable[str]:
-    recipe, rungs, crops = record["recipe"], record["rungs"], record["crops"]
-    budget, last = budget_of(recipe), taken(rungs)
+    recipe, rungs, people, last = record["recipe"], record["rungs"], record["people"], record["taken"]
+    budget = budget_of(recipe)
     yield "# Recipe"
     yield table(
         {"Step": name, "Settings": ", ".join(f"{key}: {value}" for key, value in settings.items()) or "-"}
@@ -33,55 +34,103 @@ def _paragraphs(record: Mapping[str, Any], figure: str) -> Iterable[str]:
         for name, settings in step.items()
     )
     kept = record["keep_float"]
-    yield f"In float: {', '.join(kept) if kept else 'no layer'}. Calibrated on {crops['calibrated']} crops."
+    yield f"In float: {', '.join(kept) if kept else 'no layer'}. Calibrated on {people['calibrated']} people."
     if budget:
         yield f"## What holds the budget of {budget.limit:g} of {TITLES[budget.measure]}"
         yield _conclusion(budget, rungs, last)
+        yield table(_held(budget, rungs[last], people, record["outcome"]))
+        yield (
+            "Expected and bound are those of the people that decided. They may flatter this network, which was chosen "
+            "by them. The outcome is that of people by whom nothing was chosen. No two parts share an image."
+        )
+        if (fewest := min(people["measured"], people["telling"])) < MIN_PEOPLE:
+            yield (
+                f"**{fewest} people are few.** With fewer than {MIN_PEOPLE} a bound at 95% holds less often than it "
+                f"says: calibrate on {4 * MIN_PEOPLE} people or more."
+            )
     else:
         yield "## What each step buys"
+    title = TITLES[budget.measure if budget else "expected_oks_loss"]
     yield f"![Loss against latency and size, stage by stage]({figure})"
     yield table(_line(number, rung, rungs, last, budget) for number, rung in enumerate(rungs))
     yield (
-        f"Measured by the real INT8 network on {crops['measured']} calibration people"
-        + (
-            ", the half that no other step saw"
-            if budget
-            else ", those that the steps saw, so it looks better than it is"
-        )
+        f"Measured by the real INT8 network on {people['measured']} calibration people"
+        + (", whom no other step saw" if budget else ", those that the steps saw, so it looks better than it is")
         + ". OKS loss: 1 - mean OKS with the float network's poses as the truth, which needs no labels. Expected: the "
-        "same on other people, by the noise of the outputs and by what all lines up to this one say of noise and loss; "
-        "it has less of chance. AP: of these "
-        "people, each in an image of its own, as a difference to the float network, in brackets its 95% interval by a "
-        "paired bootstrap. SQNR: of the network's outputs. Latency: one crop on one thread, timed in turn with the "
-        "first line."
+        "same on other people, by the noise of the outputs and by what all lines together say of noise and loss; less "
+        f"of it is chance. At most: the one-sided upper bound of the {title} at 95%, by a bootstrap over the images. "
+        "AP: of these people, each in an image of its own, as a difference to the float network, in brackets its 95% "
+        "interval by a paired bootstrap. SQNR: of the network's outputs. Latency: one crop on one thread, timed in "
+        "turn with the first line."
     )
+    if silent := max((rung["ap_loss"]["left_out"] for rung in rungs if rung["ap_loss"]), default=0):
+        yield f"{silent} of the {RESAMPLES} draws have nobody to find; the intervals of AP are those of the others."
 
 
-TITLES = {"expected_oks_loss": "expected OKS loss", "ap_loss": "AP loss"}
+def loss_of(rung: Mapping[str, Any], measure: str) -> float | None:
+    """Return what a rung of a record loses by a budget's `measure`."""
+    loss: float | Mapping[str, float] | None = rung[measure]
+    return loss["value"] if isinstance(loss, Mapping) else loss
+
+
+def bound_of(rung: Mapping[str, Any], measure: str) -> float | None:
+    """Return the upper bound of that."""
+    bound: float | None = rung[_BOUNDS[measure]]
+    return bound
+
+
+def outcome_of(record: Mapping[str, Any], measure: str) -> Mapping[str, Any] | None:
+    """Return what the network that was taken loses of the people that only tell, with its interval."""
+    outcome: Mapping[str, Any] | None = record["outcome"] and record["outcome"][_OUTCOMES[measure]]
+    return outcome
 
 
 def _conclusion(budget: Budget, rungs: Sequence[Mapping[str, Any]], last: int) -> str:
     rung = rungs[last]
     price = (
-        f"{rung[budget.measure]:.4f}, with {len(rung['keep_float'])} layers in float, {rung['megabytes']:.2f} MB of "
-        f"weights and {rung['milliseconds'] / rungs[0]['milliseconds']:.2f} of the first line's latency"
+        f"{len(rung['keep_float'])} layers in float, {rung['megabytes']:.2f} MB of weights and "
+        f"{rung['milliseconds'] / rungs[0]['milliseconds']:.2f} of the first line's latency"
     )
-    if rung[budget.measure] <= budget.limit:
+    if _holds(rung, budget):
         return f"Line {last} holds it and was taken: {price}."
-    return f"**No line holds it.** The one with the least loss was taken, line {last}: {price}."
+    return f"**No line holds it.** The one with the least bound was taken, line {last}: {price}."
+
+
+def _held(
+    budget: Budget, rung: Mapping[str, Any], people: Mapping[str, int], outcome: Mapping[str, Any]
+) -> Iterable[dict[str, str]]:
+    title = TITLES[budget.measure].removeprefix("expected ")
+    found = outcome[_OUTCOMES[budget.measure]]
+    deciding = f"{people['measured']}, who decided"
+    for what, value, whose in (
+        ("Expected", _four(loss_of(rung, budget.measure)), deciding),
+        ("At most, at 95%", _four(bound_of(rung, budget.measure)), deciding),
+        ("Budget", f"{budget.limit:g}", ""),
+        ("Outcome, 95% interval", stated_loss(found), f"{people['telling']}, who only tell"),
+    ):
+        yield {title[0].upper() + title[1:]: what, " ": value, "People": whose}
+
+
+def stated_loss(loss: Mapping[str, Any] | None) -> str:
+    """Return a loss and its interval, such as `0.0091 [0.0062, 0.0125]`."""
+    if loss is None:
+        return "-"
+    return _four(loss["value"]) + (" [{:.4f}, {:.4f}]".format(*loss["interval"]) if loss["interval"] else "")
 
 
 def _line(
     number: int, rung: Mapping[str, Any], rungs: Sequence[Mapping[str, Any]], last: int, budget: Budget | None
 ) -> dict[str, str]:
-    between = rung["ap_loss_interval"]
+    loss = rung["ap_loss"]
+    between = loss and loss["interval"]
     return {
         "Line": str(number),
         "Step": rung["step"],
         "Layers in float": str(len(rung["keep_float"])),
-        "OKS loss": _four(rung["oks_loss"]),
+        "OKS loss": _four(rung["oks_loss"] and rung["oks_loss"]["value"]),
         "Expected": _four(rung["expected_oks_loss"]),
-        "AP": (signed(-rung["ap_loss"]) if rung["ap_loss"] is not None else "-")
+        "At most": _four(bound_of(rung, budget.measure if budget else "expected_oks_loss")),
+        "AP": (signed(-loss["value"]) if loss else "-")
         + (f" [{signed(-between[1])}, {signed(-between[0])}]" if between else ""),
         "SQNR": decibels(rung["sqnr_db"]),
         "Weights": f"{rung['megabytes']:.2f} MB",
@@ -95,9 +144,13 @@ def _four(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+def _holds(rung: Mapping[str, Any], budget: Budget) -> bool:
+    bound = bound_of(rung, budget.measure)
+    return bound is not None and bound <= budget.limit
+
+
 def _verdict(number: int, rung: Mapping[str, Any], last: int, budget: Budget | None) -> str:
     words = ["**taken**"] if number == last else []
     words += ["undone"] if rung["undone"] else []
-    if budget:
-        words += ["holds the budget"] if rung[budget.measure] <= budget.limit else []
+    words += ["holds the budget"] if budget and _holds(rung, budget) else []
     return ", ".join(words)

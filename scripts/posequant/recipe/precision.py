@@ -1,33 +1,17 @@
 """What AP a network loses on labelled people, and how sure that is."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
-from posequant.data.crop_files import Labels
+from posequant.data.crop_files import People
 from posequant.data.dataset import Annotations, index_annotations
-from posequant.evaluate.bootstrap import average_precision, draw_images, interval, match
+from posequant.evaluate.bootstrap import Counts, average_precision, match
 from posequant.evaluate.keypoint_metrics import person_scores
 
 Floats = NDArray[np.float32]
-
-RESAMPLES, CONFIDENCE = 1000, 0.95
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss of AP.
-
-    Attributes:
-        estimate: AP of the reference less that of the candidate.
-        interval: its confidence interval, by a paired bootstrap over people; None where nobody is to be found.
-    """
-
-    estimate: float
-    interval: tuple[float, float] | None
 
 
 class PrecisionLoss:
@@ -37,32 +21,31 @@ class PrecisionLoss:
     what it is for.
     """
 
-    def __init__(self, labels: Labels, keypoints: Floats, scores: Floats, seed: int = 0) -> None:
+    def __init__(self, people: People, keypoints: Floats, scores: Floats, draws: Counts) -> None:
         """Match the poses of the reference with the labels.
 
         Args:
-            labels: of the N people.
-            keypoints: the reference's, float32 (N, 17, 2), in pixels of the crop.
+            people: the N people.
+            keypoints: the reference's, float32 (N, 17, 2), in pixels of the image.
             scores: theirs, float32 (N, 17).
-            seed: of the bootstrap.
+            draws: how often each of B draws has each person, int32 (B, N).
 
         Raises:
             InputError: nobody has a labelled keypoint.
         """
-        if not labels.visible.any():
+        if not people.visible.any():
             raise InputError("none of the people that AP is measured on has a labelled keypoint. Calibrate on others.")
-        self._annotations = _annotations(labels)
-        everyone = np.ones((1, len(scores)), np.int32)
-        self._draws = np.concatenate([everyone, draw_images(len(scores), RESAMPLES, seed)])
+        self._annotations, self._draws = _annotations(people), draws
         self._reference = self._precision(keypoints, scores)
 
-    def __call__(self, keypoints: Floats, scores: Floats) -> Loss:
-        """Return what another network's poses of the same people lose."""
-        losses = self._reference - self._precision(keypoints, scores)
-        return Loss(float(losses[0]), interval(losses[1:], CONFIDENCE))
+    def __call__(self, keypoints: Floats, scores: Floats) -> NDArray[np.float64]:
+        """Return the AP that another network's poses of the same people lose in each draw, float64 (B,).
+
+        It is NaN in draws without anybody to find.
+        """
+        return self._reference - self._precision(keypoints, scores)
 
     def _precision(self, keypoints: Floats, scores: Floats) -> NDArray[np.float64]:
-        """Return AP of everyone and in each draw, float64 (1 + B,)."""
         triplets = np.concatenate([keypoints, scores[..., np.newaxis]], axis=2)
         results = [
             {
@@ -80,9 +63,9 @@ class PrecisionLoss:
         return precision
 
 
-def _annotations(labels: Labels) -> Annotations:
-    """Return COCO annotations in which each person is alone in an image, the crop."""
-    people = [
+def _annotations(people: People) -> Annotations:
+    """Return COCO annotations in which each person is alone in an image."""
+    annotated = [
         {
             "id": number,
             "image_id": number,
@@ -94,12 +77,12 @@ def _annotations(labels: Labels) -> Annotations:
             "keypoints": np.column_stack([keypoints, 2 * visible]).ravel().tolist(),
         }
         for number, (keypoints, visible, area) in enumerate(
-            zip(labels.keypoints, labels.visible, labels.areas, strict=True), start=1
+            zip(people.keypoints, people.visible, people.areas, strict=True), start=1
         )
     ]
     content = {
-        "images": [{"id": person["id"]} for person in people],
-        "annotations": people,
+        "images": [{"id": person["id"]} for person in annotated],
+        "annotations": annotated,
         "categories": [{"id": 1, "name": "person"}],
     }
-    return Annotations(Path("labels"), index_annotations(content), 1, ())
+    return Annotations(Path("people.npz"), index_annotations(content), 1, ())

@@ -5,24 +5,28 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, whole
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import versions
-from posequant.data.crop_files import Labels, load_crops
+from posequant.data.crop_files import People, load_crops
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
+from posequant.quantize.ncnn2int8 import quantize
 from posequant.quantize.propagation import affordable
 from posequant.quantize.weights import quantizable, warn_of_miscomputed
 from posequant.recipe.activation_scales import scale_activations
 from posequant.recipe.bias import correct_bias
 from posequant.recipe.budget import Budget, hold_budget, judged
-from posequant.recipe.draft import Draft, Floats
+from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.equalization import equalize
-from posequant.recipe.judge import Judge
+from posequant.recipe.judge import Judge, Panel
+from posequant.recipe.parts import Parts, split, tell_of_few
 from posequant.recipe.rounding import learn_rounding
+from posequant.recipe.score import Score
 from posequant.recipe.weight_scales import scale_weights
 from posequant.workflow.settings.recipe import BudgetStep, KeepFloatStep, Recipe, Step, Steps
 
@@ -119,23 +123,25 @@ def apply_recipe_to_files(
 ) -> dict[str, Any]:
     """Apply a recipe to a network's files and write what ncnn2int8 takes: all files, or none.
 
-    The draft is measured after each step: with a budget on the second half of the crops, which no other step sees, else
-    on those that the steps see.
+    The draft is measured after each step. With a budget the people are split by their images: half are seen by the
+    steps, a quarter decides, and a quarter only tells at the end what the network that was taken loses. Without one all
+    are seen, and the draft is measured on these.
 
     Args:
         recipe: as for `apply_recipe`.
         model: the network's description.
         param: the float network's `.param`.
         bin_: its `.bin`.
-        crops: folder of the calibration crops and their labels.
+        crops: folder of the calibration crops.
         threads: how many crops are computed at a time.
         out: `.param` and `.bin` of the prepared network to write.
         table: the calibration table to write.
         measured: whether to measure the steps of a recipe that has no budget, too.
 
     Returns:
-        What was done, for JSON: the `recipe`, its layers in float, the `rungs` that were measured, and what all was
-        made of.
+        What was done, for JSON: the `recipe`, its layers in float; numbers of `people`; the `rungs` that were
+        measured, each with its score by all of them, and the place of the one that was `taken`; with a budget the
+        `outcome` on the people that tell; and what all was made of.
 
     Raises:
         InputError: a file is missing or damaged, or as `apply_recipe`.
@@ -145,18 +151,26 @@ def apply_recipe_to_files(
     if marked := [layer.name for layer in network.layers if layer.int8_term]:
         raise InputError(f"{param}: layer {marked[0]} is INT8 already. Give the float model.")
     warn_of_miscomputed(network.layers)
-    tensors, labels = load_crops(crops, limit=None), Labels.load(crops)
-    seen = slice(None)
-    deciding = slice(None)
-    if recipe.budget:
-        if len(tensors) < 2:
-            raise InputError(f"{crops}: a budget needs at least two crops: one half of them decides.")
-        seen, deciding = slice(len(tensors) // 2), slice(len(tensors) // 2, None)
+    tensors, people = load_crops(crops, limit=None), People.load(crops)
+    everyone = np.arange(len(tensors))
+    parts = Parts(seen=everyone, deciding=everyone, telling=everyone[:0])
+    budget = budget_of(recipe)
+    if budget:
+        parts = split(people.image_ids)
+        tell_of_few(parts)
     judge = None
-    if measured or recipe.budget:
-        judge = Judge(spec, network, tensors[deciding], threads, labels[deciding])
-    count = affordable(network, NcnnNetwork(param, bin_, "fp32", spec.input_shape).blob_sizes(), len(tensors[seen]))
-    draft = apply_recipe(recipe, network, list(tensors[seen][:count]), threads, judge)
+    if measured or budget:
+        judge = Judge(spec, network, tensors[parts.deciding], people[parts.deciding], threads)
+    float_network = NcnnNetwork(param, bin_, "fp32", spec.input_shape, spec.output_shapes)
+    count = affordable(network, float_network.blob_sizes(), len(parts.seen))
+    # As in apply_recipe: nothing may depend on the number of threads.
+    with threadpool_limits(1):
+        draft = apply_recipe(recipe, network, list(tensors[parts.seen[:count]]), threads, judge)
+        scores = judge.scores(draft.rungs) if judge else []
+        outcome = None
+        if budget:
+            panel = Panel(spec, float_network, tensors[parts.telling], people[parts.telling], threads)
+            outcome = _outcome(panel, draft, spec)
     with whole(out[0]) as draft_param, whole(out[1]) as draft_bin, whole(table) as draft_table:
         draft.model.write(draft_param, draft_bin)
         draft.table.write(draft_table)
@@ -165,8 +179,36 @@ def apply_recipe_to_files(
         "model": spec.name,
         "recipe": recipe.filled(),
         "keep_float": sorted(draft.keep_float),
-        "crops": {"calibrated": count, "measured": judge.people if judge else 0},
-        "rungs": [asdict(rung) for rung in draft.rungs],
+        "people": {
+            "calibrated": count,
+            "measured": judge.people if judge else 0,
+            "telling": len(parts.telling),
+        },
+        "rungs": [_record(rung, score) for rung, score in zip(draft.rungs, scores, strict=True)],
+        "taken": draft.place if draft.rungs else None,
+        "outcome": outcome,
         "sha256": {path.name: sha256(path) for path in (param, bin_)},
         "versions": versions("ncnn", "numpy", "mmpose", "pycocotools"),
+    }
+
+
+def _outcome(panel: Panel, draft: Draft, spec: ModelSpec) -> dict[str, Any]:
+    """Return what a draft loses on people who had no say in it."""
+    int8 = NcnnNetwork.of(quantize(draft.model, draft.table), "int8", spec.input_shape, spec.output_shapes)
+    (score,) = panel.scores([panel.evidence(int8)])
+    return {
+        "oks_loss": asdict(score.oks_loss) if score.oks_loss else None,
+        "ap_loss": asdict(score.ap_loss) if score.ap_loss else None,
+    }
+
+
+def _record(rung: Rung, score: Score) -> dict[str, Any]:
+    return {
+        "step": rung.step,
+        "keep_float": rung.keep_float,
+        **asdict(score),
+        "sqnr_db": rung.sqnr_db,
+        "megabytes": rung.megabytes,
+        "milliseconds": rung.milliseconds,
+        "undone": rung.undone,
     }

@@ -4,22 +4,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from posequant.base.errors import InputError
 from posequant.base.markdown import decibels, signed, table
 from posequant.base.model_spec import ModelSpec
-from posequant.certify.page import kept, stated, verdicts
+from posequant.certify.page import kept, near, stated, verdicts
+from posequant.evaluate.ground import require_common_ground
 from posequant.report.published import comparisons, not_comparable
 
 SHOWN = ("AP", "AP50", "AP75", "AR", "AR50")
-# What two rows must share before their figures may stand side by side.
-COMMON_GROUND = ("protocol", "images", "instances")
-COMMON_FILES = ("model", "annotations", "detections")
 BACKEND_TITLES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn"}
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What certification wrote of an INT8 variant.
+    """What certification wrote of a variant in reduced precision.
 
     Attributes:
         content: the certificate.
@@ -40,7 +37,7 @@ class Row:
         metrics: what evaluation wrote: what was predicted by what from what, counts, statistics.
         cost: what the latency measurement wrote.
         log: link to the log of the evaluation, relative to the page.
-        certificate: of an INT8 variant, where there is one.
+        certificate: of a variant in reduced precision, where there is one.
     """
 
     metrics: Mapping[str, Any]
@@ -125,14 +122,7 @@ def render(models: Sequence[Model], calibration: Mapping[str, Any], figure: str)
 def _require_common_ground(model: Model) -> None:
     first, *others = [row.metrics for row in model.rows]
     for other in others:
-        ground = [(key, first[key], other[key]) for key in COMMON_GROUND]
-        ground += [(f"sha256 of the {key}", first["sha256"][key], other["sha256"][key]) for key in COMMON_FILES]
-        for key, ours, theirs in ground:
-            if ours != theirs:
-                raise InputError(
-                    f"{model.spec.name}: '{first['variant']}' and '{other['variant']}' cannot stand in one table: "
-                    f"{key} is {ours!r} and {theirs!r}. Delete the predictions of the older one and run again."
-                )
+        require_common_ground(first, other, (f"{model.spec.name}: {first['variant']}", other["variant"]))
 
 
 def _summary(models: Sequence[Model]) -> Iterable[str]:
@@ -150,8 +140,15 @@ def _summary(models: Sequence[Model]) -> Iterable[str]:
         )
         if certified:
             yield (
-                "INT8 against FP32: AP as a difference to FP32 in the same runtime, in brackets its confidence "
-                "interval ([Certificates](#certificates))."
+                "AP against FP32: the difference to FP32 in the same runtime, in brackets its confidence interval "
+                "([Certificates](#certificates))."
+            )
+            yield "How near the poses of each row are to those of FP32 in the same runtime, without labels:"
+            yield table(_nearness_line(row, row.certificate) for row in model.rows if row.certificate)
+            yield (
+                "OKS to FP32 takes the FP32 poses for the truth. Within: the share of the keypoints that are no "
+                "farther from FP32's, in pixels of the image. Each pose is compared with its own, so the intervals in "
+                "brackets are narrow: they tell rows apart that AP cannot."
             )
         if departing := _rows_outside_tolerance(model):
             yield f"**Not as published: {', '.join(departing)}.** See [Published figures](#published-figures)."
@@ -177,13 +174,23 @@ def _summary_line(row: Row, reference: Row) -> dict[str, str]:
     }
 
 
+def _nearness_line(row: Row, certificate: Certificate) -> dict[str, str]:
+    cost = certificate.content["without_labels"]
+    within = cost["within"] or {}
+    return {
+        "Backend": row.title,
+        "OKS to FP32": near(cost["oks"]),
+        **{f"Within {limit} px": near(share, "{:.1%}") for limit, share in within.items()},
+    }
+
+
 def _certified_cell(row: Row) -> dict[str, str]:
     if row.certificate is None:
-        return {"INT8 against FP32": ""}
+        return {"AP against FP32": ""}
     difference = stated(row.certificate.content["statistics"]["AP"])
     links = [f"[certificate]({row.certificate.link})"]
     links += [f"[recipe]({row.certificate.recipe})"] if row.certificate.recipe else []
-    return {"INT8 against FP32": f"{difference} ({', '.join(links)})"}
+    return {"AP against FP32": f"{difference} ({', '.join(links)})"}
 
 
 def _backend_sections(models: Sequence[Model]) -> Iterable[str]:
@@ -264,9 +271,8 @@ def _certificates(models: Sequence[Model]) -> Iterable[str]:
             "Kept of FP32": kept(certificate.content["share_of_fp32"]),
             **{f"At least {goal}": said for goal, said in verdicts(certificate.content["share_of_fp32"]).items()},
             "SQNR": decibels(certificate.content["outputs"]["sqnr_db"]),
-            "OKS to FP32": f"{oks:.4f}" if (oks := certificate.content["without_labels"]["oks"]) is not None else "-",
             "Work in INT8": f"{certificate.content['work']['int8']:.1%}",
-            "Can overflow": _can_overflow(certificate.content["overflow"]),
+            "Can overflow": _can_overflow(certificate.content),
         }
         for model, row, certificate in rows
     )
@@ -274,14 +280,16 @@ def _certificates(models: Sequence[Model]) -> Iterable[str]:
     yield (
         f"In brackets, {100 * bootstrap['confidence']:g}% intervals of a paired bootstrap over the images "
         f"({bootstrap['resamples']} draws, seed {bootstrap['seed']}). A target is undecided where the interval of the "
-        "share holds it. SQNR: of the outputs, against FP32, on calibration crops. OKS to FP32 takes the FP32 "
-        "keypoints for the truth and needs no labels."
+        "share holds it. SQNR: of the outputs, against FP32, on calibration crops."
     )
 
 
-def _can_overflow(overflow: Mapping[str, Any] | None) -> str:
-    """Return the layers that some input can make overflow; a dash for a runtime of which it is not known."""
-    return "-" if overflow is None else ", ".join(overflow["can_overflow"]) or "no layer"
+def _can_overflow(certificate: Mapping[str, Any]) -> str:
+    """Return the layers that some input can make overflow; a dash where it is not known."""
+    overflow = certificate["overflow"]
+    if overflow is None:
+        return "-" if certificate["precision"] == "int8" else "no layer"
+    return ", ".join(overflow["can_overflow"]) or "no layer"
 
 
 def _yes_no(value: bool) -> str:

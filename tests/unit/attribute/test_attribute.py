@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Floats, draw_crops, sqnr, write_crops
-from tests.unit.pose_fixtures import SCALES, SPEC, pose_network
+from tests.unit.pose_fixtures import SCALES, SPEC, draw_people, pose_network
 
 from posequant.attribute.attribute import attribute
 from posequant.attribute.figure import draw
@@ -32,6 +32,7 @@ class Files:
         self.draft.reference.write(*self.full)
         quantize(self.draft.model, self.draft.table).write(*self.int8)
         write_crops(folder / "crops", CROPS)
+        draw_people(len(CROPS)).save(folder / "crops")
         SPEC.save(folder / "model.json")
 
     @property

@@ -16,13 +16,14 @@ from tests.unit.pose_fixtures import SPEC, pose_network
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, write_json
 from posequant.certify.certify import certify
-from posequant.certify.joints import joint_costs
+from posequant.certify.joints import joint_costs, nearest_box
 from posequant.certify.page import render
+from posequant.certify.poses import PoseCost, pose_cost
 from posequant.data.calibration_set import choose_calibration_set
 from posequant.data.dataset import ground_truth_instances, keypoint_sigmas, load_annotations
-from posequant.evaluate.bootstrap import draw_images
+from posequant.evaluate.bootstrap import ImageDraws, draw_images
 from posequant.evaluate.keypoint_metrics import evaluate_predictions
-from posequant.evaluate.oks import label_free_cost, similarity
+from posequant.evaluate.oks import pose_shift, similarity
 from posequant.evaluate.predictions import Poses, Predictions
 from posequant.export.convert import convert_to_openvino
 from posequant.ncnn_format.model import NcnnModel
@@ -116,15 +117,15 @@ def near(annotations: Path, noise: float, identity: dict[str, Any]) -> Predictio
 
 def test_figures_are_those_of_the_evaluation(case: Case) -> None:
     certificate = case.certify()
-    for key, path in (("int8", case.predictions), ("fp32", case.reference)):
+    for key, path in (("candidate", case.predictions), ("reference", case.reference)):
         metrics, _ = evaluate_predictions(path, case.annotations)
         for name in ("AP", "AP50", "AP75", "APM", "APL", "AR"):
             assert certificate["statistics"][name][key] == pytest.approx(metrics["statistics"][name], abs=1e-12)
     difference = certificate["statistics"]["AP"]
-    assert difference["difference"] == pytest.approx(difference["int8"] - difference["fp32"])
+    assert difference["difference"] == pytest.approx(difference["candidate"] - difference["reference"])
     low, high = difference["interval"]
     assert low <= difference["difference"] <= high
-    assert certificate["share_of_fp32"]["estimate"] == pytest.approx(difference["int8"] / difference["fp32"])
+    assert certificate["share_of_fp32"]["value"] == pytest.approx(difference["candidate"] / difference["reference"])
     assert [target["target"] for target in certificate["share_of_fp32"]["targets"]] == [0.99, 0.999]
 
 
@@ -237,34 +238,96 @@ def test_similarity_by_hand() -> None:
     np.testing.assert_array_equal(agreement[1:], 1)
 
 
-def test_label_free_cost_by_hand(case: Case) -> None:
-    full = Predictions.load(case.reference)
-    keypoints, scores = full.poses.keypoints.copy(), np.zeros_like(full.poses.keypoint_scores)
+def test_shift_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    reference = rng.uniform(0, 100, (3, 17, 2)).astype(np.float32)
+    scores = np.zeros((3, 17), np.float32)
     scores[0, :2], scores[1, 5] = 0.9, 0.3
     scores[1, 6] = 0.2  # not above the threshold
+    bboxes = np.array([[10, 20, 50, 110], [0, 0, 30, 30], [0, 0, 1, 1]], np.float32)
+    keypoints = reference.copy()
     keypoints[0, 0] += [3, 4]
     keypoints[1, 6] += 1000
-    reference = replace(full, poses=replace(full.poses, keypoint_scores=scores))
-    cost = label_free_cost(reference, replace(full, poses=replace(full.poses, keypoints=keypoints)))
-    assert (cost.people, cost.keypoints) == (2, 3)
-    width, height = full.bboxes[0, 2:].astype(float) - full.bboxes[0, :2]
-    area = 0.53 * width * height
-    sigma = float(keypoint_sigmas()[0])
-    moved = np.exp(-25 / (2 * area * (2 * sigma) ** 2))
-    assert cost.oks == pytest.approx(((moved + 1) / 2 + 1) / 2, rel=1e-4)
-    assert cost.pixels is not None
-    assert cost.relative is not None
-    assert cost.pixels == pytest.approx({"mean": 5 / 3, "median": 0, "p95": 4.5}, rel=1e-4)
-    assert cost.relative["mean"] == pytest.approx(5 / 3 / area**0.5, rel=1e-4)
+    shift = pose_shift(keypoints, reference, scores, bboxes)
+    moved = np.exp(-25 / (2 * 0.53 * 40 * 90 * (2 * float(keypoint_sigmas()[0])) ** 2))
+    np.testing.assert_allclose(shift.oks, [(moved + 1) / 2, 1, np.nan], rtol=1e-6)
+    assert shift.mean_oks == pytest.approx(((moved + 1) / 2 + 1) / 2)
+    assert shift.counted.sum(axis=1).tolist() == [2, 1, 0]
+    assert shift.pixels[0, :2] == pytest.approx([5, 0], abs=1e-4)
+    # The smallest area is a pixel.
+    assert shift.areas.tolist() == pytest.approx([0.53 * 3600, 0.53 * 900, 1])
 
 
-def test_label_free_cost_of_nothing(case: Case) -> None:
+DRAWS = draw_images(6, 200, 0)
+
+
+def cost_of(case: Case, reference: Predictions, candidate: Predictions) -> PoseCost:
+    return pose_cost(reference, candidate, ImageDraws.of(load_annotations(case.annotations), DRAWS, 0.95))
+
+
+def moved_in_one_image(full: Predictions, pixels: float) -> Predictions:
+    """The same predictions with every keypoint in the first image that many pixels to the right."""
+    keypoints = full.poses.keypoints.copy()
+    keypoints[full.image_ids == full.image_ids[0], :, 0] += pixels
+    return replace(full, poses=replace(full.poses, keypoints=keypoints))
+
+
+def test_poses_and_their_intervals_by_hand(case: Case) -> None:
     full = Predictions.load(case.reference)
-    same = label_free_cost(full, full)
-    assert same.oks == 1
+    cost = cost_of(case, full, moved_in_one_image(full, 3.0))
+    images = sorted(image.id for image in load_annotations(case.annotations).images)
+    there = full.image_ids == full.image_ids[0]
+    assert (cost.people, cost.keypoints) == (len(full.ids), 17 * len(full.ids))
+    assert cost.within is not None
+    assert cost.oks is not None
+    assert [cost.within[limit].value for limit in "12"] == pytest.approx([1 - there.mean()] * 2)
+    assert cost.within["4"].value == 1
+    assert cost.within["4"].interval == (1, 1)
+    # Slowly and literally: the people of the drawn images, one draw after the other.
+    of_people = np.where(there, pose_shift_of(full, 3.0), 1.0)
+    drawn = []
+    for draw in DRAWS:
+        drawn_images = [image for image, times in zip(images, draw.tolist(), strict=True) for _ in range(times)]
+        rows = np.concatenate([np.flatnonzero(full.image_ids == image) for image in drawn_images])
+        drawn.append((of_people[rows].mean(), 1 - there[rows].mean()))
+    for estimate, values in zip((cost.oks, cost.within["2"]), zip(*drawn, strict=True), strict=True):
+        assert estimate.interval == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
+    assert cost.oks.value == pytest.approx(of_people.mean())
+
+
+def pose_shift_of(full: Predictions, pixels: float) -> Any:
+    """OKS of everybody whose keypoints all move that far."""
+    width, height = (full.bboxes[:, 2:].astype(float) - full.bboxes[:, :2]).T
+    spread = 2 * 0.53 * width * height * (2 * keypoint_sigmas().astype(float)[:, np.newaxis]) ** 2
+    return np.exp(-(pixels**2) / spread).mean(axis=0)
+
+
+def test_poses_that_are_equal_or_unknown(case: Case) -> None:
+    full = Predictions.load(case.reference)
+    same = cost_of(case, full, full)
+    assert same.oks is not None
+    assert (same.oks.value, same.oks.interval, same.oks.left_out) == (1, (1, 1), 0)
     assert same.pixels == {"mean": 0, "median": 0, "p95": 0}
     unsure = replace(full, poses=replace(full.poses, keypoint_scores=np.zeros_like(full.poses.keypoint_scores)))
-    assert label_free_cost(unsure, full).oks is None
+    assert cost_of(case, unsure, full) == PoseCost(0, 0, None, None, None, None)
+
+
+def test_draws_without_anybody_are_counted_and_told(case: Case) -> None:
+    full = Predictions.load(case.reference)
+    scores = np.where((full.image_ids == full.image_ids[0])[:, np.newaxis], full.poses.keypoint_scores, np.float32(0))
+    only = replace(full, poses=replace(full.poses, keypoint_scores=scores))
+    cost = cost_of(case, only, full)
+    place = ImageDraws.of(load_annotations(case.annotations), DRAWS, 0.95).place_of[int(full.image_ids[0])]
+    assert cost.oks is not None
+    assert cost.oks.left_out == (DRAWS[:, place] == 0).sum() > 0
+    certificate = case.certify()
+    assert "nobody to measure" in render(certificate)  # few people are large
+    assert f"APL {certificate['statistics']['APL']['left_out']}" in render(certificate)
+    for comparison in certificate["statistics"].values():
+        comparison["left_out"] = 0
+    for joint in certificate["joints"]:
+        joint["similarity"]["left_out"] = 0
+    assert "nobody to measure" not in render(certificate)
 
 
 def test_one_joint_that_moves_costs_that_joint(case: Case) -> None:
@@ -273,7 +336,7 @@ def test_one_joint_that_moves_costs_that_joint(case: Case) -> None:
     keypoints = full.poses.keypoints.copy()
     keypoints[:, 9] += 15
     moved = replace(full, poses=replace(full.poses, keypoints=keypoints))
-    joints = joint_costs(annotated, full, moved, draw_images(6, 50, 0), 0.95)
+    joints = joint_costs(annotated, full, moved, ImageDraws.of(annotated, DRAWS, 0.95))
     assert joints[9].name == "left_wrist"
     for index, joint in enumerate(joints):
         comparison = joint.similarity
@@ -292,27 +355,77 @@ def test_one_joint_that_moves_costs_that_joint(case: Case) -> None:
     assert joints[9].labelled == len(counted)
 
 
-def test_with_detected_boxes_the_nearest_prediction_is_compared(case: Case) -> None:
+def detected(full: Predictions, rows: list[int], bboxes: Any, keypoints: Any) -> Predictions:
+    """Predictions for detected boxes in the images of some rows."""
+    return replace(
+        full,
+        ids=np.arange(len(rows)),
+        image_ids=full.image_ids[rows],
+        bboxes=np.asarray(bboxes, np.float32),
+        bbox_scores=full.bbox_scores[rows],
+        poses=Poses(
+            keypoints=np.asarray(keypoints, np.float32),
+            keypoint_scores=full.poses.keypoint_scores[rows],
+            centers=full.poses.centers[rows],
+            scales=full.poses.scales[rows],
+        ),
+        identity=full.identity | {"protocol": {"boxes": "detections", "flip_test": False}},
+    )
+
+
+def test_neither_network_chooses_the_box_of_a_person(case: Case) -> None:
+    """Of two boxes about one person the reference finds its joints by the worse box, the candidate by the better."""
     annotated = load_annotations(case.annotations)
     full = Predictions.load(case.reference)
-    detected = full.identity | {"protocol": {"boxes": "detections", "flip_test": False}}
-    shuffled = replace(full, ids=np.arange(len(full.ids)), identity=detected)
-    draws = draw_images(6, 20, 0)
-    for ours, theirs in zip(
-        joint_costs(annotated, shuffled, shuffled, draws, 0.95),
-        joint_costs(annotated, full, full, draws, 0.95),
-        strict=True,
-    ):
-        # A person without a box of one's own takes another's.
-        assert ours.labelled >= theirs.labelled
-        assert ours.similarity.difference == 0
+    person = annotated.coco.anns[int(full.ids[0])]
+    truth = np.array(person["keypoints"], np.float32).reshape(17, 3)[:, :2]
+    left, top, width, height = person["bbox"]
+    better = [left, top, left + width, top + height]
+    worse = [left + 0.2 * width, top, left + 1.2 * width, top + height]
+    far = truth + 60
+    reference, candidate = (detected(full, [0, 0], [worse, better], poses) for poses in ([truth, far], [far, truth]))
+    draws = ImageDraws.of(annotated, DRAWS, 0.95)
+    joints = joint_costs(annotated, reference, candidate, draws)
+    backwards = joint_costs(annotated, candidate, reference, draws)
+    labelled = [place for place, joint in enumerate(joints) if joint.labelled]
+    assert labelled
+    for place in labelled:
+        one, other = joints[place].similarity, backwards[place].similarity
+        assert one.reference is not None
+        assert one.difference is not None
+        assert other.difference is not None
+        # Both by the better box: there the candidate is right and the reference is not.
+        assert one.candidate == 1
+        assert one.reference < 0.9
+        assert one.difference == -other.difference
+
+
+def test_box_of_a_person_is_the_one_that_overlaps_most() -> None:
+    box = np.array([0, 0, 10, 10])
+    shifted = np.array([[5, 0, 15, 10], [2, 0, 12, 10], [20, 20, 30, 30], [0, 2, 10, 12]])
+    # Of equal ones, 80 of 120, the first.
+    assert nearest_box(shifted, box) == 1
+    assert nearest_box(shifted[::-1], box) == 0
+    # A third is too little: 50 of 150.
+    assert nearest_box(shifted[[0, 2]], box) is None
+    assert nearest_box(np.array([[0, 0, 10, 5]]), box) == 0
+    assert nearest_box(np.empty((0, 4)), box) is None
+
+
+def test_person_without_a_box_of_their_own_does_not_count(case: Case) -> None:
+    annotated = load_annotations(case.annotations)
+    full = Predictions.load(case.reference)
+    away = detected(full, [0], [[1000, 1000, 1100, 1100]], full.poses.keypoints[:1])
+    joints = joint_costs(annotated, away, away, ImageDraws.of(annotated, DRAWS, 0.95))
+    assert {joint.labelled for joint in joints} == {0}
+    assert all(joint.similarity.difference is None for joint in joints)
 
 
 @pytest.mark.parametrize(
     ("exchange", "message"),
     [
         ({"reference": "predictions"}, r"predictions in int8; give those in fp32"),
-        ({"predictions": "reference"}, r"predictions in fp32; give those in int8"),
+        ({"predictions": "reference"}, r"predictions in fp32; give those in reduced precision"),
         ({"annotations": "calibration"}, r"not a COCO annotation file"),
         ({"model": "calibration"}, r"made for another model"),
         ({"calibration": "model"}, r"not a calibration set"),
@@ -326,6 +439,44 @@ def test_files_that_do_not_belong_together_are_refused(case: Case, exchange: dic
 def test_predictions_of_another_network_are_refused(case: Case) -> None:
     with pytest.raises(InputError, match=r"made by another network than .*int8\.param and .*calibration\.json"):
         case.certify(artifacts=(case.artifacts[0], case.calibration))
+
+
+def with_identity(
+    path: Path, target: Path, artifacts: tuple[Path, ...], model: Path | None = None, **changed: Any
+) -> Path:
+    """Write predictions as if they were made by other files."""
+    predictions = Predictions.load(path)
+    hashes = predictions.identity["sha256"] | {"artifact": {file.name: sha256(file) for file in artifacts}}
+    if model:
+        hashes |= {"model": sha256(model)}
+    replace(predictions, identity=predictions.identity | changed | {"sha256": hashes}).save(target)
+    return target
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_float_networks_are_certified_by_what_they_store_and_compute(
+    case: Case, precision: str, tmp_path: Path
+) -> None:
+    files = case.reference_artifacts
+    variant = f"ncnn-{precision}"
+    predictions = with_identity(
+        case.predictions, tmp_path / "predictions.npz", files, precision=precision, variant=variant
+    )
+    certificate = case.certify(predictions=predictions, artifacts=files)
+    assert (certificate["variant"], certificate["precision"], certificate["reference"]) == (variant, precision, "ncnn")
+    assert certificate["statistics"] == case.certify()["statistics"]
+    full, reduced = (NcnnNetwork(*files, one, INPUT_SHAPE).forward(draw_crops(4))[0] for one in ("fp32", precision))
+    difference = float(np.abs(full - reduced).max())
+    assert certificate["as_fp32"] == {"crops": 4, "largest_difference": difference, "equal": difference == 0}
+    assert {layer["stored"] for layer in certificate["layers"]} == {"float32"}
+    assert (certificate["work"]["int8"], certificate["work"]["float"], certificate["overflow"]) == (0, 1, None)
+    page = render(certificate)
+    assert f"in {precision.upper()} and" in page
+    assert "holds the weights as float32" in page
+    said = "give the same bits in" if difference == 0 else f"outputs up to {difference:.3g} apart in"
+    assert f"{said} {precision.upper()}" in page
+    assert "There are no integers to overflow." in page
+    assert "INT8" not in page
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -354,13 +505,9 @@ def test_other_runtimes_are_certified_by_their_operators(case: Case, backend: st
     spec.save(model)
     paths = []
     for path, artifacts in ((case.predictions, files), (case.reference, float_files)):
-        predictions = Predictions.load(path)
-        hashes = predictions.identity["sha256"] | {"artifact": {file.name: sha256(file) for file in artifacts}}
-        hashes |= {"model": sha256(model)}
-        variant = predictions.identity["variant"].replace("ncnn", backend)
-        identity = predictions.identity | {"backend": backend, "variant": variant, "sha256": hashes}
+        variant = Predictions.load(path).identity["variant"].replace("ncnn", backend)
         paths.append(tmp_path / f"{variant}.npz")
-        replace(predictions, identity=identity).save(paths[-1])
+        with_identity(path, paths[-1], artifacts, backend=backend, variant=variant, model=model)
     certificate = case.certify(
         predictions=paths[0], reference=paths[1], artifacts=files, reference_artifacts=float_files, model=model
     )
@@ -388,7 +535,7 @@ def test_predictions_of_other_people_are_refused(case: Case, tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"other people, or in another order"):
         case.certify(reference=other)
     replace(full, identity=full.identity | {"protocol": {"boxes": "detections", "flip_test": False}}).save(other)
-    with pytest.raises(InputError, match=r"cannot be compared with .*other\.npz: protocol is"):
+    with pytest.raises(InputError, match=r"and .*other\.npz cannot be compared: protocol is"):
         case.certify(reference=other)
 
 

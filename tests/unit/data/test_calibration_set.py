@@ -11,7 +11,7 @@ from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.openmmlab import build_model, load_config
 from posequant.data.calibration_set import choose_calibration_set, choose_people, make_crops
-from posequant.data.crop_files import Labels
+from posequant.data.crop_files import People
 from posequant.data.dataset import ground_truth_instances, load_annotations
 
 
@@ -129,34 +129,36 @@ def test_crops_are_what_mmpose_feeds_the_network(training: Dataset, evaluation: 
         assert tensor.flags.c_contiguous
 
 
-def test_labels_are_where_mmpose_warps_the_keypoints_to(training: Dataset, evaluation: Dataset, tmp_path: Path) -> None:
-    from mmpose.datasets.transforms import GetBBoxCenterScale, TopdownAffine
+def test_people_are_kept_beside_their_crops(training: Dataset, evaluation: Dataset, tmp_path: Path) -> None:
+    from mmpose.datasets.transforms import GetBBoxCenterScale
 
     spec = make_model(tmp_path, "msra").spec
     spec.save(tmp_path / "model.json")
     chosen = choose_calibration_set(training.annotations, evaluation.annotations, people=7, seed=0)
     (tmp_path / "calibration.json").write_text(json.dumps(chosen))
     make_crops(tmp_path / "model.json", tmp_path / "calibration.json", training.images, tmp_path / "crops")
-    labels = Labels.load(tmp_path / "crops")
+    people = People.load(tmp_path / "crops")
     content = json.loads(training.annotations.read_text())
     annotated = {person["id"]: person for person in content["annotations"]}
+    instances = ground_truth_instances(load_annotations(training.annotations))
+    row_of = {identifier: row for row, identifier in enumerate(instances.ids.tolist())}
     for number, person in enumerate(chosen["people"]):
         annotation = annotated[person["annotation_id"]]
-        keypoints = np.array(annotation["keypoints"], np.float32).reshape(1, 17, 3)
-        visible = keypoints[0, :, 2] > 0
-        results: Any = {
-            "img": np.zeros((person["image"]["height"], person["image"]["width"], 3), np.uint8),
-            "bbox": np.array([person["bbox"]], np.float32),
-            "keypoints": keypoints[..., :2],
-            "keypoints_visible": keypoints[..., 2],
-        }
-        for transform in (GetBBoxCenterScale(padding=spec.padding), TopdownAffine(input_size=spec.input_size)):
-            results = transform.transform(results)
-        np.testing.assert_array_equal(labels.visible[number], visible)
-        expected = results["transformed_keypoints"][0]
-        np.testing.assert_allclose(labels.keypoints[number][visible], expected[visible], atol=0.01)
-        shrunk = np.prod(spec.input_size / results["bbox_scale"][0])
-        assert labels.areas[number] == pytest.approx(annotation["area"] * shrunk)
+        row = row_of[annotation["id"]]
+        keypoints = np.array(annotation["keypoints"], np.float32).reshape(17, 3)
+        framed: Any = GetBBoxCenterScale(padding=spec.padding).transform({"bbox": instances.bboxes[row : row + 1]})
+        width, height = framed["bbox_scale"][0]
+        # mmpose's TopdownAffine brings the frame to the aspect ratio of the network's input.
+        ratio = spec.input_size[0] / spec.input_size[1]
+        assert people.image_ids[number] == annotation["image_id"]
+        np.testing.assert_array_equal(people.bboxes[number], instances.bboxes[row])
+        np.testing.assert_array_equal(people.visible[number], keypoints[:, 2] > 0)
+        np.testing.assert_array_equal(people.keypoints[number], keypoints[:, :2])
+        np.testing.assert_allclose(people.centers[number], framed["bbox_center"][0])
+        np.testing.assert_allclose(
+            people.scales[number], [max(width, height * ratio), max(height, width / ratio)], 1e-6
+        )
+        assert people.areas[number] == pytest.approx(annotation["area"])
 
 
 def test_inputs_of_crops_are_checked(training: Dataset, evaluation: Dataset, tmp_path: Path) -> None:

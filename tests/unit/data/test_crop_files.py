@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.unit.ncnn_fixtures import draw_crops, write_crops
-from tests.unit.pose_fixtures import draw_labels
+from tests.unit.pose_fixtures import draw_people
 
 from posequant.base.errors import InputError
-from posequant.data.crop_files import Labels, crop_paths, load_crops, read_crop
+from posequant.data.crop_files import People, crop_paths, load_crops, read_crop
 
 
 def test_first_crops_are_loaded_in_order(tmp_path: Path) -> None:
@@ -82,25 +82,26 @@ def test_files_that_are_not_there_are_refused_by_name(tmp_path: Path) -> None:
         crop_paths(folder)
 
 
-def test_labels_are_read_as_written(tmp_path: Path) -> None:
+def test_people_are_read_as_written(tmp_path: Path) -> None:
     write_crops(tmp_path / "crops", draw_crops(3))
-    labels = draw_labels(3)
-    labels.save(tmp_path / "crops")
-    read = Labels.load(tmp_path / "crops")
-    for name, values in vars(labels).items():
-        np.testing.assert_array_equal(getattr(read, name), values)
-    np.testing.assert_array_equal(read[1:].keypoints, labels.keypoints[1:])
+    people = draw_people(3)
+    people.save(tmp_path / "crops")
+    read = People.load(tmp_path / "crops")
+    for name, values in vars(people).items():
+        np.testing.assert_array_equal(getattr(read, name), values, strict=True)
+    np.testing.assert_array_equal(read[1:].keypoints, people.keypoints[1:])
+    np.testing.assert_array_equal(read[np.array([2, 0])].centers, people.centers[[2, 0]])
 
 
-def test_damaged_labels_are_refused(tmp_path: Path) -> None:
+def test_damaged_people_are_refused(tmp_path: Path) -> None:
     write_crops(tmp_path / "crops", draw_crops(3))
-    with pytest.raises(InputError, match=r"labels\.npz"):
-        Labels.load(tmp_path / "crops")
-    draw_labels(3).save(tmp_path / "crops")
-    path = tmp_path / "crops" / "labels.npz"
+    with pytest.raises(InputError, match=r"people\.npz"):
+        People.load(tmp_path / "crops")
+    draw_people(3).save(tmp_path / "crops")
+    path = tmp_path / "crops" / "people.npz"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"labels\.npz: not the labels of crops"):
-        Labels.load(tmp_path / "crops")
-    draw_labels(2).save(tmp_path / "crops")
-    with pytest.raises(InputError, match=r"for 3 crops\. Make the crops again"):
-        Labels.load(tmp_path / "crops")
+    with pytest.raises(InputError, match=r"people\.npz: not the people of crops"):
+        People.load(tmp_path / "crops")
+    draw_people(2).save(tmp_path / "crops")
+    with pytest.raises(InputError, match=r"image_ids has the shape \(2,\) for 3 crops\. Make the crops again"):
+        People.load(tmp_path / "crops")

@@ -7,19 +7,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from tests.unit.evaluation_fixtures import draw_dataset
 
 from posequant.data.dataset import Annotations, load_annotations
 from posequant.evaluate.bootstrap import (
     Bootstrap,
+    Comparison,
+    Estimate,
     Matches,
     average_precision,
     bootstrap,
+    corrected,
     draw_images,
+    drawn_means,
     images_to_decide,
     interval,
+    left_out,
     match,
     statistics,
+    upper_bound,
     verdict,
 )
 from posequant.evaluate.keypoint_metrics import coco_statistics
@@ -139,7 +146,7 @@ def test_same_predictions_differ_by_nothing_for_sure(annotations: Annotations) -
     same = bootstrap(matches, matches, resamples=100, seed=0, confidence=0.95)
     comparison = dict(same.comparisons())["AP"]
     assert (comparison.difference, comparison.interval) == (0, (0, 0))
-    assert same.share_kept() == (1, (1, 1))
+    assert same.share_kept() == Estimate(1, (1, 1), 0)
 
 
 def test_seed_decides_the_interval(annotations: Annotations) -> None:
@@ -161,6 +168,72 @@ def test_interval_by_hand() -> None:
     assert interval(np.array([np.nan]), 0.9) is None
 
 
+def test_draws_that_are_left_out_are_counted() -> None:
+    drawn = np.append(np.arange(101.0), [np.nan] * 3)
+    assert left_out(drawn) == 3
+    assert Estimate.of(50.0, drawn, 0.5) == Estimate(50, (25, 75), 3)
+    comparison = Comparison.of(np.array([1.0, 3.0]), np.stack([np.zeros(104), drawn]), 0.5)
+    assert comparison == Comparison(1, 3, 2, (25, 75), 3)
+    unknown = Comparison.of(np.full(2, np.nan), np.full((2, 7), np.nan), 0.5)
+    assert unknown == Comparison(None, None, None, None, 7)
+
+
+def test_draws_without_large_people_are_counted(annotations: Annotations) -> None:
+    matches = match(annotations, noisy_results(annotations, 0))
+    compared = dict(bootstrap(matches, matches, resamples=500, seed=0, confidence=0.95).comparisons())
+    images = np.flatnonzero(matches["large"].people)
+    draws = draw_images(len(matches["large"].people), 500, seed=0)
+    without = int((draws[:, images].sum(axis=1) == 0).sum())
+    assert 0 < without < 500
+    assert compared["APL"].left_out == without
+    assert compared["AP"].left_out == 0
+
+
+def test_drawn_means_by_hand() -> None:
+    draws = np.array([[1, 1, 1], [0, 2, 1], [0, 0, 3]], np.int32)
+    means = drawn_means(np.array([1.0, 4, 0]), np.array([1, 2, 0]), draws)
+    np.testing.assert_array_equal(means, [5 / 3, 8 / 4, np.nan])
+
+
+def test_upper_bound_by_hand() -> None:
+    values = np.arange(20.0)[::-1]
+    assert upper_bound(values, 0.95) == 18
+    assert upper_bound(values, 0.951) == 19
+    assert upper_bound(values, 1.0) == 19
+    assert upper_bound(values, 0.0) == 0
+    # A draw that tells nothing exceeds any bound.
+    assert upper_bound(np.append(values[1:], np.nan), 0.95) == 18
+    assert upper_bound(np.append(values[2:], [np.nan] * 2), 0.95) is None
+
+
+def test_corrected_share_is_that_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    sample = rng.exponential(size=40)
+    draws = draw_images(40, 4000, seed=0)
+    drawn, without_one = draws @ sample / 40, (sample.sum() - sample) / 39
+    theirs = stats.bootstrap(
+        (sample,), np.mean, confidence_level=0.95, alternative="less", method="BCa", vectorized=True,
+        bootstrap_result=_Drawn(drawn), n_resamples=0,
+    ).confidence_interval  # fmt: skip
+    bound = upper_bound(drawn, corrected(0.95, sample.mean(), drawn, without_one))
+    assert bound == pytest.approx(theirs.high, rel=1e-3)
+    # The long tail is to the right: the plain percentile is too low.
+    assert bound is not None
+    assert bound > np.percentile(drawn, 95)
+
+
+def test_corrected_share_of_what_does_not_vary_is_the_share_itself() -> None:
+    assert corrected(0.95, 1.0, np.ones(100), np.ones(10)) == pytest.approx(0.95)
+    assert corrected(0.95, 1.0, np.full(100, np.nan), np.ones(10)) == 0.95
+
+
+class _Drawn:
+    """What scipy takes of an earlier bootstrap."""
+
+    def __init__(self, drawn: np.ndarray[Any, Any]) -> None:
+        self.bootstrap_distribution = drawn
+
+
 def test_share_kept_leaves_out_draws_in_which_the_reference_has_no_ap() -> None:
     shares = Bootstrap(
         observed={"AP": np.array([0.5, 0.4])},
@@ -170,7 +243,9 @@ def test_share_kept_leaves_out_draws_in_which_the_reference_has_no_ap() -> None:
     )
     kept = shares.share_kept()
     assert kept is not None
-    assert (kept[0], *kept[1]) == pytest.approx((0.8, 0.8, 1))
+    assert kept.interval is not None
+    assert (kept.value, *kept.interval) == pytest.approx((0.8, 0.8, 1))
+    assert kept.left_out == 2
     assert Bootstrap({"AP": np.zeros(2)}, shares.drawn, shares.draws, 0.95).share_kept() is None
 
 

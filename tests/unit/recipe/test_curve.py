@@ -35,6 +35,18 @@ def test_recipe_is_a_method_or_a_list_of_steps() -> None:
         parse_recipe("kll")
 
 
+def test_what_is_unknown_is_left_open(tmp_path: Path) -> None:
+    csv, figure, page = (tmp_path / name for name in ("curve.csv", "curve.svg", "curve.md"))
+    unknown = Point(0, 64, None, None, None, 0.02, 0.1)
+    write_curve([*POINTS, unknown], "net", csv, figure, page)
+    assert csv.read_text().splitlines()[-1] == "0,64,,,,0.02,0.1"
+    (line,) = [line for line in page.read_text().splitlines() if line.startswith("| 64")]
+    assert [cell.strip() for cell in line.split("|")[3:6]] == ["-", "-", "-"]
+    ElementTree.fromstring(figure.read_bytes())
+    write_curve([unknown], "net", csv, figure, page)
+    assert csv.read_text().splitlines()[-1] == "0,64,,,,0.02,0.1"
+
+
 def test_curve_is_a_table_a_page_and_a_picture(tmp_path: Path) -> None:
     csv, figure, page = (tmp_path / name for name in ("curve.csv", "curve.svg", "curve.md"))
     write_curve(POINTS, "net, ncnn-int8", csv, figure, page)

@@ -113,7 +113,7 @@ def test_versions_of_all_rows_are_listed_once(rows: list[Row]) -> None:
 )
 def test_rows_on_different_ground_are_refused(rows: list[Row], key: str, value: object, named: str) -> None:
     other = Row({**rows[1].metrics, key: value}, rows[1].cost, rows[1].log)
-    with pytest.raises(InputError, match=f"'ncnn-int8' and 'pytorch' cannot stand in one table: {named}"):
+    with pytest.raises(InputError, match=f"net: ncnn-int8 and pytorch cannot be compared: {named}"):
         render([Model(SPEC, "Net", "demo/net/onnx/operators.md", [rows[0], other])], CALIBRATION, "result.svg")
 
 
@@ -198,13 +198,19 @@ def test_page_without_published_figures_has_no_section_of_them(rows: list[Row]) 
 
 def test_certified_row_states_its_interval_and_links_the_certificate(rows: list[Row]) -> None:
     content = {
-        "statistics": {"AP": {"fp32": 0.59, "int8": 0.57, "difference": -0.02, "interval": [-0.031, -0.0095]}},
+        "statistics": {
+            "AP": {"reference": 0.59, "candidate": 0.57, "difference": -0.02, "interval": [-0.031, -0.0095]}
+        },
         "share_of_fp32": {
-            "estimate": 0.9661,
+            "value": 0.9661,
             "interval": [0.95, 0.992],
             "targets": [{"target": 0.99, "verdict": "undecided"}, {"target": 0.999, "verdict": "not met"}],
         },
-        "without_labels": {"oks": 0.97},
+        "precision": "int8",
+        "without_labels": {
+            "oks": {"value": 0.97, "interval": [0.965, 0.9741]},
+            "within": {"1": {"value": 0.81, "interval": [0.8, 0.8249]}, "4": {"value": 1, "interval": None}},
+        },
         "outputs": {"sqnr_db": 21.34},
         "work": {"int8": 0.986},
         "overflow": {"can_overflow": []},
@@ -216,6 +222,8 @@ def test_certified_row_states_its_interval_and_links_the_certificate(rows: list[
     link = "[certificate](demo/net/ncnn-int8/certificate.md)"
     assert cells(page, "ncnn")[0][-1] == f"-0.0200 [-0.0310, -0.0095] ({link})"
     assert cells(page, "PyTorch")[0][-1] == ""
+    near = ["ncnn INT8", "0.9700 [0.9650, 0.9741]", "81.0% [80.0%, 82.5%]", "100.0%"]
+    assert cells(page.partition("# Backends")[0], "ncnn INT8") == [near]
     section = page.partition("# Certificates")[2].partition("\n# ")[0]
     assert cells(section, "Net") == [
         [
@@ -226,7 +234,6 @@ def test_certified_row_states_its_interval_and_links_the_certificate(rows: list[
             "undecided",
             "not met",
             "21.3 dB",
-            "0.9700",
             "98.6%",
             "no layer",
         ]
@@ -237,3 +244,9 @@ def test_certified_row_states_its_interval_and_links_the_certificate(rows: list[
     unknown = Certificate(content | {"overflow": None}, certificate.link)
     page = page_with([replace(certified, certificate=unknown), rows[1]])
     assert cells(page.partition("# Certificates")[2], "Net")[0][-2:] == ["98.6%", "-"]
+    floating = Certificate(content | {"overflow": None, "precision": "bf16"}, certificate.link)
+    page = page_with([replace(certified, certificate=floating), rows[1]])
+    assert cells(page.partition("# Certificates")[2], "Net")[0][-1] == "no layer"
+    nobody = content | {"without_labels": {"oks": None, "within": None}}
+    page = page_with([replace(certified, certificate=Certificate(nobody, certificate.link)), rows[1]])
+    assert cells(page.partition("# Backends")[0], "ncnn INT8") == [["ncnn INT8", "-"]]

@@ -6,7 +6,7 @@ from posequant.workflow.settings.base import Settings
 
 
 class Sampling(Settings):
-    """How sure the cost of INT8 is said to be: a bootstrap over the evaluation images."""
+    """How sure the cost of reduced precision is said to be: a bootstrap over the evaluation images."""
 
     resamples: int = Field(default=2000, ge=100, description="How many times the images are drawn.")
     seed: int = Field(default=0, ge=0, description="Seed of the draws.")
