@@ -1,8 +1,8 @@
-# What an INT8 artifact costs beside FP32, and how sure that is.
+# What an artifact in reduced precision costs beside FP32, and how sure that is.
 
 
 rule certify:
-    """Certify an INT8 network: difference to FP32 with its interval, joints, arithmetic."""
+    """Certify a network in reduced precision: difference to FP32 with its interval, joints, arithmetic."""
     input:
         predictions=f"{RESULTS}/{{variant}}/predictions.npz",
         reference=fp32_predictions,
@@ -20,7 +20,7 @@ rule certify:
     benchmark:
         f"{RESULTS}/{{variant}}/certify.benchmark.tsv"
     wildcard_constraints:
-        variant=any_of(variants_with(precision="int8")),
+        variant=any_of(REDUCED),
     conda:
         ENVIRONMENT
     resources:

@@ -85,6 +85,11 @@ WITH_RECIPE = [
     for variant in variants_with(backend="ncnn", precision="int8")
     if variant not in OFFICIAL
 ]
+REDUCED = [
+    name
+    for name, variant in config["variants"].items()
+    if variant["precision"] != "fp32"
+]
 
 
 wildcard_constraints:
@@ -177,7 +182,7 @@ def artifact_of(variant: str, wildcards) -> list[str]:
 
 
 def fp32_variant(wildcards) -> str:
-    """The variant beside which an INT8 variant is certified: FP32 in its runtime, one of the study if it has one."""
+    """The variant beside which one in reduced precision is certified: FP32 in its runtime, one of the study if it has one."""
     backend = config["variants"][wildcards.variant]["backend"]
     candidates = variants_with(backend=backend, precision="fp32")
     listed = config["studies"][wildcards.study]["variants"]
@@ -235,6 +240,12 @@ def per_model(name: str):
         )
 
     return paths
+
+
+def certificates(wildcards) -> list[str]:
+    """Input function: the certificates of the rows of a study that are in reduced precision."""
+    paths = per_row("certificate.json")(wildcards)
+    return [path for path in paths if Path(path).parent.name in REDUCED]
 
 
 def recipe_pages(wildcards) -> list[str]:

@@ -9,7 +9,7 @@ rule render_result:
         models=per_model("model.json"),
         operators=per_model("onnx/operators.md"),
         calibration="results/{study}/calibration.json",
-        certificates=per_row("certificate.json", precision="int8"),
+        certificates=certificates,
         recipes=recipe_pages,
     output:
         page=report("results/{study}/result.md", category="Result"),
