@@ -1,4 +1,4 @@
-"""Certify an INT8 network: state what it costs beside FP32, how sure that is, and what its arithmetic can do."""
+"""Certify a network in reduced precision: what it costs beside FP32, how sure that is, what its arithmetic can do."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from posequant.workflow.settings.certify import Sampling
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--predictions", type=Path, required=True, help="predictions of the INT8 network, .npz")
+    parser.add_argument("--predictions", type=Path, required=True, help="predictions of the network, .npz")
     parser.add_argument(
         "--reference", type=Path, required=True, help="predictions of the FP32 network in the same runtime, .npz"
     )
@@ -25,7 +25,7 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="files of the INT8 network: .param and .bin; .xml and .bin; or .onnx",
+        help="files of the network: .param and .bin; .xml and .bin; or .onnx",
     )
     parser.add_argument(
         "--reference-artifact", type=Path, nargs="+", required=True, metavar="FILE", help="files of the FP32 network"

@@ -27,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--calibration", type=Path, required=True, help="the calibration set")
     parser.add_argument(
-        "--certificates", type=Path, nargs="*", default=[], help="certificates of INT8 rows, beside their pages (.md)"
+        "--certificates", type=Path, nargs="*", default=[], help="certificates of rows, beside their pages (.md)"
     )
     parser.add_argument(
         "--recipes", type=Path, nargs="*", default=[], help="pages of the recipes of rows, beside their certificates"

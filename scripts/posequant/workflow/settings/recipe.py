@@ -77,8 +77,9 @@ class CorrectBiasStep(Settings):
 class BudgetStep(Settings):
     """Keeps as few layers in float as hold a budget, either of `oks_loss` or of `ap_loss`.
 
-    It is decided by the second half of the calibration people, whom the other steps of the recipe then do not see.
-    Steps before it that make the outputs worse for these people are undone.
+    A budget is held by the upper bound of the loss at 95%. A quarter of the calibration people decides, and a quarter
+    only tells the outcome; the other steps of the recipe see the rest. Steps before it that make the outputs worse for
+    the people that decide are undone.
     """
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["oks_loss"]}, {"required": ["ap_loss"]}]})
