@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
+from posequant.base.keypoints import NUM_KEYPOINTS
 from posequant.base.model_spec import ModelSpec
 from posequant.data.crop_files import People
 from posequant.data.crops import Cropper
 from posequant.data.dataset import (
-    NUM_KEYPOINTS,
     ImageFile,
     Instances,
     ground_truth_instances,

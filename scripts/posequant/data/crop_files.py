@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.files import require_file
-from posequant.data.dataset import NUM_KEYPOINTS
+from posequant.base.keypoints import NUM_KEYPOINTS
 
 CROPS = 8
 """How many crops each conversion is verified on."""

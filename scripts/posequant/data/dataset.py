@@ -5,7 +5,6 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from pycocotools.coco import COCO
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json
-from posequant.base.openmmlab import make_importable
-
-NUM_KEYPOINTS = 17
+from posequant.base.keypoints import KEYPOINTS, SIGMAS
+from posequant.base.keypoints import NUM_KEYPOINTS as NUM_KEYPOINTS
 
 _IMAGE_FIELDS = {"id", "file_name", "width", "height"}
 _PERSON_FIELDS = {"image_id", "bbox", "area", "iscrowd", "num_keypoints", "keypoints"}
@@ -228,30 +226,13 @@ def read_image(folder: Path, image: ImageFile) -> NDArray[np.uint8]:
 
 
 def keypoint_sigmas() -> NDArray[np.float32]:
-    """Return the falloff of OKS for each of COCO's keypoints, float32 (17,), from mmpose's description of COCO."""
-    return np.asarray(_coco_metainfo()["sigmas"], np.float32)
+    """Return the falloff of OKS for each of COCO's keypoints, float32 (17,)."""
+    return np.array(SIGMAS, np.float32)
 
 
 def keypoint_names() -> list[str]:
-    """Return the names of COCO's keypoints, from mmpose's description of COCO."""
-    names = _coco_metainfo()["keypoint_id2name"]
-    return [names[index] for index in range(NUM_KEYPOINTS)]
-
-
-def flip_indices() -> list[int]:
-    """Return for each of COCO's keypoints its partner in a mirrored person, from mmpose's description of COCO."""
-    return list(_coco_metainfo()["flip_indices"])
-
-
-@cache
-def _coco_metainfo() -> dict[str, Any]:
-    make_importable()
-    import mmpose
-    from mmpose.datasets.datasets.utils import parse_pose_metainfo
-
-    description = Path(mmpose.__file__).parent / ".mim/configs/_base_/datasets/coco.py"
-    metainfo: dict[str, Any] = parse_pose_metainfo({"from_file": str(description)})
-    return metainfo
+    """Return the names of COCO's keypoints."""
+    return list(KEYPOINTS)
 
 
 def index_annotations(content: dict[str, Any]) -> COCO:

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.demo.skeleton import HEAD_POINTS, HEAD_RADIUS, KEYPOINTS, SIDES, Array, Build
+from posequant.base.keypoints import KEYPOINTS
+from posequant.demo.skeleton import HEAD_POINTS, HEAD_RADIUS, SIDES, Array, Build
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]

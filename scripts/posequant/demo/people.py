@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from posequant.base.errors import InputError
 from posequant.base.files import write_json
+from posequant.base.keypoints import KEYPOINTS
 from posequant.demo import drawing
 from posequant.demo.skeleton import (
-    KEYPOINTS,
     SKELETON,
     View,
     body_points,

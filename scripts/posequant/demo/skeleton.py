@@ -11,13 +11,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# The keypoints of COCO, in COCO's order (https://cocodataset.org/#format-data).
-KEYPOINTS = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear",
-    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
-    "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
-)  # fmt: skip
-
 # COCO's skeleton: pairs of keypoints, counted from 1.
 SKELETON = (
     (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9),

@@ -11,7 +11,6 @@ from pycocotools.cocoeval import COCOeval
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
-from posequant.base.openmmlab import make_importable
 from posequant.base.verify import versions
 from posequant.data.dataset import Annotations, keypoint_sigmas, load_annotations
 from posequant.evaluate.predictions import Predictions
@@ -54,21 +53,15 @@ def coco_results(predictions: Predictions, category: int) -> list[dict[str, Any]
     Of people with the same id in an image one remains, and so of those in almost the same pose. Source: mmpose 1.3.2,
     coco_metric.py, `compute_metrics` and `results2json`.
     """
-    make_importable()
-    from mmpose.evaluation.functional import oks_nms
-    from mmpose.structures.bbox import bbox_xyxy2xywh
-
     poses = predictions.poses
     triplets = np.concatenate([poses.keypoints, poses.keypoint_scores[..., np.newaxis]], axis=2)
     scores = person_scores(predictions.bbox_scores, poses.keypoint_scores)
     areas = poses.scales.prod(axis=1)
-    boxes = bbox_xyxy2xywh(predictions.bboxes)
-    sigmas = keypoint_sigmas()
+    boxes = np.hstack([predictions.bboxes[:, :2], predictions.bboxes[:, 2:] - predictions.bboxes[:, :2]])
     results = []
     for image in dict.fromkeys(predictions.image_ids.tolist()):
         rows = np.flatnonzero(predictions.image_ids == image)
         rows = rows[np.unique(predictions.ids[rows], return_index=True)[1]]
-        people = [{"keypoints": triplets[row], "area": areas[row], "score": scores[row]} for row in rows]
         results += [
             {
                 "image_id": image,
@@ -78,9 +71,35 @@ def coco_results(predictions: Predictions, category: int) -> list[dict[str, Any]
                 # pycocotools takes a result's size from its box where there is one.
                 "bbox": boxes[row].tolist(),
             }
-            for row in rows[oks_nms(people, NMS_THRESHOLD, sigmas=sigmas)]
+            for row in rows[distinct_people(poses.keypoints[rows], areas[rows], scores[rows])]
         ]
     return results
+
+
+def distinct_people(
+    keypoints: NDArray[np.float32], areas: NDArray[np.float32], scores: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """Return whom of the people of an image to keep, the best first: nobody whose OKS with a better one is above 0.9.
+
+    Source: mmpose 1.3.2, evaluation/functional/nms.py, `oks_nms` and `oks_iou`.
+
+    Args:
+        keypoints: float32 (N, 17, 2), in pixels.
+        areas: float32 (N,), in square pixels.
+        scores: of the people, float32 (N,).
+    """
+    spread = (2 * keypoint_sigmas()) ** 2
+    order = scores.argsort()[::-1]
+    kept = []
+    while len(order):
+        best, others = order[0], order[1:]
+        kept.append(best)
+        squared = ((keypoints[others] - keypoints[best]) ** 2).sum(axis=2)
+        size = (areas[best] + areas[others])[:, np.newaxis] / 2 + np.spacing(1)
+        # Rounded to float32 as by mmpose, so that nobody is on the other side of the threshold.
+        similarity = np.exp(-(squared / spread / size / 2)).mean(axis=1).astype(np.float32)
+        order = others[similarity <= NMS_THRESHOLD]
+    return np.array(kept, np.int64)
 
 
 def person_scores(bbox_scores: NDArray[np.float32], keypoint_scores: NDArray[np.float32]) -> NDArray[np.float32]:

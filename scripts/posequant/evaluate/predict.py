@@ -28,7 +28,12 @@ from posequant.networks.opening import open_network
 # People that one thread takes at a time: enough for a batch, and few enough to keep all threads busy to the end.
 CHUNK = 8
 
-_PACKAGE = {"pytorch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
+_PACKAGES = {
+    "pytorch": ("torch", "mmpose"),
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
+    "ncnn": ("ncnn",),
+}
 
 
 def make_predictions(
@@ -80,7 +85,7 @@ def make_predictions(
             "annotations": sha256(annotations),
             "detections": sha256(detections) if detections else None,
         },
-        "versions": versions(_PACKAGE[backend], "mmpose", "numpy", "opencv-python-headless"),
+        "versions": versions(*_PACKAGES[backend], "numpy", "opencv-python-headless"),
     }
     instances = shard_of(instances, shard, shards)
     network = open_network(backend, precision, artifacts, spec, threads)

@@ -1,11 +1,14 @@
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.evaluation_fixtures import Dataset, Model, draw_dataset, make_model, mmpose_dataset
 
-from posequant.base.openmmlab import build_model, load_config
+from posequant.base.openmmlab import build_model, load_config, make_importable
 from posequant.data.crops import Cropper
 from posequant.data.dataset import ground_truth_instances, load_annotations, read_image
 
@@ -32,6 +35,32 @@ def test_crops_are_those_of_the_test_pipeline(dataset: Dataset, model: Model) ->
         np.testing.assert_array_equal(center, metainfo["input_center"])
         np.testing.assert_array_equal(scale, metainfo["input_scale"])
         assert center.dtype == scale.dtype == np.float32
+
+
+@given(
+    udp=st.booleans(),
+    size=st.tuples(*[st.integers(8, 80)] * 2),
+    padding=st.sampled_from([1.0, 1.25, 1.5]),
+    corner=st.tuples(*[st.floats(-60, 150, width=32)] * 2),
+    extent=st.tuples(*[st.floats(1, 300, width=32)] * 2),
+)
+@settings(deadline=None)
+def test_crop_of_any_box_is_that_of_mmposes_transforms(
+    udp: bool, size: tuple[int, int], padding: float, corner: tuple[float, float], extent: tuple[float, float]
+) -> None:
+    make_importable()
+    from mmpose.datasets.transforms import GetBBoxCenterScale, TopdownAffine
+
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    bbox = np.array([*corner, *np.add(corner, extent)], np.float32)
+    framed = GetBBoxCenterScale(padding=padding).transform({"img": image, "bbox": bbox[np.newaxis]})
+    expected = TopdownAffine(input_size=size, use_udp=udp).transform(framed)
+    spec: Any = SimpleNamespace(padding=padding, input_size=size, use_udp=udp, to_rgb=True, mean=[0] * 3, std=[1] * 3)
+    crop, center, scale = Cropper(spec).cut(image, bbox)
+    np.testing.assert_array_equal(center, expected["bbox_center"][0])
+    np.testing.assert_array_equal(scale, expected["bbox_scale"][0])
+    np.testing.assert_array_equal(crop, expected["img"])
+    assert center.dtype == scale.dtype == np.float32
 
 
 def test_crops_are_normalised_as_by_the_data_preprocessor(dataset: Dataset, model: Model) -> None:

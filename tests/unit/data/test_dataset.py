@@ -5,7 +5,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from pycocotools.cocoeval import Params
 from tests.unit.evaluation_fixtures import Dataset, draw_dataset, mmpose_dataset
 
 from posequant.base.errors import InputError
@@ -13,9 +12,7 @@ from posequant.data.dataset import (
     ImageFile,
     Instances,
     detected_instances,
-    flip_indices,
     ground_truth_instances,
-    keypoint_sigmas,
     load_annotations,
     read_image,
     require_images,
@@ -72,11 +69,6 @@ def test_annotations_of_other_things_are_ignored(dataset: Dataset, tmp_path: Pat
         ground_truth_instances(load_annotations(file)).ids.tolist() for file in (path, dataset.annotations)
     )
     assert found == expected
-
-
-def test_keypoint_description_is_that_of_coco() -> None:
-    np.testing.assert_allclose(keypoint_sigmas(), Params(iouType="keypoints").kpt_oks_sigmas, rtol=1e-6)
-    assert flip_indices() == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 
 
 def spoiled(content: Any, path: list[str | int], value: Any) -> Any:

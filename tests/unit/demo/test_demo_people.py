@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from posequant.base.errors import InputError
+from posequant.base.keypoints import KEYPOINTS
 from posequant.demo import drawing
 from posequant.demo.people import FIRST_ID, draw_scene, write_dataset
 from posequant.demo.skeleton import (
-    KEYPOINTS,
     Build,
     Limb,
     Pose,

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mmpose.registry import KEYPOINT_CODECS
 from mmpose.structures.bbox import get_udp_warp_matrix, get_warp_matrix
@@ -23,7 +23,7 @@ from tests.unit.evaluation_fixtures import (
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.data.crops import Cropper
-from posequant.evaluate.decode import Decoder, average_with_mirrored, mirror, refined_maxima
+from posequant.evaluate.decode import Decoder, average_with_mirrored, mirror
 from posequant.networks.pytorch import PytorchNetwork
 
 
@@ -76,20 +76,46 @@ def test_decodes_as_the_network_predicts(
 
 
 @given(
-    size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    codec=st.sampled_from([name for name in CODECS if name != "simcc"]),
+    size=st.tuples(st.integers(2, 9), st.integers(2, 9)),
     levels=st.integers(1, 6),  # few: maxima tie, and lie on borders
+    rough=st.floats(0, 1),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_refined_maxima_are_those_of_mmposes_codec(size: tuple[int, int], levels: int, seed: int) -> None:
-    heatmaps = np.random.default_rng(seed).integers(-1, levels, (3, 17, *size)).astype(np.float32)
-    width, height = size[::-1]
-    codec = {"type": "MSRAHeatmap", "input_size": (width, height), "heatmap_size": (width, height), "sigma": 2}
-    reference = KEYPOINT_CODECS.build(codec)
-    positions, maxima = refined_maxima(heatmaps)
-    for crop, heatmap in enumerate(heatmaps):
-        expected, scores = reference.decode(heatmap)
-        np.testing.assert_array_equal(positions[crop], expected[0])
-        np.testing.assert_array_equal(maxima[crop], scores[0])
+@settings(deadline=None, max_examples=300)
+@pytest.mark.filterwarnings("ignore:invalid value encountered", "ignore:divide by zero")
+def test_heatmaps_are_read_as_by_mmposes_codec(
+    codec: str, size: tuple[int, int], levels: int, rough: float, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    planes = 51 if codec == "udp-combined" else 17
+    heatmaps = generator.integers(-1, levels, (3, planes, *size)) + rough * generator.random((3, planes, *size))
+    settings_of_codec = CODECS[codec] | {"heatmap_size": size[::-1]}
+    assert_reads_as_mmpose(codec, settings_of_codec, [heatmaps.astype(np.float32)])
+
+
+@given(ratio=st.sampled_from([1.0, 2.0, 3.0]), levels=st.integers(1, 6), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_distributions_are_read_as_by_mmposes_codec(ratio: float, levels: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    outputs = [generator.integers(-1, levels, (3, 17, round(side * ratio))).astype(np.float32) for side in INPUT_SIZE]
+    assert_reads_as_mmpose("simcc", CODECS["simcc"] | {"simcc_split_ratio": ratio}, outputs)
+
+
+def assert_reads_as_mmpose(codec: str, settings_of_codec: dict[str, Any], outputs: list[Any]) -> None:
+    scales = np.array([INPUT_SIZE, (40.5, 71.25), (200, 300)], np.float32)
+    centers = np.array([(32, 48), (-3.5, 7), (100, 120)], np.float32)
+    reference = KEYPOINT_CODECS.build(settings_of_codec)
+    spec = spec_of(codec, codec=settings_of_codec)
+    keypoints, scores = Decoder(spec).decode([output.copy() for output in outputs], centers, scales)
+    for row, (center, scale) in enumerate(zip(centers, scales, strict=True)):
+        try:
+            expected, confidence = reference.decode(*(output[row].copy() for output in outputs))
+        except np.linalg.LinAlgError:
+            assume(False)
+        in_image = expected[0] / INPUT_SIZE * scale + center - 0.5 * scale
+        np.testing.assert_array_equal(keypoints[row], in_image.astype(np.float32))
+        np.testing.assert_array_equal(scores[row], confidence[0].astype(np.float32))
 
 
 @given(
@@ -134,9 +160,20 @@ def test_other_output_than_the_codec_reads_is_refused() -> None:
 def test_codec_that_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match=r"input_size \(64, 96\) is not the model's \(64, 64\)"):
         Decoder(spec_of("msra", input_size=(64, 64)))
-    for settings_ in ({"type": "NoSuch", "input_size": INPUT_SIZE}, {"type": "MSRAHeatmap", "input_size": INPUT_SIZE}):
-        with pytest.raises(InputError, match="mmpose cannot build the codec"):
-            Decoder(spec_of("msra", codec=settings_))
+    for codec, message in (
+        ({"type": "NoSuch"}, "the codec NoSuch is not supported; choose from MSRAHeatmap, UDPHeatmap,"),
+        ({"type": "MSRAHeatmap"}, "does not take these settings: .*heatmap_size"),
+        (CODECS["msra"] | {"blur": 3}, "does not take these settings: .*'blur'"),
+        (CODECS["udp"] | {"heatmap_type": "other"}, "heatmap_type is 'other', not gaussian or combined"),
+        (CODECS["megvii"] | {"kernel_size": 4}, "the size of a blur must be odd, not 4"),
+        (CODECS["simcc"] | {"use_dark": True}, "use_dark of SimCC fails in mmpose"),
+    ):
+        with pytest.raises(InputError, match=f"model drawn: .*{message}"):
+            Decoder(spec_of("msra", codec=codec | {"input_size": INPUT_SIZE}))
+
+
+def test_names_of_mmposes_scope_are_taken() -> None:
+    Decoder(spec_of("msra", codec=CODECS["msra"] | {"type": "mmpose.MSRAHeatmap"}))
 
 
 def test_codec_read_from_json_decodes_alike() -> None:

@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmpose.evaluation.functional import oks_nms
 from mmpose.evaluation.metrics import CocoMetric
 from pycocotools.coco import COCO
 from tests.unit.evaluation_fixtures import (
@@ -16,8 +19,15 @@ from tests.unit.evaluation_fixtures import (
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
+from posequant.base.keypoints import SIGMAS
 from posequant.data.dataset import Instances, detected_instances, ground_truth_instances, load_annotations
-from posequant.evaluate.keypoint_metrics import STATISTICS, coco_results, evaluate_predictions, person_scores
+from posequant.evaluate.keypoint_metrics import (
+    STATISTICS,
+    coco_results,
+    distinct_people,
+    evaluate_predictions,
+    person_scores,
+)
 from posequant.evaluate.predict import predict_poses
 from posequant.evaluate.predictions import Poses, Predictions
 from posequant.networks.opening import open_network
@@ -137,6 +147,22 @@ def test_whole_way_is_that_of_mmpose(dataset: Dataset, tmp_path: Path) -> None:
         assert entry["score"] == pytest.approx(other["score"], abs=1e-5)
         apart = np.abs(np.subtract(entry["keypoints"], other["keypoints"]))
         assert (apart > 1e-2).mean() < 0.05  # where two pixels are almost equal
+
+
+@given(count=st.integers(1, 12), spread=st.floats(0.1, 20), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_same_people_are_kept_as_by_mmpose(count: int, spread: float, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    keypoints = (generator.uniform(0, 50, (17, 2)) + generator.normal(0, spread, (count, 17, 2))).astype(np.float32)
+    areas = generator.uniform(500, 5000, count).astype(np.float32)
+    scores = generator.integers(0, 4, count).astype(np.float32)  # few: some tie
+    triplets = np.concatenate([keypoints, np.ones((count, 17, 1), np.float32)], axis=2)
+    people = [
+        {"keypoints": keypoints_, "area": area, "score": score}
+        for keypoints_, area, score in zip(triplets, areas, scores, strict=True)
+    ]
+    expected = oks_nms(people, 0.9, sigmas=np.array(SIGMAS, np.float32))
+    assert distinct_people(keypoints, areas, scores).tolist() == expected.tolist()
 
 
 def test_person_scores_by_hand() -> None:
