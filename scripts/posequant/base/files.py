@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ def whole(target: Path) -> Iterator[Path]:
     """Give a path beside `target` to write to; rename it to `target` when the block ends well.
 
     The path does not exist yet: the block creates a file or a folder there. An existing `target` is replaced.
-    When the block raises, nothing is left behind and `target` is as it was.
+    When the block raises, nothing is left behind and `target` is as it was. When the machine stops, `target` is the old
+    one or the new one, with all of its content: it is on the disk before it gets its name. A folder that is replaced is
+    moved aside first; at no moment is it gone before the new one is in its place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -25,11 +28,40 @@ def whole(target: Path) -> Iterator[Path]:
     draft = workplace / target.name
     try:
         yield draft
+        _write_through(draft)
         if target.is_dir():
-            shutil.rmtree(target)
-        draft.replace(target)
+            _replace_folder(target, draft, aside=workplace / "replaced")
+        else:
+            draft.replace(target)
+        _sync(target.parent)
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _replace_folder(target: Path, draft: Path, aside: Path) -> None:
+    """Rename `draft` to `target`, a folder, which no file system does in one step."""
+    target.rename(aside)
+    try:
+        draft.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+
+
+def _write_through(path: Path) -> None:
+    """Have the content of a file, or of a folder and all that is in it, on the disk."""
+    if path.is_dir():
+        for inner in path.iterdir():
+            _write_through(inner)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def require_file(path: Path, hint: str = "") -> Path:

@@ -163,7 +163,7 @@ class NcnnNetwork:
         """
         extractor = self._net.create_extractor()
         for blob, values in blobs.items():
-            extractor.input(blob, ncnn.Mat(np.ascontiguousarray(values)).clone())
+            extractor.input(blob, to_mat(values))
         return [self._extract(extractor, name, "given") for name in self.output_names]
 
     def forward_changed(
@@ -186,7 +186,7 @@ class NcnnNetwork:
         extractor = self._extractor(crop)
         for blob, change in changes.items():
             values = change(self._extract(extractor, blob, "given"))
-            extractor.input(blob, ncnn.Mat(np.ascontiguousarray(values)).clone())
+            extractor.input(blob, to_mat(values))
         return [self._extract(extractor, name, "given") for name in self.output_names]
 
     def _check_layers(self, precision: str) -> None:
@@ -235,9 +235,7 @@ class NcnnNetwork:
 
     def _extractor(self, crop: NDArray[np.float32]) -> Any:
         extractor = self._net.create_extractor()
-        # A Mat made of an array borrows its memory; the clone owns its own, aligned as ncnn's layers want it.
-        contiguous = np.ascontiguousarray(crop)
-        if extractor.input(self._input, ncnn.Mat(contiguous).clone()) != 0:
+        if extractor.input(self._input, to_mat(crop)) != 0:
             raise InputError(f"{self._param}: ncnn takes no input at blob {self._input}.")
         return extractor
 
@@ -250,6 +248,13 @@ class NcnnNetwork:
         if not np.isfinite(values).all():
             raise InputError(f"{self._param}: blob {blob} holds NaN or infinity for crop {which}.")
         return values
+
+
+def to_mat(values: NDArray[np.float32]) -> Any:
+    """Return an `ncnn.Mat` with a copy of `values`, in memory of its own, aligned as ncnn's layers want it."""
+    # A Mat made of an array borrows its memory: the array must live until the Mat is cloned, so it has a name.
+    contiguous = np.ascontiguousarray(values)
+    return ncnn.Mat(contiguous).clone()
 
 
 def _without_batch(

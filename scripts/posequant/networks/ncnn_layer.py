@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.ncnn_format.model import Layer, Weights, encode_weights, format_param
-from posequant.networks.ncnn import set_options
+from posequant.networks.ncnn import set_options, to_mat
 
 Floats = NDArray[np.float32]
 
@@ -40,7 +40,7 @@ class LayerNetwork:
         """
         extractor = self._net.create_extractor()
         for blob, values in zip(self._layer.bottoms, bottoms, strict=True):
-            extractor.input(blob, ncnn.Mat(np.ascontiguousarray(values)).clone())
+            extractor.input(blob, to_mat(values))
         tops = []
         for blob in self._layer.tops:
             status, mat = extractor.extract(blob)

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,66 @@ def test_whole_replaces_a_folder(tmp_path: Path) -> None:
             draft.mkdir()
             (draft / name).write_text(name)
     assert [path.name for path in target.iterdir()] == ["new"]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was done to the disk, in order."""
+    done: list[str] = []
+    fsync, rename, replace = os.fsync, Path.rename, Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        fsync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(f"{path.name} -> {target.name}")
+        return rename(path, target)
+
+    def replaced(path: Path, target: Path) -> Path:
+        done.append(f"{path.name} => {target.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(Path, "replace", replaced)
+    return done
+
+
+def test_whole_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, calls: list[str]) -> None:
+    with whole(tmp_path / "file.txt") as draft:
+        draft.write_text("content")
+    assert calls == ["sync file.txt", "file.txt => file.txt", f"sync {tmp_path.name}"]
+
+
+def test_whole_moves_an_old_folder_aside(tmp_path: Path, calls: list[str]) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    with whole(target) as draft:
+        (draft / "inner").mkdir(parents=True)
+        (draft / "inner/file.txt").write_text("new")
+    written = ["sync file.txt", "sync inner", "sync folder"]
+    assert calls == [*written, "folder -> replaced", "folder -> folder", f"sync {tmp_path.name}"]
+    assert list(tmp_path.rglob("*")) == [target, target / "inner", target / "inner/file.txt"]
+
+
+def test_whole_puts_an_old_folder_back_where_the_new_one_cannot_take_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "old").touch()
+    rename = Path.rename
+
+    def refused(path: Path, new: Path) -> Path:
+        if path.parent.name.startswith(".folder") and path.name == "folder":
+            raise OSError("refused")
+        return rename(path, new)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="refused"), whole(target) as draft:
+        draft.mkdir()
+    assert list(tmp_path.rglob("*")) == [target, target / "old"]
 
 
 def test_draft_keeps_the_suffix(tmp_path: Path) -> None:

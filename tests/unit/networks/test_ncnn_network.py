@@ -113,6 +113,21 @@ def test_the_layout_of_the_given_array_does_not_matter(float_model: Pair) -> Non
     np.testing.assert_array_equal(network.forward(np.concatenate((crops, crops), axis=3)[..., :12])[0], expected)
 
 
+def test_blobs_given_in_another_layout_are_not_lost(float_model: Pair) -> None:
+    """A contiguous copy that nobody holds is overwritten before ncnn reads it."""
+    network = NcnnNetwork(*float_model, "fp32", INPUT_SHAPE)
+    (crop,) = draw_crops(1)
+    (first, second) = network.output_names
+    expected = network.forward(crop[np.newaxis])
+    scattered = crop.transpose(2, 1, 0).copy().transpose(2, 1, 0)
+    assert not scattered.flags.c_contiguous
+    for _ in range(50):
+        for given in (network.resume({"in0": scattered}), network.forward_changed(crop, {"in0": lambda _: scattered})):
+            for found, wanted in zip(given, expected, strict=True):
+                np.testing.assert_array_equal(found, wanted[0])
+    assert np.array_equal(np.array(to_mat(scattered)), scattered)
+
+
 def test_no_crops_give_no_rows(float_model: Pair) -> None:
     outputs = NcnnNetwork(*float_model, "fp32", INPUT_SHAPE).forward(draw_crops(0))
     assert [output.shape for output in outputs] == [(0, 5, 16, 12), (0, 6)]
