@@ -1,34 +1,66 @@
 # What an artifact costs to run.
 
 
+def all_cores() -> int:
+    """All cores of a local run: a job that measures time has them to itself, whatever it uses of them.
+
+    On a cluster nobody says how many there are; there a profile gives such a job a node of its own.
+    """
+    return workflow.resource_settings.cores or PREDICTION_THREADS
+
+
+def latency_rows(wildcards) -> dict[str, list[str]]:
+    """What is said of each row of a model to measure its latency: name, backend, precision and files."""
+    names = config["studies"][wildcards.study]["variants"]
+    variants = {name: config["variants"][name] for name in names}
+    return {
+        name: [
+            name,
+            variant["backend"],
+            variant["precision"],
+            *artifact_of(name, wildcards),
+        ]
+        for name, variant in variants.items()
+    }
+
+
+def latency_artifacts(wildcards) -> list[str]:
+    """Input function: the files of all rows of a model."""
+    files = [file for row in latency_rows(wildcards).values() for file in row[3:]]
+    return list(dict.fromkeys(files))
+
+
+def latency_options(wildcards) -> str:
+    """Options that name all rows of a model."""
+    rows = latency_rows(wildcards).values()
+    return " ".join(f"--row {shlex.join(row)}" for row in rows)
+
+
 rule latency:
-    """Measure the latency of a variant in turn with ONNX Runtime, and its size on disk."""
+    """Measure the latencies of all rows of a model, timed in turn with ONNX Runtime, and their sizes on disk."""
     input:
         model=f"{RESULTS}/model.json",
-        artifact=artifact,
+        artifacts=latency_artifacts,
         reference=f"{RESULTS}/onnx/simplified.onnx",
         crops=f"{RESULTS}/calibration",
     output:
-        f"{RESULTS}/{{variant}}/latency.json",
+        f"{RESULTS}/latency.json",
     log:
-        f"{RESULTS}/{{variant}}/latency.log",
+        f"{RESULTS}/latency.log",
     benchmark:
-        f"{RESULTS}/{{variant}}/latency.benchmark.tsv"
+        f"{RESULTS}/latency.benchmark.tsv"
     conda:
         ENVIRONMENT
-    # It runs on one; the others are kept free of jobs that would be measured with it.
-    threads: 4
+    threads: all_cores()
     resources:
         mem_mb=4000,
-        runtime=30,
+        runtime=60,
     params:
         code=code("latency"),
-        variant=lookup("variants/{variant}", within=config),
+        rows=latency_options,
     shell:
-        "python scripts/latency.py --model {input.model} --variant {wildcards.variant}"
-        " --crops {input.crops}"
-        " --backend {params.variant[backend]} --precision {params.variant[precision]}"
-        " --artifact {input.artifact} --reference {input.reference}"
+        "python scripts/latency.py --model {input.model} {params.rows}"
+        " --reference {input.reference} --crops {input.crops}"
         " --out {output} > {log} 2>&1"
 
 
@@ -46,12 +78,13 @@ rule throughput:
         f"{RESULTS}/{{variant}}/throughput.log",
     conda:
         ENVIRONMENT
-    threads: 4
+    threads: all_cores()
     resources:
         mem_mb=4000,
         runtime=30,
     params:
         code=code("throughput"),
+        threads=min(PREDICTION_THREADS, all_cores()),
         variant=lookup("variants/{variant}", within=config),
         detections=detections_option,
     shell:
@@ -59,7 +92,7 @@ rule throughput:
         " --variant {wildcards.variant} --backend {params.variant[backend]}"
         " --precision {params.variant[precision]} --artifact {input.artifact}"
         " --annotations {input.annotations} --images {input.images}"
-        " {params.detections} --threads {threads} --out {output} > {log} 2>&1"
+        " {params.detections} --threads {params.threads} --out {output} > {log} 2>&1"
 
 
 rule render_throughput:

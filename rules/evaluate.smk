@@ -1,5 +1,7 @@
 # From an artifact to its predictions, and from those to the COCO keypoint statistics.
 
+# Of one job. A network is opened once for all of them.
+PREDICTION_THREADS = 4
 SHARDS = f"{RESULTS}/{{variant}}/shards/{{shard}}-of-{{shards}}"
 
 
@@ -28,7 +30,7 @@ rule predict:
         shards=r"\d+",
     conda:
         ENVIRONMENT
-    threads: 4
+    threads: PREDICTION_THREADS
     resources:
         mem_mb=4000,
         runtime=240,

@@ -5,7 +5,7 @@ rule render_result:
     """Render the page of a study."""
     input:
         metrics=per_row("metrics.json"),
-        latencies=per_row("latency.json"),
+        latencies=per_model("latency.json"),
         models=per_model("model.json"),
         operators=per_model("onnx/operators.md"),
         calibration="results/{study}/calibration.json",

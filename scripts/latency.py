@@ -1,28 +1,47 @@
-"""Measure what a network costs to run: its latency, in turn with ONNX Runtime FP32, and its size on disk."""
+"""Measure what the networks of a model cost to run: their latencies, timed in turn, and their sizes on disk."""
 
 import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from posequant.base.errors import reports_input_errors
+from posequant.base.errors import InputError, reports_input_errors
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
-    parser.add_argument("--variant", required=True, help="name of the row that is measured")
-    parser.add_argument("--backend", required=True, help="pytorch, onnxruntime, openvino or ncnn")
-    parser.add_argument("--precision", required=True, help="fp32, fp16, bf16 or int8")
-    parser.add_argument("--artifact", type=Path, nargs="+", required=True, help="the files that the backend loads")
-    parser.add_argument("--reference", type=Path, required=True, help="ONNX file of the same model to time it against")
-    parser.add_argument("--crops", type=Path, required=True, help="folder of crops to run on")
-    parser.add_argument("--rounds", type=int, default=100, help="rounds to time (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=20, help="time after which no further round starts (default: %(default)s)"
+        "--row",
+        dest="rows",
+        action="append",
+        nargs="+",
+        required=True,
+        metavar="WORD",
+        help="a network, once for each: its name, its backend (pytorch, onnxruntime, openvino, ncnn), its precision "
+        "(fp32, fp16, bf16, int8) and the files that the backend loads",
+    )
+    parser.add_argument(
+        "--reference", type=Path, required=True, help="ONNX file of the same model to time them against"
+    )
+    parser.add_argument("--crops", type=Path, required=True, help="folder of crops to run on")
+    parser.add_argument("--rounds", type=int, default=60, help="rounds to time (default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=20,
+        help="time for each network, after which no further round starts (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, required=True, help="record to write (JSON)")
     return parser.parse_args()
+
+
+def parse_row(words: list[str]) -> tuple[str, tuple[str, str, list[Path]]]:
+    """Return the name of a row, and its backend, precision and files."""
+    if len(words) < 4:
+        raise InputError(f"--row {' '.join(words)}: give a name, a backend, a precision and at least one file")
+    name, backend, precision, *files = words
+    return name, (backend, precision, [Path(file) for file in files])
 
 
 @reports_input_errors
@@ -32,26 +51,27 @@ def main() -> None:
     from posequant.base.files import write_json
     from posequant.base.model_spec import ModelSpec
     from posequant.base.timing import cpu_name
-    from posequant.benchmark.latency import measure_latency
+    from posequant.benchmark.latency import measure_latencies
     from posequant.data.crop_files import load_crops
     from posequant.networks.opening import open_network
 
     spec = ModelSpec.load(arguments.model)
-    network = open_network(arguments.backend, arguments.precision, arguments.artifact, spec)
-    reference = open_network("onnxruntime", "fp32", [arguments.reference], spec)
-    latency = measure_latency(
-        network, reference, load_crops(arguments.crops, limit=32), arguments.rounds, arguments.seconds
+    rows = dict(parse_row(words) for words in arguments.rows)
+    networks = {name: open_network(*row, spec) for name, row in rows.items()}
+    of_reference = ("onnxruntime", "fp32", [arguments.reference])
+    same = [name for name, row in rows.items() if row == of_reference]
+    rounds, latencies = measure_latencies(
+        list(networks.values()),
+        networks[same[0]] if same else open_network(*of_reference, spec),
+        load_crops(arguments.crops, limit=32),
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
     )
-    write_json(
-        arguments.out,
-        {
-            "model": spec.name,
-            "variant": arguments.variant,
-            "latency": asdict(latency),
-            "cpu": cpu_name(),
-            "size_bytes": sum(path.stat().st_size for path in arguments.artifact),
-        },
-    )
+    costs = {
+        name: {"latency": asdict(latency), "size_bytes": sum(path.stat().st_size for path in files)}
+        for (name, (_, _, files)), latency in zip(rows.items(), latencies, strict=True)
+    }
+    write_json(arguments.out, {"model": spec.name, "cpu": cpu_name(), "rounds": rounds, "rows": costs})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics of every row, in order")
-    parser.add_argument("--latencies", type=Path, nargs="+", required=True, help="latency of every row, alike")
+    parser.add_argument("--latencies", type=Path, nargs="+", required=True, help="latencies of every model's rows")
     parser.add_argument("--logs", type=Path, nargs="+", required=True, help="log of every row, in the same order")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="description of every model")
     parser.add_argument("--operators", type=Path, nargs="+", required=True, help="operator table of every model")
@@ -57,9 +57,16 @@ def main() -> None:
             content, link(path.with_suffix(".md")), recipes.get(path.parent)
         )
     rows: dict[str, list[Row]] = {}
-    for metrics_path, latency_path, log in zip(arguments.metrics, arguments.latencies, arguments.logs, strict=True):
-        metrics, cost = read_json(metrics_path), read_json(latency_path)
-        require_same_row(metrics, cost, latency_path)
+    costs: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in arguments.latencies:
+        measured = read_json(path)
+        costs |= {(measured["model"], name): cost | {"cpu": measured["cpu"]} for name, cost in measured["rows"].items()}
+    for metrics_path, log in zip(arguments.metrics, arguments.logs, strict=True):
+        metrics = read_json(metrics_path)
+        cost = costs.get((metrics["model"], metrics["variant"]))
+        if cost is None:
+            paths = ", ".join(map(str, arguments.latencies))
+            raise InputError(f"{metrics_path}: {paths} say nothing of this row's latency. Delete them and run again.")
         require_file(log, f"Make it again with: snakemake -c4 -f {metrics_path}")
         row = Row(metrics, cost, link(log), certificates.get((metrics["model"], metrics["variant"])))
         rows.setdefault(metrics["model"], []).append(row)
@@ -74,13 +81,6 @@ def main() -> None:
     with whole(arguments.out_figure) as figure, whole(arguments.out) as draft:
         draw(models, figure)
         draft.write_text(page)
-
-
-def require_same_row(metrics: dict[str, Any], cost: dict[str, Any], latency_path: Path) -> None:
-    """Raise `InputError` unless metrics and cost are of the same model and variant."""
-    for key in ("model", "variant"):
-        if metrics[key] != cost[key]:
-            raise InputError(f"{latency_path}: is of {key} '{cost[key]}', its metrics of '{metrics[key]}'; delete it")
 
 
 if __name__ == "__main__":

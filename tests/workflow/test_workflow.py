@@ -225,9 +225,21 @@ def test_shards_give_the_same_bytes(workflow: Workflow, tmp_path: Path) -> None:
     assert (sharded.folder / predictions).read_bytes() == unsharded
 
 
-def test_removing_a_variant_reruns_only_the_report(workflow: Workflow) -> None:
+def test_removing_a_variant_reruns_only_latencies_and_report(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"variants": VARIANTS[:-1]})
-    assert workflow.planned("results/result.md") == {"render_result": 1, "result": 1}
+    assert workflow.planned("results/result.md") == {"latency": 1, "render_result": 1, "result": 1}
+
+
+def test_row_by_itself_needs_no_latency(workflow: Workflow) -> None:
+    jobs = workflow.planned("-F", f"{MODEL}/ncnn-int8/metrics.json")
+    assert jobs["predict"] == jobs["evaluate"] == 1
+    assert "latency" not in jobs
+
+
+def test_latencies_of_all_rows_are_measured_in_one_run(workflow: Workflow) -> None:
+    measured = json.loads((workflow.folder / MODEL / "latency.json").read_text())
+    assert list(measured["rows"]) == VARIANTS
+    assert measured["rows"]["onnxruntime"]["latency"]["speedup"] == 1
 
 
 def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Workflow) -> None:

@@ -1,7 +1,7 @@
-"""Two pieces of work timed in turn, so that their ratio holds on a machine that is busy with other things."""
+"""Pieces of work timed in turn, so that their ratios hold on a machine that is busy with other things."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -11,40 +11,49 @@ from tqdm import tqdm
 
 
 def time_in_turn(
-    first: Callable[[int], object],
-    second: Callable[[int], object],
+    works: Sequence[Callable[[int], object]],
     *,
     warm_up: int,
     rounds: int,
     minimum_rounds: int,
     seconds: float,
 ) -> NDArray[np.float64]:
-    """Return the wall-clock times of both, float64 (R, 2), in seconds; R is the number of timed rounds.
+    """Return the wall-clock times of N pieces of work, float64 (R, N), in seconds; R is the number of timed rounds.
 
-    The two swap places in every other round, as whatever runs second finds the caches full of the other's data.
+    Every round runs each once, in the order of `order_of_round`.
 
     Args:
-        first: work to time; it is called with the number of the round, from 0.
-        second: the work it is compared with.
+        works: work to time; each is called with the number of the round, from 0.
         warm_up: rounds that are run before and not timed.
         rounds: after how many rounds to stop.
         minimum_rounds: how many are timed in any case.
         seconds: time after which no further round starts, once the minimum is reached.
     """
-    pair = (first, second)
     for number in range(warm_up):
-        for work in pair:
+        for work in works:
             work(number)
-    times: list[tuple[float, float]] = []
+    times: list[list[float]] = []
     end = perf_counter() + seconds
     with tqdm(total=rounds, desc="timing", unit="round", mininterval=2) as progress:
         while len(times) < rounds and (len(times) < minimum_rounds or perf_counter() < end):
             number = len(times)
-            order = (0, 1) if number % 2 == 0 else (1, 0)
-            measured = {which: _seconds(pair[which], number) for which in order}
-            times.append((measured[0], measured[1]))
+            times.append([0.0] * len(works))
+            for place in order_of_round(number, len(works)):
+                times[-1][place] = _seconds(works[place], number)
             progress.update()
     return np.array(times)
+
+
+def order_of_round(number: int, count: int) -> list[int]:
+    """Return in which order a round runs `count` pieces of work.
+
+    Whatever runs next finds the caches full of the data of what ran before. Over `count` rounds, or twice as many where
+    it is odd, each therefore comes after each other one equally often. Source: Williams, Experimental designs balanced
+    for the estimation of residual effects of treatments, Australian Journal of Scientific Research 2, 1949.
+    """
+    zigzag = [(place + 1) // 2 if place % 2 else (count - place // 2) % count for place in range(count)]
+    order = [(place + number) % count for place in zigzag]
+    return order[::-1] if count % 2 and number // count % 2 else order
 
 
 def _seconds(work: Callable[[int], object], number: int) -> float:

@@ -1,6 +1,6 @@
-"""How long a network takes for one crop, told by a ratio that a busy machine does not spoil."""
+"""How long networks take for one crop, told by ratios that a busy machine does not spoil."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,48 +18,52 @@ class Latency:
     """Wall-clock times of single crops on one thread.
 
     Attributes:
-        rounds: how many rounds were timed; each timed both networks once, on the same crop.
         median_ms: median of the network's times, in milliseconds.
         quartiles_ms: first and third quartile of them.
-        reference_median_ms: median of the reference's times.
         speedup: median over the rounds of reference time / network time; above 1 the network is faster.
     """
 
-    rounds: int
     median_ms: float
     quartiles_ms: tuple[float, float]
-    reference_median_ms: float
     speedup: float
 
 
-def measure_latency(
-    network: Network, reference: Network, crops: NDArray[np.float32], rounds: int, seconds: float
-) -> Latency:
-    """Time `network` and `reference` in turn on one crop after the other of `crops` (N, 3, H, W).
+def measure_latencies(
+    networks: Sequence[Network], reference: Network, crops: NDArray[np.float32], *, rounds: int, seconds: float
+) -> tuple[int, list[Latency]]:
+    """Time networks in turn, each round on another one of `crops` (N, 3, H, W).
 
     Stops after `rounds` rounds, or after `seconds` once at least `MINIMUM_ROUNDS` are done.
+
+    Args:
+        networks: of the same model.
+        reference: what they are compared with; it is timed with them, once where it is one of them.
+        crops: float32 (N, 3, H, W).
+        rounds: after how many to stop.
+        seconds: for each network.
+
+    Returns:
+        How many rounds were timed, and the latency of each network.
     """
+    contenders = list(networks) if reference in networks else [*networks, reference]
 
     def run(contender: Network) -> Callable[[int], object]:
         return lambda number: contender.forward(_crop(crops, number))
 
     times = time_in_turn(
-        run(network),
-        run(reference),
+        [run(contender) for contender in contenders],
         warm_up=WARM_UP_ROUNDS,
         rounds=rounds,
         minimum_rounds=MINIMUM_ROUNDS,
-        seconds=seconds,
+        seconds=seconds * len(contenders),
     )
-    milliseconds = 1000 * times
-    first, median, third = np.percentile(milliseconds[:, 0], [25, 50, 75])
-    return Latency(
-        rounds=len(times),
-        median_ms=float(median),
-        quartiles_ms=(float(first), float(third)),
-        reference_median_ms=float(np.median(milliseconds[:, 1])),
-        speedup=float(np.median(milliseconds[:, 1] / milliseconds[:, 0])),
-    )
+    of_reference = times[:, contenders.index(reference)]
+    return len(times), [_latency(times[:, place], of_reference) for place in range(len(networks))]
+
+
+def _latency(times: NDArray[np.float64], of_reference: NDArray[np.float64]) -> Latency:
+    first, median, third = np.percentile(1000 * times, [25, 50, 75])
+    return Latency(float(median), (float(first), float(third)), float(np.median(of_reference / times)))
 
 
 def _crop(crops: NDArray[np.float32], index: int) -> NDArray[np.float32]:

@@ -83,7 +83,7 @@ def measure_throughput(
     def bare(_: int) -> None:
         _infer(network, chunks, threads)
 
-    times = time_in_turn(job, bare, warm_up=1, rounds=rounds, minimum_rounds=MINIMUM_ROUNDS, seconds=seconds)
+    times = time_in_turn([job, bare], warm_up=1, rounds=rounds, minimum_rounds=MINIMUM_ROUNDS, seconds=seconds)
     job_time, bare_time = np.median(times, axis=0)
     return Throughput(
         people=len(people),

@@ -180,6 +180,7 @@ _Codec = tuple[Callable[..., Decoded], list[tuple[int, ...]]]
 
 
 def _msra(
+    *,
     input_size: Sequence[int],
     heatmap_size: Sequence[int],
     sigma: float,
@@ -202,6 +203,7 @@ def _msra(
 
 
 def _udp(
+    *,
     input_size: Sequence[int],
     heatmap_size: Sequence[int],
     heatmap_type: str = "gaussian",
@@ -239,7 +241,7 @@ def _udp(
     raise ValueError(f"heatmap_type is {heatmap_type!r}, not gaussian or combined")
 
 
-def _megvii(input_size: Sequence[int], heatmap_size: Sequence[int], kernel_size: int) -> _Codec:
+def _megvii(*, input_size: Sequence[int], heatmap_size: Sequence[int], kernel_size: int) -> _Codec:
     """Return how to read the heatmaps of codecs/megvii_heatmap.py, and their shape."""
     _require_odd(kernel_size)
     pixels = (np.array(input_size) / heatmap_size).astype(np.float32)
@@ -265,6 +267,7 @@ def _megvii(input_size: Sequence[int], heatmap_size: Sequence[int], kernel_size:
 
 
 def _simcc(
+    *,
     input_size: Sequence[int],
     smoothing_type: str = "gaussian",
     sigma: float | Sequence[float] = 6.0,

@@ -113,8 +113,7 @@ class Judge:
             timed.forward(crops[place : place + 1])
 
         times = time_in_turn(
-            lambda number: run(network, number),
-            lambda number: run(first, number),
+            [lambda number: run(network, number), lambda number: run(first, number)],
             warm_up=2,
             rounds=_ROUNDS,
             minimum_rounds=5,

@@ -3,7 +3,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.benchmark.latency import MINIMUM_ROUNDS, measure_latency
+from posequant.benchmark.latency import MINIMUM_ROUNDS, WARM_UP_ROUNDS, measure_latencies
 
 
 class Sleeper:
@@ -24,21 +24,30 @@ CROPS = np.broadcast_to(np.arange(4, dtype=np.float32)[:, None, None, None], (4,
 
 
 def test_slower_reference_gives_a_speedup_above_one() -> None:
-    network, reference = Sleeper(0.001), Sleeper(0.02)
-    latency = measure_latency(network, reference, CROPS, rounds=12, seconds=60)
-    assert latency.rounds == 12
-    assert latency.speedup > 1
-    assert latency.quartiles_ms[0] <= latency.median_ms <= latency.quartiles_ms[1]
-    assert latency.reference_median_ms >= 20
+    networks = [Sleeper(0.001), Sleeper(0.01)]
+    rounds, (fast, middling) = measure_latencies(networks, Sleeper(0.03), CROPS, rounds=12, seconds=60)
+    assert rounds == 12
+    assert fast.speedup > middling.speedup > 1
+    for latency, least in ((fast, 1), (middling, 10)):
+        assert least <= latency.quartiles_ms[0] <= latency.median_ms <= latency.quartiles_ms[1]
 
 
-def test_both_networks_run_on_the_same_crops_in_turn() -> None:
-    network, reference = Sleeper(0), Sleeper(0)
-    measure_latency(network, reference, CROPS, rounds=12, seconds=60)
-    assert network.seen == reference.seen
-    assert network.seen[-12:] == [0, 1, 2, 3] * 3
+def test_all_networks_run_on_the_same_crops_in_turn() -> None:
+    networks, reference = [Sleeper(0), Sleeper(0), Sleeper(0)], Sleeper(0)
+    measure_latencies(networks, reference, CROPS, rounds=12, seconds=60)
+    for network in networks:
+        assert network.seen == reference.seen
+    assert reference.seen[-12:] == [0, 1, 2, 3] * 3
+
+
+def test_reference_that_is_a_row_is_timed_once() -> None:
+    networks = [Sleeper(0.001), Sleeper(0.002)]
+    _, latencies = measure_latencies(networks, networks[1], CROPS, rounds=12, seconds=60)
+    assert latencies[1].speedup == 1
+    assert latencies[0].speedup > 1
+    assert len(networks[1].seen) == len(networks[0].seen) == 12 + WARM_UP_ROUNDS
 
 
 def test_time_limit_ends_it_after_the_minimum_of_rounds() -> None:
-    latency = measure_latency(Sleeper(0), Sleeper(0), CROPS, rounds=1000, seconds=0)
-    assert latency.rounds == MINIMUM_ROUNDS
+    rounds, _ = measure_latencies([Sleeper(0)], Sleeper(0), CROPS, rounds=1000, seconds=0)
+    assert rounds == MINIMUM_ROUNDS

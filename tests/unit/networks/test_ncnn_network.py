@@ -17,7 +17,7 @@ from tests.unit.ncnn_fixtures import (
 )
 
 from posequant.base.errors import InputError
-from posequant.networks.ncnn import NcnnNetwork
+from posequant.networks.ncnn import NcnnNetwork, to_mat
 from posequant.quantize.ncnn2int8 import quantize_files
 from posequant.quantize.ncnn2table import write_table
 
@@ -117,7 +117,6 @@ def test_blobs_given_in_another_layout_are_not_lost(float_model: Pair) -> None:
     """A contiguous copy that nobody holds is overwritten before ncnn reads it."""
     network = NcnnNetwork(*float_model, "fp32", INPUT_SHAPE)
     (crop,) = draw_crops(1)
-    (first, second) = network.output_names
     expected = network.forward(crop[np.newaxis])
     scattered = crop.transpose(2, 1, 0).copy().transpose(2, 1, 0)
     assert not scattered.flags.c_contiguous
