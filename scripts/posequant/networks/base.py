@@ -15,7 +15,9 @@ class Network(Protocol):
     """A loaded network. One object serves many threads; each call computes on the thread that makes it."""
 
     def forward(self, crops: "NDArray[np.float32]") -> "list[NDArray[np.float32]]":
-        """Run the network.
+        """Run the network. This is what is timed: in every runtime it takes the crops in and hands the outputs out.
+
+        Nothing looks whether the numbers are finite; that is for those who use them.
 
         Args:
             crops: normalised crops, float32 (N, 3, H, W), as `Cropper` makes them.
@@ -28,6 +30,13 @@ class Network(Protocol):
             InputError: the crops have another type or shape than the network takes.
         """
         ...
+
+
+def join_rows(rows: "Sequence[Sequence[NDArray[np.float32]]]") -> "list[NDArray[np.float32]]":
+    """Return the outputs of single crops, arrays (1, ...) for each, as one array (N, ...) for each output."""
+    import numpy as np
+
+    return list(rows[0]) if len(rows) == 1 else [np.concatenate(output) for output in zip(*rows, strict=True)]
 
 
 def require_crops(crops: "NDArray[Any]", input_shape: tuple[int, int, int]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.ncnn_format.model import PAIR_HINT, Layer, NcnnModel, is_grouped, weighted_inputs
-from posequant.networks.base import require_crops
+from posequant.networks.base import join_rows, require_crops
 
 # ncnn.Option fields of each precision that are on; all others of these are off (ncnn: src/option.h).
 _PRECISION_OPTIONS = {
@@ -99,29 +99,37 @@ class NcnnNetwork:
             return cls(*files, precision, input_shape, output_shapes)
 
     def forward_on_threads(self, crops: NDArray[np.float32], threads: int) -> list[NDArray[np.float32]]:
-        """Return what `forward` does; so many crops are computed at a time."""
+        """Return what `forward` does; so many crops are computed at a time.
+
+        Raises:
+            InputError: as `forward`, and if a crop or an output holds NaN or infinity.
+        """
+        self._check_crops(crops)
         with ThreadPoolExecutor(threads) as pool:
-            outputs = list(pool.map(lambda crop: self.forward(crop[np.newaxis]), crops))
-        return [np.concatenate(values) for values in zip(*outputs, strict=True)]
+            rows = list(pool.map(lambda crop: self.forward(crop[np.newaxis]), crops))
+        outputs = join_rows(rows)
+        for name, output in zip(self.output_names, outputs, strict=True):
+            if damaged := [place for place, row in enumerate(output) if not np.isfinite(row).all()]:
+                raise self._not_finite(name, str(damaged[0]))
+        return outputs
 
     def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Run the network on crops, one after the other.
 
         Args:
-            crops: float32 array (N, channels, height, width), normalised as the network expects.
+            crops: float32 array (N, channels, height, width), normalised as the network expects and finite: ncnn
+                computes garbage from NaN.
 
         Returns:
             The network's outputs `out0`, `out1`, ..., each a float32 array (N, ...).
 
         Raises:
-            InputError: if the crops have another type or shape or hold NaN or infinity, or if an output does.
+            InputError: if the crops have another type or shape.
         """
-        self._check_crops(crops)
-        outputs = [np.empty((len(crops), *shape), np.float32) for shape in self._output_shapes]
-        for index, crop in enumerate(crops):
-            for output, values in zip(outputs, self._run(crop, str(index)), strict=True):
-                output[index] = values.reshape(output.shape[1:])
-        return outputs
+        require_crops(crops, self._input_shape)
+        if not len(crops):
+            return [np.empty((0, *shape), np.float32) for shape in self._output_shapes]
+        return join_rows([self._run(crop) for crop in crops])
 
     def activations(self, crop: NDArray[np.float32], blobs: list[str]) -> Iterator[NDArray[np.float32]]:
         """Run the network on one crop and yield what flows through some of its blobs, one at a time.
@@ -134,7 +142,7 @@ class NcnnNetwork:
             The values of each blob: a float32 array, valid on its own.
 
         Raises:
-            InputError: as `forward`, and if the network has no such blob.
+            InputError: as `forward_on_threads`, and if the network has no such blob.
         """
         self._check_crops(crop[np.newaxis])
         if unknown := [blob for blob in blobs if blob not in self._blobs]:
@@ -180,7 +188,7 @@ class NcnnNetwork:
             The outputs as ncnn shapes them, each a float32 array.
 
         Raises:
-            InputError: as `forward`.
+            InputError: as `forward_on_threads`.
         """
         self._check_crops(crop[np.newaxis])
         extractor = self._extractor(crop)
@@ -229,9 +237,12 @@ class NcnnNetwork:
         if not np.isfinite(crops).all():
             raise InputError("a crop holds NaN or infinity. Check how it was normalised.")
 
-    def _run(self, crop: NDArray[np.float32], which: str) -> list[NDArray[np.float32]]:
+    def _run(self, crop: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         extractor = self._extractor(crop)
-        return [self._extract(extractor, name, which) for name in self.output_names]
+        return [
+            self._take(extractor, name).reshape(1, *shape)
+            for name, shape in zip(self.output_names, self._output_shapes, strict=True)
+        ]
 
     def _extractor(self, crop: NDArray[np.float32]) -> Any:
         extractor = self._net.create_extractor()
@@ -240,14 +251,20 @@ class NcnnNetwork:
         return extractor
 
     def _extract(self, extractor: Any, blob: str, which: str) -> NDArray[np.float32]:
+        values = self._take(extractor, blob)
+        if not np.isfinite(values).all():
+            raise self._not_finite(blob, which)
+        return values
+
+    def _take(self, extractor: Any, blob: str) -> NDArray[np.float32]:
         status, mat = extractor.extract(blob)
         # An array made of an empty Mat is a segmentation fault.
         if status != 0 or mat.empty():
             raise InputError(f"{self._param}: ncnn fails to compute blob {blob} from a crop of {self._input_shape}.")
-        values = np.array(mat)
-        if not np.isfinite(values).all():
-            raise InputError(f"{self._param}: blob {blob} holds NaN or infinity for crop {which}.")
-        return values
+        return np.array(mat)
+
+    def _not_finite(self, blob: str, which: str) -> InputError:
+        return InputError(f"{self._param}: blob {blob} holds NaN or infinity for crop {which}.")
 
 
 def to_mat(values: NDArray[np.float32]) -> Any:

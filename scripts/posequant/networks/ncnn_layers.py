@@ -163,7 +163,7 @@ def overflow_check(param: Path, bin_: Path, crops: NDArray[np.float32], input_sh
 def _agreement(one: NcnnNetwork, other: NcnnNetwork, crops: NDArray[np.float32]) -> dict[str, Any]:
     largest = 0.0
     for crop in crops:
-        outputs = (network.forward(crop[np.newaxis]) for network in (one, other))
+        outputs = (network.forward_on_threads(crop[np.newaxis], 1) for network in (one, other))
         for ours, theirs in zip(*outputs, strict=True):
             largest = max(largest, float(np.abs(ours - theirs).max()))
     return {"crops": len(crops), "largest_difference": largest, "equal": largest == 0}

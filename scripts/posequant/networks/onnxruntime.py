@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.base.onnx_files import is_quantized, load_onnx, open_session
-from posequant.networks.base import require_crops, require_input_shape, require_precision
+from posequant.networks.base import join_rows, require_crops, require_input_shape, require_precision
 
 
 class OnnxRuntimeNetwork:
@@ -35,5 +35,5 @@ class OnnxRuntimeNetwork:
     def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """See `Network.forward`; the crops go through the network one by one."""
         require_crops(crops, self._spec.input_shape)
-        rows = [self._session.run(self._spec.output_names, {self._spec.input_name: crop[np.newaxis]}) for crop in crops]
-        return [np.concatenate(output) for output in zip(*rows, strict=True)]
+        names, name = self._spec.output_names, self._spec.input_name
+        return join_rows([self._session.run(names, {name: crop[np.newaxis]}) for crop in crops])

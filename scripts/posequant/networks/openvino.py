@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from posequant.base.errors import InputError
 from posequant.base.files import require_file
 from posequant.base.model_spec import ModelSpec
-from posequant.networks.base import require_crops, require_input_shape, require_precision
+from posequant.networks.base import join_rows, require_crops, require_input_shape, require_precision
 
 
 def read_openvino(xml: Path, weights: Path) -> ov.Model:
@@ -90,4 +90,4 @@ class OpenVinoNetwork:
         for crop in crops:
             results = request.infer([crop[np.newaxis]])
             rows.append([np.array(results[output]) for output in self._compiled.outputs])
-        return [np.concatenate(output) for output in zip(*rows, strict=True)]
+        return join_rows(rows)
