@@ -232,7 +232,7 @@ def summary(page: str) -> str:
     opening = re.sub(r" \((?:\[[^\]]*\]\([^)]*\)(?:, )?)+\)", "", opening)
     opening = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", opening)
     blocks = re.findall(r"^## .*$|(?:^\|.*\n?)+", opening, flags=re.MULTILINE)
-    return "\n".join(_aligned(block.strip()) for block in blocks)
+    return "\n\n".join(_aligned(block.strip()) for block in blocks)
 
 
 def _aligned(block: str) -> str:

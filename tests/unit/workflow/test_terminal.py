@@ -159,4 +159,4 @@ def test_summary_has_the_opening_tables_without_links() -> None:
         "| ncnn  | 0.5  | +0.1 ([certificate](x.md), [recipe](y.md)) |\n\nWords with a [link](z.md).\n\n"
         "# Backends\n\n| more |\n"
     )
-    assert summary(page) == ("## Net, 8x8\nRow   AP   Certified\n--------------------\nncnn  0.5  +0.1")
+    assert summary(page) == ("## Net, 8x8\n\nRow   AP   Certified\n--------------------\nncnn  0.5  +0.1")
