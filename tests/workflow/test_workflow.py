@@ -261,6 +261,22 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
         os.utime(decoder, (modified, modified))
 
 
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [("config", {}), ("certify", {"certify": len(INT8), "render_result": 1, "result": 1})],
+)
+def test_editing_the_settings_of_a_stage_reruns_this_stage_only(
+    workflow: Workflow, stage: str, expected: dict[str, int]
+) -> None:
+    settings = workflow.folder / f"scripts/posequant/workflow/settings/{stage}.py"
+    original = settings.read_text()
+    settings.write_text(original + "\n# edited\n")
+    try:
+        assert workflow.planned("results/result.md") == expected
+    finally:
+        settings.write_text(original)
+
+
 def test_throughput_has_a_line_for_every_variant(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"variants": ["pytorch", "ncnn-int8"]})
     output = workflow.run("bench")
