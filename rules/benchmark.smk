@@ -69,6 +69,7 @@ rule throughput:
     input:
         model=f"{RESULTS}/model.json",
         artifact=artifact,
+        crops=f"{RESULTS}/crops/1-of-1",
         annotations=dataset("val", "annotations"),
         images=dataset("val", "images"),
         detections=detections,
@@ -92,7 +93,8 @@ rule throughput:
         " --variant {wildcards.variant} --backend {params.variant[backend]}"
         " --precision {params.variant[precision]} --artifact {input.artifact}"
         " --annotations {input.annotations} --images {input.images}"
-        " {params.detections} --threads {params.threads} --out {output} > {log} 2>&1"
+        " --crops {input.crops} {params.detections} --threads {params.threads}"
+        " --out {output} > {log} 2>&1"
 
 
 rule render_throughput:

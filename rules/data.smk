@@ -1,4 +1,6 @@
-# Whom to calibrate on, and what the network sees of them.
+# Whom to calibrate on, and what the networks see of people.
+
+CROPS = f"{RESULTS}/crops/{{shard}}-of-{{shards}}"
 
 
 rule calibration_set:
@@ -50,3 +52,38 @@ rule calibration_crops:
         "python scripts/calibration_crops.py --model {input.model}"
         " --calibration {input.calibration} --images {input.images}"
         " --out {output} > {log} 2>&1"
+
+
+rule evaluation_crops:
+    """Crop the people of one shard of the evaluation set, once for all variants of the model.
+
+    They stay: as temporary files they would make a changed variant rerun all others.
+    """
+    input:
+        model=f"{RESULTS}/model.json",
+        annotations=dataset("val", "annotations"),
+        images=dataset("val", "images"),
+        detections=detections,
+    output:
+        directory(CROPS),
+    log:
+        f"{CROPS}.log",
+    benchmark:
+        f"{CROPS}.benchmark.tsv"
+    wildcard_constraints:
+        shard=r"\d+",
+        shards=r"\d+",
+    conda:
+        ENVIRONMENT
+    threads: 4
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        code=code("evaluation_crops"),
+        detections=detections_option,
+    shell:
+        "python scripts/evaluation_crops.py --model {input.model}"
+        " --annotations {input.annotations} --images {input.images} {params.detections}"
+        " --shard {wildcards.shard} --shards {wildcards.shards}"
+        " --threads {threads} --out {output} > {log} 2>&1"

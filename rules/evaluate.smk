@@ -16,6 +16,7 @@ rule predict:
     input:
         model=f"{RESULTS}/model.json",
         artifact=artifact,
+        crops=CROPS,
         annotations=dataset("val", "annotations"),
         images=dataset("val", "images"),
         detections=detections,
@@ -46,7 +47,8 @@ rule predict:
         "python scripts/predict.py --model {input.model} --variant {wildcards.variant}"
         " --backend {params.variant[backend]} --precision {params.variant[precision]}"
         " --artifact {input.artifact} --annotations {input.annotations}"
-        " --images {input.images} {params.detections} {params.flip_test}"
+        " --images {input.images} --crops {input.crops}"
+        " {params.detections} {params.flip_test}"
         " --shard {wildcards.shard} --shards {wildcards.shards}"
         " --threads {threads} --out {output} > {log} 2>&1"
 

@@ -32,6 +32,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--detections", type=Path, help="COCO detection results; their boxes are taken in place of the annotated ones"
     )
+    parser.add_argument(
+        "--crops", type=Path, help="what evaluation_crops.py wrote of this shard; without, images are read"
+    )
     parser.add_argument("--flip-test", action="store_true", help="average with the prediction for the mirrored crop")
     parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
     parser.add_argument("--shard", type=int, default=1, help="which shard to predict (default: %(default)s)")
@@ -57,6 +60,7 @@ def main() -> None:
         detections=arguments.detections,
         flip_test=arguments.flip_test,
         threads=arguments.threads,
+        crops=arguments.crops,
         shard=arguments.shard,
         shards=arguments.shards,
     )

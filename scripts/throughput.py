@@ -22,6 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--detections", type=Path, help="COCO detection results; their boxes are taken in place of the annotated ones"
     )
+    parser.add_argument("--crops", type=Path, help="what evaluation_crops.py wrote of them; without, images are read")
     parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="rounds to time (default: %(default)s)")
     parser.add_argument(
@@ -39,17 +40,20 @@ def main() -> None:
     from posequant.base.model_spec import ModelSpec
     from posequant.base.timing import cpu_name
     from posequant.benchmark.throughput import measure_throughput
+    from posequant.data.crops import Cropper, crops_of_images
     from posequant.data.dataset import evaluation_instances
+    from posequant.data.evaluation_crops import open_crops
     from posequant.networks.opening import open_network
 
     spec = ModelSpec.load(arguments.model)
     instances = evaluation_instances(arguments.annotations, arguments.detections)
+    crops = open_crops(arguments.crops, spec, instances) if arguments.crops else None
     network = open_network(arguments.backend, arguments.precision, arguments.artifact, spec, arguments.threads)
     throughput = measure_throughput(
         network,
         spec,
         instances,
-        arguments.images,
+        crops or crops_of_images(Cropper(spec), instances, arguments.images),
         threads=arguments.threads,
         rounds=arguments.rounds,
         seconds=arguments.seconds,

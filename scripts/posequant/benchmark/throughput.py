@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from posequant.base.markdown import table
 from posequant.base.model_spec import ModelSpec
 from posequant.base.timing import time_in_turn
-from posequant.data.crops import Cropper
-from posequant.data.dataset import Instances, read_image
-from posequant.evaluate.predict import CHUNK, by_image, predict_poses
+from posequant.data.crops import Cropper, Crops
+from posequant.data.dataset import CHUNK, Instances, by_image
+from posequant.evaluate.predict import predict_poses
 from posequant.networks.base import Network
 
 # Long enough that starting the threads does not count, short enough for many rounds.
@@ -32,8 +31,8 @@ class Throughput:
         people: how many were predicted in each round, the same in all.
         threads: how many threads worked.
         rounds: how many rounds were timed; each timed both once.
-        job_per_second: median over the rounds of the job: images read, people cropped, inferred and decoded.
-        network_per_second: the same of the bare network on ready crops.
+        job_per_second: median over the rounds of the job: crops taken, normalised, inferred and decoded.
+        network_per_second: the same of the bare network on normalised crops.
         ratio: median over the rounds of job / network.
     """
 
@@ -46,9 +45,9 @@ class Throughput:
 
 
 def measure_throughput(
-    network: Network, spec: ModelSpec, instances: Instances, images: Path, *, threads: int, rounds: int, seconds: float
+    network: Network, spec: ModelSpec, instances: Instances, crops: Crops, *, threads: int, rounds: int, seconds: float
 ) -> Throughput:
-    """Time the prediction of people, and the network alone on their ready crops, in turn.
+    """Time the prediction of people, and the network alone on what it gets of them, in turn.
 
     Both take the same people in the same chunks on as many threads. No flip test: it would only double the network's
     share.
@@ -58,7 +57,7 @@ def measure_throughput(
         spec: the model description.
         instances: the people of an evaluation set; those of the first images, in as many whole chunks as one
             round has time for, are predicted.
-        images: folder of the images.
+        crops: gives their crops, as in the evaluation job.
         threads: how many threads work.
         rounds: after how many rounds to stop.
         seconds: after how many to stop, once at least `MINIMUM_ROUNDS` rounds are done.
@@ -66,19 +65,22 @@ def measure_throughput(
     Raises:
         InputError: as `predict_poses`.
     """
-    instances = instances.select(by_image(instances))
-    first = instances.select(np.arange(min(CHUNK, len(instances))))
-    crops = ready_crops(spec, first, images)
-    network.forward(crops)  # the first inference sets up what later ones use
+    normalise = Cropper(spec).normalise
+    order = by_image(instances)
+    first = normalise(crops(order[:CHUNK]))
+    network.forward(first)  # the first inference sets up what later ones use
     start = perf_counter()
-    network.forward(crops)
-    pace = (perf_counter() - start) / len(crops)
-    people = instances.select(np.arange(people_per_round(pace, threads, len(instances))))
-    crops = ready_crops(spec, people, images)
-    chunks = [crops[start : start + CHUNK] for start in range(0, len(crops), CHUNK)]
+    network.forward(first)
+    pace = (perf_counter() - start) / len(first)
+    order = order[: people_per_round(pace, threads, len(instances))]
+    people = instances.select(order)
+    chunks = [normalise(crops(order[start : start + CHUNK])) for start in range(0, len(order), CHUNK)]
+
+    def crops_of_people(places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return crops(order[places])
 
     def job(_: int) -> None:
-        predict_poses(network, spec, people, images, flip_test=False, threads=threads, show_progress=False)
+        predict_poses(network, spec, people, crops_of_people, flip_test=False, threads=threads, show_progress=False)
 
     def bare(_: int) -> None:
         _infer(network, chunks, threads)
@@ -119,9 +121,10 @@ def throughput_page(records: pd.DataFrame) -> str:
     return (
         "# Throughput\n\n"
         f"{table(shown)}\n\n"
-        "People per second. Prediction: images read, people cropped, inferred and decoded, without flip test. Network "
-        "alone: the same people as ready crops, with the same threads. Rounds of the two alternate in one run; the "
-        f"ratio is the median over the rounds. Measured on {', '.join(sorted(set(records['cpu'])))}.\n"
+        "People per second. Prediction: crops read (cut out of the images, where they are too large to be kept), "
+        "normalised, inferred and decoded, without flip test. Network alone: the same people, normalised in advance, "
+        "with the same threads. Rounds of the two alternate in one run; the ratio is the median over the rounds. "
+        f"Measured on {', '.join(sorted(set(records['cpu'])))}.\n"
     )
 
 
@@ -135,16 +138,6 @@ def people_per_round(pace: float, threads: int, available: int) -> int:
     """
     block = CHUNK * threads
     return min(available, block * max(1, round(ROUND_SECONDS / pace / CHUNK)))
-
-
-def ready_crops(spec: ModelSpec, instances: Instances, images: Path) -> NDArray[np.float32]:
-    """Return the network's input for each person, float32 (N, 3, H, W)."""
-    cropper = Cropper(spec)
-    crops = []
-    for index, bbox in zip(instances.image_indices, instances.bboxes, strict=True):
-        crop, _, _ = cropper.cut(read_image(images, instances.images[index]), bbox)
-        crops.append(cropper.normalise(crop))
-    return np.stack(crops)
 
 
 def _infer(network: Network, chunks: Sequence[NDArray[np.float32]], threads: int) -> None:

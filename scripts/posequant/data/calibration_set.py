@@ -112,7 +112,7 @@ def make_crops(model: Path, calibration: Path, images: Path, folder: Path) -> No
     for number, person in enumerate(tqdm(people, desc="cropping", unit="person", mininterval=2)):
         crop, center, scale = cropper.cut(read_image(images, person.image), person.bbox)
         names.append(f"{number:06d}.npy")
-        np.save(folder / names[-1], cropper.normalise(crop))
+        np.save(folder / names[-1], cropper.normalise(crop[np.newaxis])[0])
         centers.append(center)
         scales.append(scale)
     (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))

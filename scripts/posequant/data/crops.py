@@ -1,10 +1,14 @@
 """From a person's box to what the network sees."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from posequant.base.model_spec import ModelSpec
+from posequant.data.dataset import Instances, read_image, require_images
 
 Floats = NDArray[np.float32]
 
@@ -61,15 +65,41 @@ class Cropper:
         (center,), (extent,) = self.frame(bbox[np.newaxis])
         return self.warp(image, center, extent), center, extent
 
-    def normalise(self, crop: NDArray[np.uint8]) -> Floats:
-        """Turn a crop from `cut` into the network's input, float32 (3, H, W).
+    def normalise(self, crops: NDArray[np.uint8]) -> Floats:
+        """Turn crops from `cut`, (N, H, W, 3), into the network's input, float32 (N, 3, H, W).
 
         The arithmetic, in float32, is that of mmpose's PoseDataPreprocessor (mmengine's ImgDataPreprocessor).
         """
-        channels_first = crop.transpose(2, 0, 1)[self._channels].astype(np.float32, order="C")
+        channels_first = crops.transpose(0, 3, 1, 2)[:, self._channels].astype(np.float32, order="C")
         channels_first -= self._mean
         channels_first /= self._std
         return channels_first
+
+
+Crops = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+"""Gives the crops of people, uint8 (N, H, W, 3) in BGR, by their places (N,). Thread-safe."""
+
+
+def crops_of_images(cropper: Cropper, instances: Instances, folder: Path) -> Crops:
+    """Return crops that are cut out of images whenever they are asked for.
+
+    Raises:
+        InputError: a file is missing; later, where an image is damaged.
+    """
+    cv2.setNumThreads(1)  # the threads are the caller's
+    require_images(folder, [instances.images[index] for index in np.unique(instances.image_indices)])
+    centers, extents = cropper.frame(instances.bboxes)
+
+    def crops(people: NDArray[np.int64]) -> NDArray[np.uint8]:
+        cut: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)] * len(people)
+        images = instances.image_indices[people]
+        for image in dict.fromkeys(images.tolist()):
+            pixels = read_image(folder, instances.images[image])
+            for place in np.flatnonzero(images == image):
+                cut[place] = cropper.warp(pixels, centers[people[place]], extents[people[place]])
+        return np.stack(cut)
+
+    return crops
 
 
 def warp_matrix(center: Floats, extent: Floats, size: tuple[int, int]) -> NDArray[np.float64]:

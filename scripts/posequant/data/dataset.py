@@ -69,6 +69,31 @@ class Instances:
         )
 
 
+# People that one thread takes at a time: enough for a batch, and few enough to keep all threads busy to the end.
+CHUNK = 8
+
+
+def by_image(instances: Instances) -> NDArray[np.int64]:
+    """Return the order of the people image by image, whatever the order of their boxes, so that each is read once."""
+    return np.argsort(instances.image_indices, kind="stable")
+
+
+def shard_of(instances: Instances, shard: int, shards: int) -> Instances:
+    """Return the people of shard number `shard` of `shards`, in their order: about as many as in the others.
+
+    A network that takes a chunk as one batch may round by what else is in it. Therefore no chunk is ever cut: a shard
+    is a run of those that are made of all people, image by image.
+
+    Raises:
+        InputError: `shard` is not in 1..`shards`.
+    """
+    if not 1 <= shard <= shards:
+        raise InputError(f"shard {shard} of {shards}: give a number from 1 to the number of shards.")
+    chunks = np.array_split(np.arange(0, len(instances), CHUNK), shards)[shard - 1]
+    people = by_image(instances)[chunks[0] : chunks[-1] + CHUNK] if len(chunks) else chunks
+    return instances.select(np.sort(people))
+
+
 @dataclass(frozen=True)
 class Annotations:
     """A COCO keypoint annotation file that was found to be complete.

@@ -78,13 +78,13 @@ def _set_batch_norms(model: "torch.nn.Module", batches: "Sequence[torch.Tensor]"
 def drawn_crops(spec: ModelSpec, number: int, seed: int) -> NDArray[np.float32]:
     """Return crops of drawn people as the network takes them, float32 (`number`, 3, H, W)."""
     cropper = Cropper(spec)
-    crops: list[NDArray[np.float32]] = []
+    crops: list[NDArray[np.uint8]] = []
     for index in count():
         scene = draw_scene(seed, "train", index)
         for person in scene.people:
             left, top, width, height = person["bbox"]
             bbox = np.array([left, top, left + width, top + height], np.float32)
-            crops.append(cropper.normalise(cropper.cut(scene.image, bbox)[0]))
+            crops.append(cropper.cut(scene.image, bbox)[0])
         if len(crops) >= number:
             break
-    return np.stack(crops[:number])
+    return cropper.normalise(np.stack(crops[:number]))

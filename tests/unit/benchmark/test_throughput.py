@@ -11,12 +11,11 @@ from posequant.benchmark.throughput import (
     MINIMUM_ROUNDS,
     measure_throughput,
     people_per_round,
-    ready_crops,
     throughput_page,
     throughput_table,
 )
-from posequant.data.dataset import evaluation_instances
-from posequant.evaluate.predict import CHUNK
+from posequant.data.crops import Cropper, crops_of_images
+from posequant.data.dataset import CHUNK, by_image, evaluation_instances
 from posequant.networks.opening import open_network
 
 
@@ -38,7 +37,9 @@ def test_both_take_the_same_crops_in_turn(tmp_path: Path) -> None:
     dataset = draw_dataset(tmp_path)
     network = Recording(tmp_path)
     instances = evaluation_instances(dataset.annotations, None)
-    found = measure_throughput(network, network.spec, instances, dataset.images, threads=2, rounds=100, seconds=0)
+    cropper = Cropper(network.spec)
+    crops = crops_of_images(cropper, instances, dataset.images)
+    found = measure_throughput(network, network.spec, instances, crops, threads=2, rounds=100, seconds=0)
     assert found.rounds == MINIMUM_ROUNDS
     assert found.people == len(instances) > CHUNK
     assert found.threads == 2
@@ -47,15 +48,15 @@ def test_both_take_the_same_crops_in_turn(tmp_path: Path) -> None:
     chunks = -(-len(instances) // CHUNK)
     runs = [network.seen[start : start + chunks] for start in range(2, len(network.seen), chunks)]
     assert len(runs) == 2 * (MINIMUM_ROUNDS + 1)  # one of each is to warm up
-    expected = ready_crops(network.spec, instances, dataset.images)
+    expected = cropper.normalise(crops(by_image(instances)))
     for run in runs:
         # The threads may finish in any order.
-        crops = np.concatenate(sorted(run, key=lambda chunk: float(chunk[0].sum())))
+        seen = np.concatenate(sorted(run, key=lambda chunk: float(chunk[0].sum())))
         in_order = sorted(
             (expected[start : start + CHUNK] for start in range(0, len(expected), CHUNK)),
             key=lambda chunk: float(chunk[0].sum()),
         )
-        np.testing.assert_array_equal(crops, np.concatenate(in_order))
+        np.testing.assert_array_equal(seen, np.concatenate(in_order))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.evaluation_fixtures import Dataset, Model, draw_dataset, make_model, mmpose_dataset
 
 from posequant.base.openmmlab import build_model, load_config, make_importable
-from posequant.data.crops import Cropper
+from posequant.data.crops import Cropper, crops_of_images
 from posequant.data.dataset import ground_truth_instances, load_annotations, read_image
 
 
@@ -74,24 +74,36 @@ def test_crops_are_normalised_as_by_the_data_preprocessor(dataset: Dataset, mode
     )
     cropper = Cropper(model.spec)
     for sample, expected in zip(samples, batch["inputs"].numpy(), strict=True):
-        found = cropper.normalise(sample["inputs"].numpy().transpose(1, 2, 0))
+        (found,) = cropper.normalise(sample["inputs"].numpy().transpose(1, 2, 0)[np.newaxis])
         np.testing.assert_array_equal(found, expected)
         assert found.dtype == np.float32
         assert found.flags.c_contiguous
 
 
 def test_network_that_takes_bgr_gets_bgr(model: Model) -> None:
-    crop = np.zeros((96, 64, 3), np.uint8)
-    crop[..., 0] = 200  # blue
-    as_rgb = Cropper(model.spec).normalise(crop)
+    crops = np.zeros((1, 96, 64, 3), np.uint8)
+    crops[..., 0] = 200  # blue
+    as_rgb = Cropper(model.spec).normalise(crops)
     cropper = Cropper(type(model.spec)(**vars(model.spec) | {"to_rgb": False}))
-    as_bgr = cropper.normalise(crop)
+    as_bgr = cropper.normalise(crops)
     np.testing.assert_allclose(
-        as_rgb[:, 0, 0], [-123.675 / 58.395, -116.28 / 57.12, (200 - 103.53) / 57.375], rtol=1e-6
+        as_rgb[0, :, 0, 0], [-123.675 / 58.395, -116.28 / 57.12, (200 - 103.53) / 57.375], rtol=1e-6
     )
     np.testing.assert_allclose(
-        as_bgr[:, 0, 0], [(200 - 123.675) / 58.395, -116.28 / 57.12, -103.53 / 57.375], rtol=1e-6
+        as_bgr[0, :, 0, 0], [(200 - 123.675) / 58.395, -116.28 / 57.12, -103.53 / 57.375], rtol=1e-6
     )
+
+
+def test_crops_of_images_are_in_the_order_that_is_asked_for(dataset: Dataset, model: Model) -> None:
+    instances = ground_truth_instances(load_annotations(dataset.annotations))
+    cropper = Cropper(model.spec)
+    people = np.random.default_rng(0).permutation(len(instances))
+    found = crops_of_images(cropper, instances, dataset.images)(people)
+    for crop, person in zip(found, people, strict=True):
+        image = instances.images[instances.image_indices[person]]
+        expected, center, extent = cropper.cut(read_image(dataset.images, image), instances.bboxes[person])
+        np.testing.assert_array_equal(crop, expected)
+        np.testing.assert_array_equal([values[person] for values in cropper.frame(instances.bboxes)], [center, extent])
 
 
 def test_beyond_the_border_is_black(model: Model) -> None:

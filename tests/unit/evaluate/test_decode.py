@@ -58,7 +58,7 @@ def test_decodes_as_the_network_predicts(
     samples = list(mmpose_dataset(dataset, model))
     cropper, decoder = Cropper(model.spec), Decoder(model.spec)
     network = PytorchNetwork(model.config, model.checkpoint, model.spec.input_shape)
-    crops = np.stack([cropper.normalise(sample["inputs"].numpy().transpose(1, 2, 0)) for sample in samples])
+    crops = cropper.normalise(np.stack([sample["inputs"].numpy().transpose(1, 2, 0) for sample in samples]))
     metainfo = [sample["data_samples"].metainfo for sample in samples]
     centers = np.stack([entry["input_center"] for entry in metainfo])
     scales = np.stack([entry["input_scale"] for entry in metainfo])

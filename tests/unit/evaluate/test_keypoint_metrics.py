@@ -20,6 +20,7 @@ from tests.unit.evaluation_fixtures import (
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.keypoints import SIGMAS
+from posequant.data.crops import Cropper, crops_of_images
 from posequant.data.dataset import Instances, detected_instances, ground_truth_instances, load_annotations
 from posequant.evaluate.keypoint_metrics import (
     STATISTICS,
@@ -127,7 +128,14 @@ def test_whole_way_is_that_of_mmpose(dataset: Dataset, tmp_path: Path) -> None:
     annotations = load_annotations(dataset.annotations)
     instances: Instances = ground_truth_instances(annotations)
     network = open_network("pytorch", "fp32", [model.config, model.checkpoint], model.spec)
-    poses = predict_poses(network, model.spec, instances, dataset.images, flip_test=False, threads=2)
+    poses = predict_poses(
+        network,
+        model.spec,
+        instances,
+        crops_of_images(Cropper(model.spec), instances, dataset.images),
+        flip_test=False,
+        threads=2,
+    )
     ours = coco_results(
         Predictions(instances.ids, instances.image_ids, instances.bboxes, instances.bbox_scores, poses, {}), 1
     )

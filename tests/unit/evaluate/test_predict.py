@@ -20,8 +20,10 @@ from tests.unit.evaluation_fixtures import (
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
-from posequant.data.dataset import Instances, detected_instances, ground_truth_instances, load_annotations
-from posequant.evaluate.predict import CHUNK, make_predictions, predict_poses
+from posequant.data.crops import Cropper, crops_of_images
+from posequant.data.dataset import CHUNK, Instances, detected_instances, ground_truth_instances, load_annotations
+from posequant.data.evaluation_crops import keep_crops
+from posequant.evaluate.predict import make_predictions, predict_poses
 from posequant.evaluate.predictions import Predictions
 from posequant.networks.base import Network
 from posequant.networks.opening import open_network
@@ -65,7 +67,14 @@ def test_predicts_what_mmpose_predicts(dataset: Dataset, model: Model, boxes: st
     detected = boxes == "detections"
     instances = detected_instances(annotations, dataset.detections) if detected else ground_truth_instances(annotations)
     network = open_network("pytorch", "fp32", [model.config, model.checkpoint], model.spec)
-    poses = predict_poses(network, model.spec, instances, dataset.images, flip_test=flip_test, threads=2)
+    poses = predict_poses(
+        network,
+        model.spec,
+        instances,
+        crops_of_images(Cropper(model.spec), instances, dataset.images),
+        flip_test=flip_test,
+        threads=2,
+    )
     samples = list(mmpose_dataset(dataset, model, detections=detected))
     reference = mmpose_predictions(model, samples, flip_test)
     expected = np.concatenate([sample.pred_instances.keypoints for sample in reference])
@@ -95,7 +104,14 @@ def test_poses_are_in_the_order_of_the_people(dataset: Dataset, settings: dict[s
     order = np.random.default_rng(0).permutation(len(instances))
     network = open_network("onnxruntime", "fp32", settings["artifacts"], model.spec)
     straight, shuffled = (
-        predict_poses(network, model.spec, people, dataset.images, flip_test=False, threads=2)
+        predict_poses(
+            network,
+            model.spec,
+            people,
+            crops_of_images(Cropper(model.spec), people, dataset.images),
+            flip_test=False,
+            threads=2,
+        )
         for people in (instances, instances.select(order))
     )
     for name in vars(straight):
@@ -119,6 +135,18 @@ def test_predictions_carry_their_identity(dataset: Dataset, settings: dict[str, 
     np.testing.assert_array_equal(read.image_ids, made.image_ids)
     assert read.poses.keypoints.dtype == np.float32
     assert read.ids.dtype == np.int64
+
+
+def test_same_bytes_from_kept_crops_without_images(settings: dict[str, Any], tmp_path: Path) -> None:
+    make_predictions(**settings).save(tmp_path / "images.npz")
+    sources = {name: settings[name] for name in ("model", "images", "annotations", "detections")}
+    keep_crops(**sources, folder=tmp_path / "crops")
+    kept = settings | {"crops": tmp_path / "crops", "images": tmp_path / "none"}
+    make_predictions(**kept).save(tmp_path / "crops.npz")
+    assert (tmp_path / "crops.npz").read_bytes() == (tmp_path / "images.npz").read_bytes()
+    keep_crops(**sources, folder=tmp_path / "too large", limit_gb=0)
+    make_predictions(**settings | {"crops": tmp_path / "too large"}).save(tmp_path / "too large.npz")
+    assert (tmp_path / "too large.npz").read_bytes() == (tmp_path / "images.npz").read_bytes()
 
 
 def test_damaged_predictions_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -166,7 +194,14 @@ def test_output_that_is_not_finite_is_refused(dataset: Dataset, settings: dict[s
     network = Overflowing(open_network("onnxruntime", "fp32", settings["artifacts"], model.spec))
     guilty = instances.ids[CHUNK + 1]
     with pytest.raises(InputError, match=f"output for person {guilty} in .*jpg is not finite"):
-        predict_poses(network, model.spec, instances, dataset.images, flip_test=False, threads=1)
+        predict_poses(
+            network,
+            model.spec,
+            instances,
+            crops_of_images(Cropper(model.spec), instances, dataset.images),
+            flip_test=False,
+            threads=1,
+        )
 
 
 def test_script_from_predictions_to_metrics(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from tests.unit.evaluation_fixtures import Dataset, draw_dataset, make_model
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
-from posequant.data.dataset import evaluation_instances
-from posequant.evaluate.predict import CHUNK, make_predictions, shard_of
+from posequant.data.dataset import CHUNK, evaluation_instances, shard_of
+from posequant.evaluate.predict import make_predictions
 from posequant.evaluate.predictions import Poses, Predictions, merge_predictions
 
 

@@ -1,0 +1,55 @@
+"""Crop the people of an evaluation set, or of a shard of it, once for all networks that are predicted with."""
+
+import argparse
+from pathlib import Path
+
+from posequant.base.errors import reports_input_errors
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="model description, model.json")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
+    parser.add_argument(
+        "--detections", type=Path, help="COCO detection results; their boxes are taken in place of the annotated ones"
+    )
+    parser.add_argument(
+        "--limit-gb",
+        type=float,
+        default=4.0,
+        help="nothing is kept where the crops of all shards take more (default: %(default)s)",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
+    parser.add_argument("--shard", type=int, default=1, help="which shard to crop (default: %(default)s)")
+    parser.add_argument("--shards", type=int, default=1, help="number of shards (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write: crops.npy and crops.json")
+    return parser.parse_args()
+
+
+@reports_input_errors
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    from posequant.base.files import whole
+    from posequant.data.evaluation_crops import keep_crops
+
+    with whole(arguments.out) as draft:
+        record = keep_crops(
+            model=arguments.model,
+            images=arguments.images,
+            annotations=arguments.annotations,
+            detections=arguments.detections,
+            folder=draft,
+            limit_gb=arguments.limit_gb,
+            threads=arguments.threads,
+            shard=arguments.shard,
+            shards=arguments.shards,
+        )
+    done = "kept" if record["kept"] else "not kept: every prediction cuts them anew"
+    print(f"crops of all shards take {record['gigabytes_of_all_shards']:.2f} GB, {record['limit_gb']:g} may: {done}")
+
+
+if __name__ == "__main__":
+    main()
