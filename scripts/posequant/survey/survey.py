@@ -252,7 +252,7 @@ def markdown(records: Sequence[Record]) -> str:
         f"{', '.join(f'{package} {version}' for package, version in packages.items())}.",
     ]
     if done:
-        parts += ["## All the way", table(_done(record) for record in done), _LEGEND]
+        parts += ["## Networks that reach INT8", table(_done(record) for record in done), _LEGEND]
         kinds = sorted({kind for record in done for kind in record.kept_float})
         parts += [
             "### Left in float",
