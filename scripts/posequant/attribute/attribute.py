@@ -86,7 +86,7 @@ def attribute(
     yardstick = Yardstick(spec, People.load(crops)[:count], full)
 
     int8_network = NcnnNetwork(int8_param, int8_bin, "int8", spec.input_shape, spec.output_shapes)
-    records = describe_layers(pair.int8, int8_network, spec.input_shape)
+    records = describe_layers(pair.int8, int8_network)
     int8 = yardstick.measure(int8_network.forward_on_threads(images, threads))
     del int8_network
 

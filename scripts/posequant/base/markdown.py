@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
-import pandas as pd
+from tabulate import tabulate
 
 
 def table(lines: Iterable[Mapping[str, str]]) -> str:
     """Return a table, a line for each of `lines`: from the column's title to the text of the cell."""
-    markdown: str = pd.DataFrame(list(lines)).to_markdown(index=False, disable_numparse=True)
+    markdown: str = tabulate(list(lines), headers="keys", tablefmt="pipe", disable_numparse=True)
     return markdown
 
 

@@ -1,11 +1,13 @@
 """The certificate of a network in reduced precision: what it costs beside FP32, and what its arithmetic can do."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
@@ -21,6 +23,7 @@ from posequant.evaluate.ground import require_common_ground
 from posequant.evaluate.keypoint_metrics import coco_results
 from posequant.evaluate.predictions import Predictions
 from posequant.networks import ncnn_layers
+from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.opening import open_network
 from posequant.workflow.settings.certify import Sampling
 
@@ -66,6 +69,10 @@ def certify(
     _require_hashes(full, reference, {}, reference_artifacts)
     spec = ModelSpec.load(model)
     backend, precision = (candidate.identity[key] for key in ("backend", "precision"))
+    tensors = load_crops(crops, limit=None)
+    float_outputs = open_network(backend, "fp32", reference_artifacts, spec).forward(tensors[:_CROPS_COMPARED])
+    outputs, arithmetic = _run(backend, precision, artifacts, spec, tensors)
+    first_outputs = [values[:_CROPS_COMPARED] for values in outputs]
     matches = [match(annotated, coco_results(one, annotated.person_category)) for one in (full, candidate)]
     drawn = bootstrap(matches[0], matches[1], sampling.resamples, sampling.seed, sampling.confidence)
     draws = ImageDraws.of(annotated, drawn.draws, drawn.confidence)
@@ -82,8 +89,8 @@ def certify(
         "share_of_fp32": _share(drawn, len(annotated.images)),
         "joints": [asdict(joint) for joint in joint_costs(annotated, full, candidate, draws)],
         "without_labels": asdict(pose_cost(full, candidate, draws)),
-        "outputs": _outputs(candidate, reference_artifacts, artifacts, spec, crops),
-        **_arithmetic(backend, precision, artifacts, spec, crops),
+        "outputs": {"crops": len(float_outputs[0]), **asdict(compare(float_outputs, first_outputs))},
+        **arithmetic,
         "calibration": _calibration(calibration, annotated, annotations),
         "sha256": {
             "artifact": candidate.identity["sha256"]["artifact"],
@@ -97,37 +104,38 @@ def certify(
     }
 
 
-def _outputs(
-    candidate: Predictions,
-    reference_artifacts: Sequence[Path],
-    artifacts: Sequence[Path],
-    spec: ModelSpec,
-    crops: Path,
-) -> dict[str, Any]:
-    """Return how far the outputs of the network are from those of the FP32 network on calibration crops."""
-    tensors, identity = load_crops(crops, limit=_CROPS_COMPARED), candidate.identity
-    outputs = (
-        open_network(identity["backend"], precision, files, spec).forward(tensors)
-        for precision, files in (("fp32", reference_artifacts), (identity["precision"], artifacts))
-    )
-    return {"crops": len(tensors), **asdict(compare(*outputs))}
+def _run(
+    backend: str, precision: str, artifacts: Sequence[Path], spec: ModelSpec, crops: NDArray[np.float32]
+) -> tuple[Sequence[NDArray[np.float32]], dict[str, Any]]:
+    """Open a network, once, and run it on crops.
 
+    Returns:
+        Its outputs, of the first `_CROPS_COMPARED` crops at least; what can be known of the runtime's arithmetic:
+        `layers`, `work`, and `overflow` or None.
+    """
+    first = crops[:_CROPS_COMPARED]
+    match backend:
+        case "openvino":
+            from posequant.networks.openvino import OpenVinoNetwork
 
-def _arithmetic(
-    backend: str, precision: str, artifacts: Sequence[Path], spec: ModelSpec, crops: Path
-) -> dict[str, Any]:
-    """Return what can be known of the runtime's arithmetic: `layers`, `work`, and `overflow` or None."""
-    if backend == "openvino":
-        xml, weights = artifacts
-        return runtime_operators.arithmetic(runtime_operators.openvino_operators(xml, weights))
-    if backend == "onnxruntime":
-        (onnx,) = artifacts
-        return runtime_operators.arithmetic(runtime_operators.onnxruntime_operators(onnx))
+            xml, weights = artifacts
+            openvino = OpenVinoNetwork(xml, weights, spec, 1, precision)
+            operators = runtime_operators.openvino_operators(openvino.model, openvino.compiled)
+            return openvino.forward(first), runtime_operators.arithmetic(operators)
+        case "onnxruntime":
+            from posequant.networks.onnxruntime import OnnxRuntimeNetwork
+
+            (onnx,) = artifacts
+            with tempfile.TemporaryDirectory() as folder:
+                optimized = Path(folder) / "optimized.onnx"
+                onnxruntime = OnnxRuntimeNetwork(onnx, spec, precision, optimized=optimized)
+                operators = runtime_operators.onnxruntime_operators(onnx, optimized)
+            return onnxruntime.forward(first), runtime_operators.arithmetic(operators)
     param, weights = artifacts
-    if precision != "int8":
-        tensors = load_crops(crops, limit=_CROPS_COMPARED)
-        return ncnn_layers.float_arithmetic(param, weights, precision, tensors, spec.input_shape)
-    return ncnn_layers.arithmetic(param, weights, load_crops(crops, limit=None), spec.input_shape)
+    network = NcnnNetwork(param, weights, precision, spec.input_shape, spec.output_shapes)
+    describe, some = (ncnn_layers.arithmetic, crops) if precision == "int8" else (ncnn_layers.float_arithmetic, first)
+    outputs = network.forward_on_threads(some, 1)
+    return outputs, describe(param, weights, network, some, outputs)
 
 
 def _share(drawn: Bootstrap, images: int) -> dict[str, Any] | None:

@@ -5,17 +5,16 @@ for its runtime model, ONNX Runtime for its optimized graph.
 """
 
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
+from posequant.base.onnx_files import load_onnx
 
-from posequant.base.onnx_files import load_onnx, open_session
-from posequant.networks.openvino import compile_openvino, read_openvino
+if TYPE_CHECKING:
+    import openvino as ov
 
 _ONNX_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _OPENVINO_TYPES = (
@@ -53,14 +52,14 @@ def arithmetic(records: Sequence[OperatorRecord]) -> dict[str, Any]:
     }
 
 
-def openvino_operators(xml: Path, weights: Path) -> list[OperatorRecord]:
-    """Return the record of each convolution and matrix product with weights of an .xml and its .bin.
+def openvino_operators(model: "ov.Model", compiled: "ov.CompiledModel") -> list[OperatorRecord]:
+    """Return the record of each convolution and matrix product with weights of a network.
 
-    Raises:
-        InputError: a file is missing or damaged.
+    Args:
+        model: the network.
+        compiled: what the runtime made of it.
     """
-    model = read_openvino(xml, weights)
-    executed = compile_openvino(model, xml, weights, threads=1).get_runtime_model()
+    executed = compiled.get_runtime_model()
     precisions = {}
     for operator in executed.get_ops():
         info = operator.get_rt_info()
@@ -83,20 +82,23 @@ def openvino_operators(xml: Path, weights: Path) -> list[OperatorRecord]:
     ]
 
 
-def onnxruntime_operators(path: Path) -> list[OperatorRecord]:
+def onnxruntime_operators(path: Path, optimized: Path) -> list[OperatorRecord]:
     """Return the record of each convolution and matrix product with weights of an ONNX file.
 
+    Args:
+        path: the file.
+        optimized: the graph that the runtime executes in its place, as `open_session` writes it.
+
     Raises:
-        InputError: it is missing or damaged.
+        InputError: a file is missing or damaged.
     """
+    import onnx
+
     model = load_onnx(path, with_weights=True)
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder) / "optimized.onnx"
-        open_session(path, optimized=optimized)
-        # Its optimizers mark the names of the nodes that they put in the place of others.
-        executed = {
-            re.sub(r"(_token_\d+|_nchwc)$", "", node.name): node.op_type for node in load_onnx(optimized).graph.node
-        }
+    # Its optimizers mark the names of the nodes that they put in the place of others.
+    executed = {
+        re.sub(r"(_token_\d+|_nchwc)$", "", node.name): node.op_type for node in load_onnx(optimized).graph.node
+    }
     graph = onnx.shape_inference.infer_shapes(model).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     # A quantized weight goes by the name of its dequantized values.

@@ -191,35 +191,41 @@ def write_dataset(out: Path, counts: dict[str, int], seed: int, processes: int =
             raise InputError(f"{count} {split} images were asked for: give a number from 1 to {FIRST_ID['val']}.")
     if seed < 0:
         raise InputError(f"the seed is {seed}: give a number that is not negative.")
-    for split, count in counts.items():
-        folder = out / split
-        folder.mkdir(parents=True)
-        jobs = [(folder, seed, split, index) for index in range(count)]
-        with multiprocessing.get_context("spawn").Pool(processes, cv2.setNumThreads, (1,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes, cv2.setNumThreads, (1,)) as pool:
+        for split, count in counts.items():
+            folder = out / split
+            folder.mkdir(parents=True)
+            jobs = [(folder, seed, split, index) for index in range(count)]
             drawn = pool.imap(_write_image, jobs, chunksize=16)
             entries = list(tqdm(drawn, f"drawing {split}", count, file=sys.stderr, mininterval=1, unit="image"))
-        annotations = [person for _, people in entries for person in people]
-        for number, annotation in enumerate(annotations):
-            annotation["id"] = FIRST_ID[split] + number + 1
-        write_json(
-            out / "annotations" / f"person_keypoints_{split}.json",
-            {
-                "info": {
-                    "description": f"PoseQuant's synthetic people, {split} split, seed {seed}",
-                    "version": "1.0",
-                    "year": 2026,
-                },
-                "licenses": [{"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}],
-                "images": [entry for entry, _ in entries],
-                "annotations": annotations,
-                "categories": [
-                    {
-                        "supercategory": "person",
-                        "id": 1,
-                        "name": "person",
-                        "keypoints": list(KEYPOINTS),
-                        "skeleton": [list(pair) for pair in SKELETON],
-                    }
-                ],
+            _write_annotations(out, split, seed, entries)
+
+
+def _write_annotations(
+    out: Path, split: str, seed: int, entries: list[tuple[dict[str, Any], list[dict[str, Any]]]]
+) -> None:
+    annotations = [person for _, people in entries for person in people]
+    for number, annotation in enumerate(annotations):
+        annotation["id"] = FIRST_ID[split] + number + 1
+    write_json(
+        out / "annotations" / f"person_keypoints_{split}.json",
+        {
+            "info": {
+                "description": f"PoseQuant's synthetic people, {split} split, seed {seed}",
+                "version": "1.0",
+                "year": 2026,
             },
-        )
+            "licenses": [{"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}],
+            "images": [entry for entry, _ in entries],
+            "annotations": annotations,
+            "categories": [
+                {
+                    "supercategory": "person",
+                    "id": 1,
+                    "name": "person",
+                    "keypoints": list(KEYPOINTS),
+                    "skeleton": [list(pair) for pair in SKELETON],
+                }
+            ],
+        },
+    )

@@ -33,6 +33,11 @@ class NcnnNetwork:
     Precisions, by ncnn's options: `fp32` has all reduced storage and arithmetic off; `fp16` and `bf16` have theirs on
     (on x86 ncnn computes fp16 in float32, so there only a float16 `.bin` makes a difference); `int8` runs the layers
     that carry an INT8 mark in INT8, the others in float32.
+
+    Attributes:
+        input_shape: channels, height and width of a crop.
+        output_names: the outputs, `out0`, `out1`, ...
+        output_shapes: shape of each for one crop.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class NcnnNetwork:
         # Reading the model compares the two files byte by byte before ncnn, which would crash on them, sees them.
         self._layers = NcnnModel.read(param, bin_).layers
         self._param = param
-        self._input_shape = input_shape
+        self.input_shape = input_shape
         self._check_layers(precision)
         self._input, self.output_names = _input_and_outputs(self._layers, param)
         self._blobs = {top for layer in self._layers for top in layer.tops}
@@ -80,9 +85,9 @@ class NcnnNetwork:
             raise InputError(f"{param}: ncnn cannot load it; its reason is above. Convert the model again.")
         if self._net.load_model(str(bin_)) != 0:
             raise InputError(f"{bin_}: ncnn cannot load it; its reason is above. {PAIR_HINT}")
-        self._output_shapes = self._try_out()
+        self.output_shapes = self._try_out()
         if output_shapes is not None:
-            self._output_shapes = _without_batch(self._output_shapes, output_shapes, param)
+            self.output_shapes = _without_batch(self.output_shapes, output_shapes, param)
 
     @classmethod
     def of(
@@ -126,9 +131,9 @@ class NcnnNetwork:
         Raises:
             InputError: if the crops have another type or shape.
         """
-        require_crops(crops, self._input_shape)
+        require_crops(crops, self.input_shape)
         if not len(crops):
-            return [np.empty((0, *shape), np.float32) for shape in self._output_shapes]
+            return [np.empty((0, *shape), np.float32) for shape in self.output_shapes]
         return join_rows([self._run(crop) for crop in crops])
 
     def activations(self, crop: NDArray[np.float32], blobs: list[str]) -> Iterator[NDArray[np.float32]]:
@@ -154,7 +159,7 @@ class NcnnNetwork:
     def blob_sizes(self) -> dict[str, int]:
         """Return the number of values of each blob for one crop, by name."""
         names = [top for layer in self._layers for top in layer.tops]
-        maps = self.activations(np.zeros(self._input_shape, np.float32), names)
+        maps = self.activations(np.zeros(self.input_shape, np.float32), names)
         return {name: values.size for name, values in zip(names, maps, strict=True)}
 
     def resume(self, blobs: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
@@ -217,7 +222,7 @@ class NcnnNetwork:
         A layer whose input has not as many channels as its weights are made for reads memory that is not its own: it is
         an error before ncnn computes it.
         """
-        extractor = self._extractor(np.zeros(self._input_shape, np.float32))
+        extractor = self._extractor(np.zeros(self.input_shape, np.float32))
         for layer in self._layers:
             inputs = weighted_inputs(layer)
             if inputs is None:
@@ -227,13 +232,13 @@ class NcnnNetwork:
             if inputs not in found:
                 raise InputError(
                     f"{self._param}: layer {layer.name} has weights for {inputs} inputs, but gets {shape} from crops "
-                    f"of {self._input_shape}. Use crops of the size that the model was converted for."
+                    f"of {self.input_shape}. Use crops of the size that the model was converted for."
                 )
         return [self._extract(extractor, name, "of zeros").shape for name in self.output_names]
 
     def _check_crops(self, crops: NDArray[np.float32]) -> None:
         # ncnn crashes on other types, and computes garbage from other shapes and from NaN.
-        require_crops(crops, self._input_shape)
+        require_crops(crops, self.input_shape)
         if not np.isfinite(crops).all():
             raise InputError("a crop holds NaN or infinity. Check how it was normalised.")
 
@@ -241,7 +246,7 @@ class NcnnNetwork:
         extractor = self._extractor(crop)
         return [
             self._take(extractor, name).reshape(1, *shape)
-            for name, shape in zip(self.output_names, self._output_shapes, strict=True)
+            for name, shape in zip(self.output_names, self.output_shapes, strict=True)
         ]
 
     def _extractor(self, crop: NDArray[np.float32]) -> Any:
@@ -260,7 +265,7 @@ class NcnnNetwork:
         status, mat = extractor.extract(blob)
         # An array made of an empty Mat is a segmentation fault.
         if status != 0 or mat.empty():
-            raise InputError(f"{self._param}: ncnn fails to compute blob {blob} from a crop of {self._input_shape}.")
+            raise InputError(f"{self._param}: ncnn fails to compute blob {blob} from a crop of {self.input_shape}.")
         return np.array(mat)
 
     def _not_finite(self, blob: str, which: str) -> InputError:

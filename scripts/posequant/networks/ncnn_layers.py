@@ -1,5 +1,6 @@
 """What an ncnn network really computes with: each layer's bits, kernel and work, and how far its sums can grow."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,34 +47,45 @@ class LayerRecord:
 
 
 def arithmetic(
-    param: Path, bin_: Path, crops: NDArray[np.float32], input_shape: tuple[int, int, int]
+    param: Path,
+    bin_: Path,
+    network: NcnnNetwork,
+    crops: NDArray[np.float32],
+    outputs: Sequence[NDArray[np.float32]],
 ) -> dict[str, Any]:
     """Return what a certificate says of the arithmetic: `layers`, `work` and `overflow`.
 
     Args:
         param: the INT8 model's `.param`.
         bin_: its `.bin`.
-        crops: to run with Winograd's algorithm and without, float32 (N, 3, H, W).
-        input_shape: of a crop.
+        network: the same, loaded, without Winograd's algorithm.
+        crops: float32 (N, 3, H, W), which are run with Winograd's algorithm.
+        outputs: what they give without. Where nothing overflows both give the same bits.
 
     Raises:
         InputError: a file is missing or damaged.
     """
-    network = NcnnNetwork(param, bin_, "int8", input_shape)
-    records = describe_layers(NcnnModel.read(param, bin_), network, input_shape)
+    records = describe_layers(NcnnModel.read(param, bin_), network)
+    with_winograd = NcnnNetwork(
+        param, bin_, "int8", network.input_shape, network.output_shapes, int8_winograd=True
+    ).forward_on_threads(crops, 1)
     return {
         "layers": [asdict(record) for record in records],
         "work": totals(records),
         "overflow": {
             "can_overflow": [record.name for record in records if record.can_overflow],
             "winograd_safe": [record.name for record in records if record.winograd_safe],
-            "winograd_on_and_off": overflow_check(param, bin_, crops, input_shape),
+            "winograd_on_and_off": agreement(with_winograd, outputs),
         },
     }
 
 
 def float_arithmetic(
-    param: Path, bin_: Path, precision: str, crops: NDArray[np.float32], input_shape: tuple[int, int, int]
+    param: Path,
+    bin_: Path,
+    network: NcnnNetwork,
+    crops: NDArray[np.float32],
+    outputs: Sequence[NDArray[np.float32]],
 ) -> dict[str, Any]:
     """Return what a certificate says of the arithmetic of a network without INT8: `layers`, `work`, `as_fp32`.
 
@@ -84,30 +96,39 @@ def float_arithmetic(
     Args:
         param: the model's `.param`.
         bin_: its `.bin`.
-        precision: `fp16` or `bf16`.
-        crops: to run in both, float32 (N, 3, H, W).
-        input_shape: of a crop.
+        network: the same, loaded in fp16 or bf16.
+        crops: float32 (N, 3, H, W), which are run in fp32.
+        outputs: what they give in fp16 or bf16.
 
     Raises:
         InputError: a file is missing or damaged.
     """
-    network, as_fp32 = (NcnnNetwork(param, bin_, one, input_shape) for one in (precision, "fp32"))
-    records = describe_layers(NcnnModel.read(param, bin_), network, input_shape)
+    records = describe_layers(NcnnModel.read(param, bin_), network)
+    as_fp32 = NcnnNetwork(param, bin_, "fp32", network.input_shape, network.output_shapes).forward_on_threads(crops, 1)
     return {
         "layers": [asdict(record) for record in records],
         "work": totals(records),
         "overflow": None,
-        "as_fp32": _agreement(network, as_fp32, crops),
+        "as_fp32": agreement(outputs, as_fp32),
     }
 
 
-def describe_layers(model: NcnnModel, network: NcnnNetwork, input_shape: tuple[int, int, int]) -> list[LayerRecord]:
+def agreement(one: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
+    """Return whether two runs on the same crops give the same bits.
+
+    Returns:
+        Number of `crops`; `largest_difference` between the outputs of the two; `equal`, whether there is none.
+    """
+    largest = max(float(np.abs(ours - theirs).max()) for ours, theirs in zip(one, other, strict=True))
+    return {"crops": len(one[0]), "largest_difference": largest, "equal": largest == 0}
+
+
+def describe_layers(model: NcnnModel, network: NcnnNetwork) -> list[LayerRecord]:
     """Return the record of each convolution, deconvolution and inner product with weights of its own.
 
     Args:
-        model: the INT8 model.
+        model: the model.
         network: the same, loaded; it runs once, to see how large the layers' outputs are.
-        input_shape: of a crop.
     """
     weighted = [
         (layer, weights)
@@ -115,7 +136,7 @@ def describe_layers(model: NcnnModel, network: NcnnNetwork, input_shape: tuple[i
         if "weight" in weights and layer.type in (*_CONVOLUTIONS, "InnerProduct")
     ]
     blobs = [_counting_blob(layer) for layer, _ in weighted]
-    maps = network.activations(np.zeros(input_shape, np.float32), blobs)
+    maps = network.activations(np.zeros(network.input_shape, np.float32), blobs)
     return [_describe(layer, weights, values) for (layer, weights), values in zip(weighted, maps, strict=True)]
 
 
@@ -148,25 +169,6 @@ def totals(records: list[LayerRecord]) -> dict[str, Any]:
     }
     int8 = sum(record.macs for record in records if record.bits) / macs
     return {"macs": macs, "int8": int8, "float": 1 - int8, "bits": bits}
-
-
-def overflow_check(param: Path, bin_: Path, crops: NDArray[np.float32], input_shape: tuple[int, int, int]) -> Any:
-    """Run an INT8 network with Winograd's algorithm and without on crops; without overflow both give the same bits.
-
-    Returns:
-        Number of `crops`; `largest_difference` between the outputs of the two runs; `equal`, whether there is none.
-    """
-    one, other = (NcnnNetwork(param, bin_, "int8", input_shape, int8_winograd=winograd) for winograd in (True, False))
-    return _agreement(one, other, crops)
-
-
-def _agreement(one: NcnnNetwork, other: NcnnNetwork, crops: NDArray[np.float32]) -> dict[str, Any]:
-    largest = 0.0
-    for crop in crops:
-        outputs = (network.forward_on_threads(crop[np.newaxis], 1) for network in (one, other))
-        for ours, theirs in zip(*outputs, strict=True):
-            largest = max(largest, float(np.abs(ours - theirs).max()))
-    return {"crops": len(crops), "largest_difference": largest, "equal": largest == 0}
 
 
 def _counting_blob(layer: Layer) -> str:

@@ -14,13 +14,13 @@ from posequant.networks.base import join_rows, require_crops, require_input_shap
 class OnnxRuntimeNetwork:
     """An ONNX file on the CPU, in fp32, or in INT8 where its graph quantizes and dequantizes around an operator."""
 
-    def __init__(self, onnx: Path, spec: ModelSpec, precision: str = "fp32") -> None:
-        """Load `onnx`.
+    def __init__(self, onnx: Path, spec: ModelSpec, precision: str = "fp32", *, optimized: Path | None = None) -> None:
+        """Load `onnx`; with `optimized`, write there the graph that the runtime executes in its place.
 
         Raises:
             InputError: it is no ONNX file, is not of the `precision`, or its input and outputs are not those of `spec`.
         """
-        self._session = open_session(onnx)
+        self._session = open_session(onnx, optimized=optimized)
         require_precision(onnx, precision, is_quantized(load_onnx(onnx)))
         inputs = {node.name: node for node in self._session.get_inputs()}
         outputs = {node.name for node in self._session.get_outputs()}

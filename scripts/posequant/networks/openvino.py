@@ -54,7 +54,12 @@ def _cannot_load(xml: Path, weights: Path, error: RuntimeError) -> InputError:
 
 
 class OpenVinoNetwork:
-    """OpenVINO's .xml and .bin on the CPU, in fp32, or in INT8 where the network is quantized."""
+    """OpenVINO's .xml and .bin on the CPU, in fp32, or in INT8 where the network is quantized.
+
+    Attributes:
+        model: the network as the files have it.
+        compiled: what the runtime makes of it.
+    """
 
     def __init__(self, xml: Path, weights: Path, spec: ModelSpec, threads: int, precision: str = "fp32") -> None:
         """Load `xml` and `weights` for use by `threads` threads at a time.
@@ -63,15 +68,15 @@ class OpenVinoNetwork:
             InputError: a file is missing or damaged, the network is not of the `precision`, or input and outputs are
                 not those of `spec`.
         """
-        model = read_openvino(xml, weights)
-        require_precision(xml, precision, is_quantized(model))
-        self._compiled = compile_openvino(model, xml, weights, threads)
-        if len(self._compiled.inputs) != 1 or len(self._compiled.outputs) != len(spec.output_names):
+        self.model = read_openvino(xml, weights)
+        require_precision(xml, precision, is_quantized(self.model))
+        self.compiled = compile_openvino(self.model, xml, weights, threads)
+        if len(self.compiled.inputs) != 1 or len(self.compiled.outputs) != len(spec.output_names):
             raise InputError(
-                f"{xml}: has {len(self._compiled.inputs)} inputs and {len(self._compiled.outputs)} outputs, but the "
+                f"{xml}: has {len(self.compiled.inputs)} inputs and {len(self.compiled.outputs)} outputs, but the "
                 f"model description says 1 and {len(spec.output_names)}"
             )
-        shape = [size.get_length() if size.is_static else None for size in self._compiled.input(0).partial_shape]
+        shape = [size.get_length() if size.is_static else None for size in self.compiled.input(0).partial_shape]
         require_input_shape(xml, shape, spec.input_shape)
         self._input_shape = spec.input_shape
         self._of_thread = threading.local()
@@ -84,10 +89,10 @@ class OpenVinoNetwork:
         require_crops(crops, self._input_shape)
         # A request holds the tensors of one inference: each thread has its own.
         if not hasattr(self._of_thread, "request"):
-            self._of_thread.request = self._compiled.create_infer_request()
+            self._of_thread.request = self.compiled.create_infer_request()
         request = self._of_thread.request
         rows = []
         for crop in crops:
             results = request.infer([crop[np.newaxis]])
-            rows.append([np.array(results[output]) for output in self._compiled.outputs])
+            rows.append([np.array(results[output]) for output in self.compiled.outputs])
         return join_rows(rows)

@@ -78,7 +78,7 @@ class Judge:
         """Run the float network `model`; the other arguments are those of `Panel`."""
         self._spec, self.people = spec, len(crops)
         network = NcnnNetwork.of(model, "fp32", spec.input_shape, spec.output_shapes)
-        self.macs = {record.name: record.macs for record in describe_layers(model, network, spec.input_shape)}
+        self.macs = {record.name: record.macs for record in describe_layers(model, network)}
         self._panel = Panel(spec, network, crops, people, threads, labelled=labelled)
         self._first: NcnnNetwork | None = None
         self._first_milliseconds = 0.0

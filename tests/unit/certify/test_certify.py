@@ -177,7 +177,7 @@ def test_page_says_what_the_certificate_says(case: Case) -> None:
 
 def test_layers_and_their_work(tmp_path: Path) -> None:
     model, network = quantized_small_network(tmp_path)
-    records = {record.name: record for record in describe_layers(model, network, INPUT_SHAPE)}
+    records = {record.name: record for record in describe_layers(model, network)}
     size = 16 * 12
     expected = {
         "conv_a": ("3x3 stride 1, Winograd", 6, size * 8 * 3 * 9),
@@ -210,7 +210,7 @@ def quantized_small_network(folder: Path, keep_float: tuple[str, ...] = ()) -> t
 
 def test_float_layers_have_no_bits(tmp_path: Path) -> None:
     model, network = quantized_small_network(tmp_path, keep_float=("conv_d",))
-    records = describe_layers(model, network, INPUT_SHAPE)
+    records = describe_layers(model, network)
     (left,) = [record for record in records if record.bits is None]
     assert (left.name, left.stored, left.weights, left.bounds) == ("conv_d", "float16", None, [])
     assert totals(records)["float"] == pytest.approx(left.macs / sum(record.macs for record in records))

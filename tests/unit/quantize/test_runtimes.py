@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from tests.unit.ncnn_fixtures import write_crops
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
+from posequant.base.onnx_files import open_session
 from posequant.base.openmmlab import build_model, load_config
 from posequant.base.verify import compare, run_onnx
 from posequant.certify.runtime_operators import (
@@ -35,6 +37,7 @@ from posequant.export.convert import convert_to_openvino
 from posequant.export.describe import describe_onnx
 from posequant.export.simplify import simplify_verified
 from posequant.networks.opening import open_network
+from posequant.networks.openvino import compile_openvino, read_openvino
 from posequant.quantize.onnxruntime import quantize_onnxruntime
 from posequant.quantize.openvino import quantize_openvino
 
@@ -100,11 +103,15 @@ def count_torch_macs(config: Path, checkpoint: Path, crops: NDArray[np.float32])
 
 
 def operators_of(backend: str, files: Sequence[Path]) -> list[OperatorRecord]:
-    readers: dict[str, Callable[..., list[OperatorRecord]]] = {
-        "onnxruntime": onnxruntime_operators,
-        "openvino": openvino_operators,
-    }
-    return readers[backend](*files)
+    if backend == "openvino":
+        xml, weights = files
+        model = read_openvino(xml, weights)
+        return openvino_operators(model, compile_openvino(model, xml, weights, threads=1))
+    (path,) = files
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        open_session(path, optimized=optimized)
+        return onnxruntime_operators(path, optimized)
 
 
 def values_inside(path: Path, crops: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -337,6 +344,6 @@ def test_nodes_without_names_and_several_outputs(tmp_path: Path) -> None:
     in_a_process_of_its_own(
         quantize_openvino, tmp_path / "model.xml", tmp_path / "model.bin", exported.spec, random_crops(4), target
     )
-    records = openvino_operators(target, target.with_suffix(".bin"))
+    records = operators_of("openvino", (target, target.with_suffix(".bin")))
     assert sum(record.kernel == "MatMul" for record in records) == 2
     assert replace(records[0], int8=True) == records[0]
