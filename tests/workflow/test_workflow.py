@@ -263,7 +263,7 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
 
 @pytest.mark.parametrize(
     ("stage", "expected"),
-    [("config", {}), ("certify", {"certify": len(INT8), "render_result": 1, "result": 1})],
+    [("config", {}), ("certify", {"certify": len(REDUCED), "render_result": 1, "result": 1})],
 )
 def test_editing_the_settings_of_a_stage_reruns_this_stage_only(
     workflow: Workflow, stage: str, expected: dict[str, int]
