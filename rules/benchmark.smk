@@ -1,41 +1,6 @@
 # What an artifact costs to run.
 
 
-def all_cores() -> int:
-    """All cores of a local run: a job that measures time has them to itself, whatever it uses of them.
-
-    On a cluster nobody says how many there are; there a profile gives such a job a node of its own.
-    """
-    return workflow.resource_settings.cores or PREDICTION_THREADS
-
-
-def latency_rows(wildcards) -> dict[str, list[str]]:
-    """What is said of each row of a model to measure its latency: name, backend, precision and files."""
-    names = config["studies"][wildcards.study]["variants"]
-    variants = {name: config["variants"][name] for name in names}
-    return {
-        name: [
-            name,
-            variant["backend"],
-            variant["precision"],
-            *artifact_of(name, wildcards),
-        ]
-        for name, variant in variants.items()
-    }
-
-
-def latency_artifacts(wildcards) -> list[str]:
-    """Input function: the files of all rows of a model."""
-    files = [file for row in latency_rows(wildcards).values() for file in row[3:]]
-    return list(dict.fromkeys(files))
-
-
-def latency_options(wildcards) -> str:
-    """Options that name all rows of a model."""
-    rows = latency_rows(wildcards).values()
-    return " ".join(f"--row {shlex.join(row)}" for row in rows)
-
-
 rule latency:
     """Measure the latencies of all rows of a model, timed in turn with ONNX Runtime, and their sizes on disk."""
     input:

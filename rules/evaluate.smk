@@ -5,12 +5,6 @@ PREDICTION_THREADS = 4
 SHARDS = f"{RESULTS}/{{variant}}/shards/{{shard}}-of-{{shards}}"
 
 
-def shards(wildcards) -> list[str]:
-    """Input function: the predictions of all shards of the evaluation set."""
-    count = config["studies"][wildcards.study]["shards"]
-    return expand(f"{SHARDS}.npz", shard=range(1, count + 1), shards=count, **wildcards)
-
-
 rule predict:
     """Predict the keypoints of the people of one shard of the evaluation set."""
     input:

@@ -1,23 +1,6 @@
 # From a checkpoint, or a user's ONNX file, to a simplified ONNX file, and from that to ncnn and OpenVINO.
 
 
-def described(wildcards) -> dict[str, str]:
-    """Input function: what the description of a network is read from."""
-    if wildcards.model in models_from("onnx"):
-        return {"onnx": f"{RESULTS.format(**wildcards)}/onnx/exported.onnx"}
-    return {"config": model_file("config")(wildcards)}
-
-
-def description_options(wildcards, input) -> str:
-    """Options that name what the description is read from, and what the configuration says of an ONNX network."""
-    if wildcards.model not in models_from("onnx"):
-        return f"--config {input.config}"
-    settings = config["studies"][wildcards.study]["models"][wildcards.model]
-    elsewhere = ("source", "architecture", "published", "onnx")
-    told = {key: value for key, value in settings.items() if key not in elsewhere}
-    return f"--onnx {input.onnx} --onnx-settings {shlex.quote(json.dumps(told))}"
-
-
 rule describe:
     """Write down what the network expects of a crop and how its output is decoded."""
     input:

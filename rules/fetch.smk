@@ -14,44 +14,6 @@ UNPACKED = {
 }
 
 
-def address(wildcards) -> str:
-    """The address of a download, with what is known of its SHA-256."""
-    download = FETCHED[wildcards.download]
-    return download.url + (f"#sha256={download.sha256}" if download.sha256 else "")
-
-
-def unpacked_folders() -> list[str]:
-    """What is taken from archives as a folder of images."""
-    return [content for content, (key, _) in UNPACKED.items() if key == "images"]
-
-
-def unpacked_files() -> list[str]:
-    """What is taken from archives as a file."""
-    return [content for content, (key, _) in UNPACKED.items() if key != "images"]
-
-
-def archive(wildcards) -> str:
-    """Input function: the archive that `content` is taken from."""
-    return f"{DOWNLOADS}/{UNPACKED[wildcards.content][1].file}"
-
-
-def member(wildcards) -> str:
-    """The path of `content` in its archive."""
-    return UNPACKED[wildcards.content][1].member
-
-
-def of_the_study() -> list[str]:
-    """All that is fetched for the study that is run."""
-    study = config["studies"][config["study"]]
-    contents = [f"{DOWNLOADS}/{found.content}" for _, found in find_downloads(study)]
-    chosen = f"results/{config['study']}/calibration_images"
-    named = {"synthetic", "images"} & {
-        *study["dataset"],
-        *study["dataset"].get("train", ()),
-    }
-    return contents if named else [*contents, chosen]
-
-
 rule fetch:
     """Fetch all that the study needs, and no more: for a machine that has no network later."""
     input:

@@ -1,20 +1,6 @@
 # From the simplified ONNX file to ncnn, and from the networks in fp32 to INT8.
 
 
-def to_quantize(wildcards) -> dict[str, str]:
-    """Input function: the float network that ncnn2int8 gets, and the record of the recipe that prepared it."""
-    folder = RESULTS.format(**wildcards)
-    if wildcards.variant in OFFICIAL:
-        network = f"{folder}/converted/ncnn-fp32"
-        return {"param": f"{network}.param", "bin": f"{network}.bin"}
-    own = f"{folder}/{wildcards.variant}"
-    return {
-        "param": f"{own}/prepared.param",
-        "bin": f"{own}/prepared.bin",
-        "record": f"{own}/recipe.json",
-    }
-
-
 rule ncnn2table:
     """Find the weight and activation scales of the layers to quantize."""
     input:

@@ -1,12 +1,6 @@
 # What makes INT8 better: the steps of a recipe, judged by the real INT8 network; and how many people it takes.
 
 
-def recipe(wildcards) -> str:
-    """The steps of the variant's recipe, as JSON."""
-    name = config["variants"][wildcards.variant]["calibration"]
-    return json.dumps(config["recipes"][name])
-
-
 rule apply_recipe:
     """Prepare the network for INT8 by the steps of the variant's recipe, and find its scales."""
     input:
@@ -42,13 +36,6 @@ rule apply_recipe:
         " --out-param {output.param} --out-bin {output.bin}"
         " --out-table {output.table} --out-record {output.record}"
         " --out-figure {output.figure} --out-page {output.page} > {log} 2>&1"
-
-
-def recipe_or_method(wildcards) -> str:
-    """How the variant is calibrated: the name of a method of ncnn2table, or the steps of a recipe as JSON."""
-    if wildcards.variant in OFFICIAL:
-        return config["variants"][wildcards.variant]["calibration"]
-    return recipe(wildcards)
 
 
 rule curve:

@@ -220,7 +220,7 @@ def test_shards_give_the_same_bytes(workflow: Workflow, tmp_path: Path) -> None:
     unsharded = (sharded.folder / predictions).read_bytes()
     (sharded.folder / predictions).unlink()
     sharded.configure(**SMALL | {"shards": 3})
-    assert sharded.planned(predictions) == {"predict": 3, "evaluate": 1}
+    assert sharded.planned(predictions) == {"evaluation_crops": 3, "predict": 3, "evaluate": 1}
     sharded.run(predictions)
     assert (sharded.folder / predictions).read_bytes() == unsharded
 

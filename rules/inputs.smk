@@ -1,0 +1,286 @@
+# From wildcards to files and options: the input functions and parameters of all rules, in the order of the stages.
+
+
+def located(source: str) -> str:
+    """Where a file or folder lies that the configuration names by its path or address."""
+    download = parse_source(source)
+    return f"{DOWNLOADS}/{download.content}" if download else source
+
+
+def model_file(key: str):
+    """Input function: the `config`, `checkpoint` or `onnx` of a model."""
+
+    def path(wildcards) -> str:
+        source = config["studies"][wildcards.study]["models"][wildcards.model][key]
+        # A config may go by the name under which mmpose ships it.
+        return str(find_config(Path(source))) if key == "config" else located(source)
+
+    return path
+
+
+def dataset(split: str, part: str):
+    """Input function: the `images` or `annotations` of a `split` of the study's dataset."""
+
+    def path(wildcards) -> str:
+        source = config["studies"][wildcards.study]["dataset"]
+        folder = f"results/{wildcards.study}/dataset"
+        if "synthetic" not in source:
+            # Training images that are not named are fetched, those that calibration needs.
+            fetched = f"results/{wildcards.study}/calibration_images"
+            return located(source[split][part]) if part in source[split] else fetched
+        annotations = f"{folder}/annotations/person_keypoints_{split}.json"
+        return annotations if part == "annotations" else f"{folder}/{split}"
+
+    return path
+
+
+def detections(wildcards) -> list[str]:
+    """Input function: the detector boxes, where the protocol takes them."""
+    study = config["studies"][wildcards.study]
+    if study["protocol"]["boxes"] == "ground-truth":
+        return []
+    source = study["dataset"]["detections"]
+    if not parse_source(source):
+        require_file(Path(source), DETECTIONS_HINT)
+    return [located(source)]
+
+
+def detections_option(wildcards, input) -> str:
+    """Option that names the detector boxes, where the protocol takes them."""
+    return f"--detections {input.detections}" if input.detections else ""
+
+
+def artifact(wildcards) -> list[str]:
+    """Input function: the files that the variant's backend loads."""
+    return artifact_of(wildcards.variant, wildcards)
+
+
+def artifact_of(variant: str, wildcards) -> list[str]:
+    """The files that a variant's backend loads, of the wildcards' model."""
+    folder = RESULTS.format(**wildcards)
+    match config["variants"][variant]:
+        case {"backend": "onnxruntime", "precision": "int8"}:
+            return [f"{folder}/{variant}/model.onnx"]
+        case {"backend": "openvino", "precision": "int8"}:
+            return multiext(f"{folder}/{variant}/model", ".xml", ".bin")
+        case {"backend": "pytorch"}:
+            return [model_file(key)(wildcards) for key in ("config", "checkpoint")]
+        case {"backend": "onnxruntime"}:
+            return [f"{folder}/onnx/simplified.onnx"]
+        case {"backend": "openvino"}:
+            return multiext(f"{folder}/converted/openvino", ".xml", ".bin")
+        case {"precision": "int8"}:
+            return multiext(f"{folder}/{variant}/model", ".param", ".bin")
+        case {"precision": precision}:
+            # bf16 is what the runtime makes of the fp32 weights when it loads them.
+            weights = "fp16" if precision == "fp16" else "fp32"
+            return multiext(f"{folder}/converted/ncnn-{weights}", ".param", ".bin")
+
+
+def fp32_variant(wildcards) -> str:
+    """The variant beside which one in reduced precision is certified: FP32 in its runtime, one of the study if it has one."""
+    backend = config["variants"][wildcards.variant]["backend"]
+    candidates = variants_with(backend=backend, precision="fp32")
+    listed = config["studies"][wildcards.study]["variants"]
+    if not candidates:
+        raise WorkflowError(
+            f"variants: {wildcards.variant} is certified beside {backend} in fp32; add a variant that is"
+        )
+    return min(candidates, key=lambda variant: variant not in listed)
+
+
+def fp32_predictions(wildcards) -> str:
+    """Input function: what the same runtime predicts in FP32."""
+    return f"{RESULTS.format(**wildcards)}/{fp32_variant(wildcards)}/predictions.npz"
+
+
+def fp32_artifact(wildcards) -> list[str]:
+    """Input function: the files of the FP32 network in the same runtime."""
+    return artifact_of(fp32_variant(wildcards), wildcards)
+
+
+def official_tool(name: str) -> str:
+    """Option that hands a step to the official program, where the configuration or PATH names it."""
+    choice = config["tools"][name]
+    program = {"builtin": None, "auto": shutil.which(name)}.get(choice, choice)
+    return f"--tool {program}" if program else ""
+
+
+def per_row(name: str, **properties: str):
+    """Input function: the file `name` of every row of a study, or of those with the `properties`."""
+
+    def paths(wildcards) -> list[str]:
+        study = config["studies"][wildcards.study]
+        return expand(
+            f"{RESULTS}/{{variant}}/{name}",
+            study=wildcards.study,
+            model=study["models"],
+            variant=[
+                variant
+                for variant in study["variants"]
+                if variant in variants_with(**properties)
+            ],
+        )
+
+    return paths
+
+
+def per_model(name: str):
+    """Input function: the file `name` of every model of a study."""
+
+    def paths(wildcards) -> list[str]:
+        return expand(
+            f"{RESULTS}/{name}",
+            study=wildcards.study,
+            model=config["studies"][wildcards.study]["models"],
+        )
+
+    return paths
+
+
+def certificates(wildcards) -> list[str]:
+    """Input function: the certificates of the rows of a study that are in reduced precision."""
+    paths = per_row("certificate.json")(wildcards)
+    return [path for path in paths if Path(path).parent.name in REDUCED]
+
+
+def recipe_pages(wildcards) -> list[str]:
+    """Input function: the pages of the recipes that rows of a study were made by."""
+    pages = per_row("recipe.md", backend="ncnn", precision="int8")(wildcards)
+    return [page for page in pages if Path(page).parent.name in WITH_RECIPE]
+
+
+def architectures(wildcards) -> list[str]:
+    """The name of each model of a study in the Arch column."""
+    models = config["studies"][wildcards.study]["models"]
+    return [settings.get("architecture", model) for model, settings in models.items()]
+
+
+def published(wildcards) -> str:
+    """The published figures of each model of a study, as JSON."""
+    models = config["studies"][wildcards.study]["models"]
+    return json.dumps([settings.get("published", []) for settings in models.values()])
+
+
+def address(wildcards) -> str:
+    """The address of a download, with what is known of its SHA-256."""
+    download = FETCHED[wildcards.download]
+    known = f"#sha256={download.sha256}" if download.sha256 else ""
+    return f"{download.url}{known}"
+
+
+def unpacked_folders() -> list[str]:
+    """What is taken from archives as a folder of images."""
+    return [content for content, (key, _) in UNPACKED.items() if key == "images"]
+
+
+def unpacked_files() -> list[str]:
+    """What is taken from archives as a file."""
+    return [content for content, (key, _) in UNPACKED.items() if key != "images"]
+
+
+def archive(wildcards) -> str:
+    """Input function: the archive that `content` is taken from."""
+    return f"{DOWNLOADS}/{UNPACKED[wildcards.content][1].file}"
+
+
+def member(wildcards) -> str:
+    """The path of `content` in its archive."""
+    return UNPACKED[wildcards.content][1].member
+
+
+def of_the_study() -> list[str]:
+    """All that is fetched for the study that is run."""
+    study = config["studies"][config["study"]]
+    contents = [f"{DOWNLOADS}/{found.content}" for _, found in find_downloads(study)]
+    chosen = f"results/{config['study']}/calibration_images"
+    named = {"synthetic", "images"} & {
+        *study["dataset"],
+        *study["dataset"].get("train", ()),
+    }
+    return contents if named else [*contents, chosen]
+
+
+def described(wildcards) -> dict[str, str]:
+    """Input function: what the description of a network is read from."""
+    if wildcards.model in models_from("onnx"):
+        return {"onnx": f"{RESULTS.format(**wildcards)}/onnx/exported.onnx"}
+    return {"config": model_file("config")(wildcards)}
+
+
+def description_options(wildcards, input) -> str:
+    """Options that name what the description is read from, and what the configuration says of an ONNX network."""
+    if wildcards.model not in models_from("onnx"):
+        return f"--config {input.config}"
+    settings = config["studies"][wildcards.study]["models"][wildcards.model]
+    elsewhere = ("source", "architecture", "published", "onnx")
+    told = {key: value for key, value in settings.items() if key not in elsewhere}
+    return f"--onnx {input.onnx} --onnx-settings {shlex.quote(json.dumps(told))}"
+
+
+def to_quantize(wildcards) -> dict[str, str]:
+    """Input function: the float network that ncnn2int8 gets, and the record of the recipe that prepared it."""
+    folder = RESULTS.format(**wildcards)
+    if wildcards.variant in OFFICIAL:
+        network = f"{folder}/converted/ncnn-fp32"
+        return {"param": f"{network}.param", "bin": f"{network}.bin"}
+    own = f"{folder}/{wildcards.variant}"
+    return {
+        "param": f"{own}/prepared.param",
+        "bin": f"{own}/prepared.bin",
+        "record": f"{own}/recipe.json",
+    }
+
+
+def shards(wildcards) -> list[str]:
+    """Input function: the predictions of all shards of the evaluation set."""
+    count = config["studies"][wildcards.study]["shards"]
+    return expand(f"{SHARDS}.npz", shard=range(1, count + 1), shards=count, **wildcards)
+
+
+def recipe(wildcards) -> str:
+    """The steps of the variant's recipe, as JSON."""
+    name = config["variants"][wildcards.variant]["calibration"]
+    return json.dumps(config["recipes"][name])
+
+
+def recipe_or_method(wildcards) -> str:
+    """How the variant is calibrated: the name of a method of ncnn2table, or the steps of a recipe as JSON."""
+    if wildcards.variant in OFFICIAL:
+        return config["variants"][wildcards.variant]["calibration"]
+    return recipe(wildcards)
+
+
+def all_cores() -> int:
+    """All cores of a local run: a job that measures time has them to itself, whatever it uses of them.
+
+    On a cluster nobody says how many there are; there a profile gives such a job a node of its own.
+    """
+    return workflow.resource_settings.cores or PREDICTION_THREADS
+
+
+def latency_rows(wildcards) -> dict[str, list[str]]:
+    """What is said of each row of a model to measure its latency: name, backend, precision and files."""
+    names = config["studies"][wildcards.study]["variants"]
+    variants = {name: config["variants"][name] for name in names}
+    return {
+        name: [
+            name,
+            variant["backend"],
+            variant["precision"],
+            *artifact_of(name, wildcards),
+        ]
+        for name, variant in variants.items()
+    }
+
+
+def latency_artifacts(wildcards) -> list[str]:
+    """Input function: the files of all rows of a model."""
+    files = [file for row in latency_rows(wildcards).values() for file in row[3:]]
+    return list(dict.fromkeys(files))
+
+
+def latency_options(wildcards) -> str:
+    """Options that name all rows of a model."""
+    rows = latency_rows(wildcards).values()
+    return " ".join(f"--row {shlex.join(row)}" for row in rows)
