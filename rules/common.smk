@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from posequant.base.errors import InputError
 from posequant.base.files import require_file
 from posequant.base.openmmlab import find_config
-from posequant.workflow.leftovers import describe_leftovers
+from posequant.workflow.leftovers import notices as leftover_notices
 from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.source_closure import sources_hash
 from posequant.workflow.sources import find_downloads, parse_source

@@ -57,18 +57,17 @@ rule result:
 
 
 onstart:
-    known = [
-        made.regex()
+    made = [
+        file.regex()
         for rule in workflow.rules
-        for made in (
+        for file in (
             *rule.output,
             *rule.log,
             *([rule.benchmark] if rule.benchmark else []),
         )
     ]
-    for study in config["studies"]:
-        if unused := describe_leftovers(Path("results") / study, known):
-            logger.warning(unused)
+    for notice in leftover_notices(Path("results"), config["studies"], made):
+        logger.warning(notice)
 
 
 onsuccess:

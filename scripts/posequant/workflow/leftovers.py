@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 # So many kinds of files are named.
@@ -32,6 +32,18 @@ def describe_leftovers(folder: Path, known: Sequence["re.Pattern[str]"]) -> str:
     more = len(kinds) - len(named)
     names = ", ".join(named) + (f" and {more} more names" if more > 0 else "")
     return (
-        f"notice: in {folder}, this version neither makes nor reads {names}. They are left as they are. To start "
-        f"clean, delete {folder}; what is needed is made anew."
+        f"notice: in {folder}, this version neither makes nor reads {names}. They are left as they are: "
+        "delete them if you do not need them."
     )
+
+
+def notices(results: Path, studies: Iterable[str], known: Sequence["re.Pattern[str]"]) -> Iterator[str]:
+    """Yield what to tell of the folder of all results and of that of each study.
+
+    Folders beside those of the studies are not looked into: they may be of studies in a file that is not given now.
+    """
+    folders = "|".join(re.escape(path.name) for path in results.glob("*") if path.is_dir())
+    beside = re.compile(rf"{re.escape(str(results))}/(?:README\.md|{folders})")
+    for folder, patterns in [(results, [*known, beside]), *((results / study, known) for study in studies)]:
+        if said := describe_leftovers(folder, patterns):
+            yield said

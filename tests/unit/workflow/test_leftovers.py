@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from posequant.workflow.leftovers import describe_leftovers, leftovers
+from posequant.workflow.leftovers import describe_leftovers, leftovers, notices
 
 KNOWN = [re.compile(pattern) for pattern in (r".*/metrics\.json", r".*/dataset/train", r".*/evaluate\.log")]
 
@@ -32,3 +32,13 @@ def test_nothing_is_said_of_a_folder_that_is_clean_or_missing(tmp_path: Path) ->
     make(tmp_path, "a/metrics.json", "a/evaluate.log")
     assert describe_leftovers(tmp_path, KNOWN) == ""
     assert describe_leftovers(tmp_path / "none", KNOWN) == ""
+
+
+def test_folders_of_other_studies_are_not_looked_into(tmp_path: Path) -> None:
+    make(tmp_path, "README.md", "result.svg", "demo/cost.json", "demo/metrics.json", "other/cost.json")
+    known = [re.compile(r".*/metrics\.json")]
+    top, demo = notices(tmp_path, ["demo", "not-run-yet"], known)
+    assert "result.svg" in top
+    assert "README" not in top
+    assert "cost.json" in demo
+    assert "other" not in top + demo
