@@ -35,10 +35,10 @@ def test_nothing_is_said_of_a_folder_that_is_clean_or_missing(tmp_path: Path) ->
 
 
 def test_folders_of_other_studies_are_not_looked_into(tmp_path: Path) -> None:
-    make(tmp_path, "README.md", "result.svg", "demo/cost.json", "demo/metrics.json", "other/cost.json")
+    make(tmp_path, "README.md", "result.svg", "demo/cost.json", "demo/metrics.json", "elsewhere/odd.json")
     known = [re.compile(r".*/metrics\.json")]
     top, demo = notices(tmp_path, ["demo", "not-run-yet"], known)
     assert "result.svg" in top
     assert "README" not in top
     assert "cost.json" in demo
-    assert "other" not in top + demo
+    assert "odd.json" not in top + demo
