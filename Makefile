@@ -12,7 +12,7 @@ LOCK := envs/requirements.lock
 READY := $(VENV)/.ready
 SOURCES := scripts tests models envs
 
-.PHONY: result bench test test-all survey schema lint format lock help
+.PHONY: result bench profile test test-all survey schema lint format lock help
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table
@@ -21,6 +21,9 @@ result: $(READY) ## run the study of config.yaml and print its table
 
 bench: $(READY) ## measure what reading, cropping and decoding cost beside inference
 	@$(BIN)/snakemake -c all bench
+
+profile: $(READY) ## run the whole study anew and print where its time goes
+	@$(BIN)/python scripts/profile_run.py -- $(BIN)/snakemake -c4 --forceall results/result.md
 
 test: $(READY) ## run the unit and workflow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -3,6 +3,9 @@
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+from posequant.base.profiling import recorded
 
 
 class InputError(Exception):
@@ -13,12 +16,16 @@ class InputError(Exception):
 
 
 def reports_input_errors(main: Callable[[], None]) -> Callable[[], None]:
-    """Let a script's `main` end on an `InputError` with its message and exit status 1, without a traceback."""
+    """Let a script's `main` end on an `InputError` with its message and exit status 1, without a traceback.
+
+    Where the environment asks for it, the script says how long it took (`profiling.recorded`).
+    """
 
     @functools.wraps(main)
     def guarded() -> None:
         try:
-            main()
+            with recorded(Path(sys.argv[0]).stem):
+                main()
         except InputError as error:
             sys.exit(f"error: {error}")
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.base.onnx_files import image_inputs, load_onnx
-from posequant.base.openmmlab import load_config, make_importable
+from posequant.base.openmmlab import load_config
+from posequant.data.codecs import codec_of
 from posequant.workflow.settings.export import CropAndCodec
 
 if TYPE_CHECKING:
@@ -20,11 +21,6 @@ _TRANSFORMS = {
     "TopdownAffine": {"input_size", "use_udp"},
     "PackPoseInputs": {"meta_keys"},
 }
-
-
-# Codecs whose outputs are heatmaps, or one distribution along each side of the crop. Those of regression heads decode
-# coordinates, those of bottom-up heads several people.
-_CODECS = ("MSRAHeatmap", "UDPHeatmap", "MegviiHeatmap", "SimCCLabel")
 
 
 def describe_mmpose(name: str, config: str | Path) -> ModelSpec:
@@ -144,22 +140,10 @@ def _test_transforms(config: str | Path, content: Mapping[str, Any]) -> dict[str
 
 
 def _checked_codec(source: str, codec: Any, input_size: tuple[int, int]) -> dict[str, Any]:
-    make_importable()
-    import mmpose.codecs  # noqa: F401  (fills the registry)
-    from mmpose.registry import KEYPOINT_CODECS
-
     if not isinstance(codec, Mapping) or "type" not in codec:
         raise InputError(f"{source}: names no codec that decodes the output (the decoder of the head)")
-    if str(codec["type"]).removeprefix("mmpose.") not in _CODECS:
-        raise InputError(f"{source}: the codec {codec['type']} is not supported; supported are {', '.join(_CODECS)}")
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in codec.items()}
-    try:
-        KEYPOINT_CODECS.build(dict(plain))
-    except Exception as error:  # whatever the codec's constructor objects to
-        raise InputError(f"{source}: mmpose cannot build the codec {plain}: {error}") from error
-    if tuple(plain["input_size"]) != input_size:
-        raise InputError(f"{source}: the codec's input_size {plain['input_size']} is not the crop's {list(input_size)}")
-    return plain
+    codec_of(codec, input_size, source)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in codec.items()}
 
 
 def _require_shape(path: Path, role: str, value: "ValueInfoProto", expected: Sequence[int | None]) -> None:

@@ -63,7 +63,12 @@ def quantize_onnxruntime(onnx_file: Path, spec: ModelSpec, crops: Tensor, target
     with tempfile.TemporaryDirectory() as folder:
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
         try:
-            quant_pre_process(_with_axes(load_onnx(onnx_file, with_weights=True)), prepared)
+            quant_pre_process(
+                _with_axes(load_onnx(onnx_file, with_weights=True)),
+                prepared,
+                # For shapes with symbols in them, of which there are none; it would import PyTorch and SymPy.
+                skip_symbolic_shape=True,
+            )
             quantize_static(
                 prepared,
                 quantized,

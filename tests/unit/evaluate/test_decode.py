@@ -158,7 +158,9 @@ def test_other_output_than_the_codec_reads_is_refused() -> None:
 
 
 def test_codec_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(InputError, match=r"input_size \(64, 96\) is not the model's \(64, 64\)"):
+    with pytest.raises(
+        InputError, match=r"model drawn: the codec's input_size \[64, 96\] is not the crop's \[64, 64\]"
+    ):
         Decoder(spec_of("msra", input_size=(64, 64)))
     for codec, message in (
         ({"type": "NoSuch"}, "the codec NoSuch is not supported; choose from MSRAHeatmap, UDPHeatmap,"),
