@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
-from posequant.networks.opening import PRECISIONS
+from posequant.workflow.settings.precisions import PRECISIONS
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
 from posequant.base.files import write_json
-from posequant.networks.opening import PRECISIONS
+from posequant.workflow.settings.precisions import PRECISIONS
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -6,14 +6,7 @@ from pathlib import Path
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.networks.base import Network
-
-# The arithmetic that each backend offers here.
-PRECISIONS = {
-    "pytorch": ("fp32",),
-    "onnxruntime": ("fp32", "int8"),
-    "openvino": ("fp32", "int8"),
-    "ncnn": ("fp32", "fp16", "bf16", "int8"),
-}
+from posequant.workflow.settings.precisions import PRECISIONS
 
 
 def open_network(backend: str, precision: str, artifacts: Sequence[Path], spec: ModelSpec, threads: int = 1) -> Network:

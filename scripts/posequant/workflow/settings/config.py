@@ -23,16 +23,9 @@ from posequant.workflow.settings.certify import Sampling
 from posequant.workflow.settings.data import Calibration
 from posequant.workflow.settings.demo import Synthetic
 from posequant.workflow.settings.export import CropAndCodec, Export
+from posequant.workflow.settings.precisions import PRECISIONS
 from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.settings.recipe import Curve, Recipe
-
-# What each runtime computes in.
-PRECISIONS = {
-    "pytorch": ("fp32",),
-    "onnxruntime": ("fp32", "int8"),
-    "openvino": ("fp32", "int8"),
-    "ncnn": ("fp32", "fp16", "bf16", "int8"),
-}
 
 
 @dataclass(frozen=True)
