@@ -36,12 +36,17 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def parse_row(words: list[str]) -> tuple[str, tuple[str, str, list[Path]]]:
-    """Return the name of a row, and its backend, precision and files."""
-    if len(words) < 4:
-        raise InputError(f"--row {' '.join(words)}: give a name, a backend, a precision and at least one file")
-    name, backend, precision, *files = words
-    return name, (backend, precision, [Path(file) for file in files])
+def parse_rows(rows: list[list[str]]) -> dict[str, tuple[str, str, list[Path]]]:
+    """Return the backend, precision and files of each row, by its name."""
+    parsed: dict[str, tuple[str, str, list[Path]]] = {}
+    for words in rows:
+        if len(words) < 4:
+            raise InputError(f"--row {' '.join(words)}: give a name, a backend, a precision and at least one file")
+        name, backend, precision, *files = words
+        if name in parsed:
+            raise InputError(f"--row {name}: there are two rows of this name; give each once")
+        parsed[name] = backend, precision, [Path(file) for file in files]
+    return parsed
 
 
 @reports_input_errors
@@ -56,7 +61,7 @@ def main() -> None:
     from posequant.networks.opening import open_network
 
     spec = ModelSpec.load(arguments.model)
-    rows = dict(parse_row(words) for words in arguments.rows)
+    rows = parse_rows(arguments.rows)
     networks = {name: open_network(*row, spec) for name, row in rows.items()}
     of_reference = ("onnxruntime", "fp32", [arguments.reference])
     same = [name for name, row in rows.items() if row == of_reference]

@@ -18,9 +18,9 @@ def whole(target: Path) -> Iterator[Path]:
     """Give a path beside `target` to write to; rename it to `target` when the block ends well.
 
     The path does not exist yet: the block creates a file or a folder there. An existing `target` is replaced.
-    When the block raises, nothing is left behind and `target` is as it was. When the machine stops, `target` is the old
+    When the block raises, nothing is left behind and `target` is as it was. When the machine stops, a file is the old
     one or the new one, with all of its content: it is on the disk before it gets its name. A folder that is replaced is
-    moved aside first; at no moment is it gone before the new one is in its place.
+    moved aside first, for a moment, into the hidden folder beside it that is worked in.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -40,11 +40,12 @@ def whole(target: Path) -> Iterator[Path]:
 
 def _replace_folder(target: Path, draft: Path, aside: Path) -> None:
     """Rename `draft` to `target`, a folder, which no file system does in one step."""
-    target.rename(aside)
     try:
+        target.rename(aside)
         draft.rename(target)
-    except OSError:
-        aside.rename(target)
+    except BaseException:  # an interrupt, too: what is aside is deleted next
+        if aside.exists() and not target.exists():
+            aside.rename(target)
         raise
 
 

@@ -17,7 +17,8 @@ def stated(comparison: Mapping[str, Any]) -> str:
     """Return a difference and its interval, such as `-0.0061 [-0.0092, -0.0031]`."""
     if comparison["difference"] is None:
         return "-"
-    return f"{signed(comparison['difference'])} {_between(comparison['interval'], signed)}"
+    between = f" {_between(comparison['interval'], signed)}" if comparison["interval"] else ""
+    return signed(comparison["difference"]) + between
 
 
 def near(estimate: Mapping[str, Any] | None, form: str = "{:.4f}") -> str:

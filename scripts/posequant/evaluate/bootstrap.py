@@ -269,7 +269,10 @@ def corrected(confidence: float, value: float, values: Floats, without_one: Floa
     spread = float((pulls**2).sum() ** 1.5)
     acceleration = float((pulls**3).sum()) / (6 * spread) if spread else 0.0
     place = bias + normal.inv_cdf(confidence)
-    return normal.cdf(bias + place / (1 - acceleration * place)) if acceleration * place < 1 else 1.0
+    if acceleration * place >= 1:
+        # The bound lies beyond all draws, on the side that it is for.
+        return float(place > 0)
+    return normal.cdf(bias + place / (1 - acceleration * place))
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class NcnnNetwork:
         outputs = join_rows(rows)
         for name, output in zip(self.output_names, outputs, strict=True):
             if damaged := [place for place, row in enumerate(output) if not np.isfinite(row).all()]:
-                raise self._not_finite(name, str(damaged[0]))
+                raise self._not_finite(name, f"crop {damaged[0]}")
         return outputs
 
     def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -154,7 +154,7 @@ class NcnnNetwork:
             raise InputError(f"{self._param}: there is no blob {unknown[0]}.")
         extractor = self._extractor(crop)
         for blob in blobs:
-            yield self._extract(extractor, blob, "given")
+            yield self._extract(extractor, blob, "the crop given")
 
     def blob_sizes(self) -> dict[str, int]:
         """Return the number of values of each blob for one crop, by name."""
@@ -177,7 +177,7 @@ class NcnnNetwork:
         extractor = self._net.create_extractor()
         for blob, values in blobs.items():
             extractor.input(blob, to_mat(values))
-        return [self._extract(extractor, name, "given") for name in self.output_names]
+        return [self._extract(extractor, name, "the crop given") for name in self.output_names]
 
     def forward_changed(
         self, crop: NDArray[np.float32], changes: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]]
@@ -198,9 +198,9 @@ class NcnnNetwork:
         self._check_crops(crop[np.newaxis])
         extractor = self._extractor(crop)
         for blob, change in changes.items():
-            values = change(self._extract(extractor, blob, "given"))
+            values = change(self._extract(extractor, blob, "the crop given"))
             extractor.input(blob, to_mat(values))
-        return [self._extract(extractor, name, "given") for name in self.output_names]
+        return [self._extract(extractor, name, "the crop given") for name in self.output_names]
 
     def _check_layers(self, precision: str) -> None:
         marked = [layer.name for layer in self._layers if layer.int8_term]
@@ -227,14 +227,14 @@ class NcnnNetwork:
             inputs = weighted_inputs(layer)
             if inputs is None:
                 continue
-            shape = self._extract(extractor, layer.bottoms[0], "of zeros").shape
+            shape = self._extract(extractor, layer.bottoms[0], "a crop of zeros").shape
             found = {prod(shape), shape[-1]} if layer.type == "InnerProduct" else {shape[0]}
             if inputs not in found:
                 raise InputError(
                     f"{self._param}: layer {layer.name} has weights for {inputs} inputs, but gets {shape} from crops "
                     f"of {self.input_shape}. Use crops of the size that the model was converted for."
                 )
-        return [self._extract(extractor, name, "of zeros").shape for name in self.output_names]
+        return [self._extract(extractor, name, "a crop of zeros").shape for name in self.output_names]
 
     def _check_crops(self, crops: NDArray[np.float32]) -> None:
         # ncnn crashes on other types, and computes garbage from other shapes and from NaN.
@@ -269,7 +269,7 @@ class NcnnNetwork:
         return np.array(mat)
 
     def _not_finite(self, blob: str, which: str) -> InputError:
-        return InputError(f"{self._param}: blob {blob} holds NaN or infinity for crop {which}.")
+        return InputError(f"{self._param}: blob {blob} holds NaN or infinity for {which}.")
 
 
 def to_mat(values: NDArray[np.float32]) -> Any:

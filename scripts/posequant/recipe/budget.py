@@ -16,7 +16,7 @@ from posequant.workflow.settings.recipe import BudgetStep, CorrectBiasStep
 # Crops on which the layers' errors are compared; the budget is held on all that decide.
 CROPS_ALONE = 16
 # Rungs are tried at these numbers of layers in float, beside the depthwise ones.
-STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+FLOAT_LAYERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 # How often a layer in float is tried in INT8 again.
 RETURNS = 8
 
@@ -149,8 +149,8 @@ def tell_of_chance(budget: Budget, score: Score, people: int) -> None:
         # What chance adds shrinks with the root of the number of people.
         needed = math.ceil(people * ((bound - loss) / (budget.limit - loss)) ** 2)
         print(
-            f"notice: it is expected to hold it, but {people} people are too few to say so; about {needed} would have "
-            f"to decide: calibrate on {4 * needed}",
+            f"notice: that network is expected to hold the budget, but {people} people are too few to be sure. It "
+            f"takes about {needed} to decide: calibrate on {4 * needed}",
             file=sys.stderr,
         )
 
@@ -174,8 +174,8 @@ def _return(
 ) -> tuple[str, frozenset[str]] | None:
     """Return the next set to try, in words and by name: `held` without the layer with the most work that it can miss.
 
-    Depthwise layers stay, and so do those that the draft has in float. A set is left out that was tried, or that is
-    part of one that breaks the budget. None where nothing remains.
+    Depthwise layers stay, and so do those that the draft has in float. A set that was tried is left out, and so is one
+    that is part of a set that breaks the budget. None where nothing remains.
     """
     broken = [kept for kept, score in scores.items() if not budget.holds(score)]
     taken = [layer for layer in draft.layers if layer.name in held and layer.type != "ConvolutionDepthWise"]
@@ -202,7 +202,7 @@ def ladder(draft: Draft, crops: Sequence[Floats], threads: int) -> Iterator[tupl
     others = [layer.name for layer in draft.layers if layer.name not in kept]
     order = sorted(others, key=alone.__getitem__, reverse=True)
     before = 0
-    for count in STEPS:
+    for count in FLOAT_LAYERS:
         if count < len(order):
             yield f"{', '.join(order[before:count])} in float", kept | set(order[:count])
             before = count

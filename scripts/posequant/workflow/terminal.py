@@ -63,7 +63,13 @@ class Terminal(logging.Handler):
         self._progress: Progress | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write what a record says, if anything."""
+        """Write what a record says, if anything. A record that cannot be understood is told of; it ends no run."""
+        try:
+            self._emit(record)
+        except Exception:  # as logging's own handlers do
+            self.handleError(record)
+
+    def _emit(self, record: logging.LogRecord) -> None:
         # `--quiet` and its like are filters of the handler that is replaced.
         if not self._replaced.filter(record):
             return

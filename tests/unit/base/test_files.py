@@ -69,8 +69,9 @@ def test_whole_moves_an_old_folder_aside(tmp_path: Path, calls: list[str]) -> No
     assert list(tmp_path.rglob("*")) == [target, target / "inner", target / "inner/file.txt"]
 
 
+@pytest.mark.parametrize("fault", [OSError, KeyboardInterrupt])
 def test_whole_puts_an_old_folder_back_where_the_new_one_cannot_take_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[BaseException]
 ) -> None:
     target = tmp_path / "folder"
     target.mkdir()
@@ -79,11 +80,11 @@ def test_whole_puts_an_old_folder_back_where_the_new_one_cannot_take_its_name(
 
     def refused(path: Path, new: Path) -> Path:
         if path.parent.name.startswith(".folder") and path.name == "folder":
-            raise OSError("refused")
+            raise fault("refused")
         return rename(path, new)
 
     monkeypatch.setattr(Path, "rename", refused)
-    with pytest.raises(OSError, match="refused"), whole(target) as draft:
+    with pytest.raises(fault, match="refused"), whole(target) as draft:
         draft.mkdir()
     assert list(tmp_path.rglob("*")) == [target, target / "old"]
 

@@ -1,8 +1,12 @@
+import runpy
 import time
+from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from posequant.base.errors import InputError
 from posequant.benchmark.latency import MINIMUM_ROUNDS, WARM_UP_ROUNDS, measure_latencies
 
 
@@ -51,3 +55,13 @@ def test_reference_that_is_a_row_is_timed_once() -> None:
 def test_time_limit_ends_it_after_the_minimum_of_rounds() -> None:
     rounds, _ = measure_latencies([Sleeper(0)], Sleeper(0), CROPS, rounds=1000, seconds=0)
     assert rounds == MINIMUM_ROUNDS
+
+
+def test_rows_of_the_command_line_are_named_once_and_whole() -> None:
+    parse_rows = runpy.run_path(str(Path(__file__).parents[3] / "scripts" / "latency.py"))["parse_rows"]
+    row = ["ncnn", "ncnn", "fp32", "net.param", "net.bin"]
+    assert parse_rows([row]) == {"ncnn": ("ncnn", "fp32", [Path("net.param"), Path("net.bin")])}
+    with pytest.raises(InputError, match="--row ncnn: there are two rows of this name"):
+        parse_rows([row, row])
+    with pytest.raises(InputError, match="--row ncnn ncnn fp32: give a name"):
+        parse_rows([row[:3]])

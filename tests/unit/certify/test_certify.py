@@ -17,7 +17,7 @@ from posequant.base.errors import InputError
 from posequant.base.files import sha256, write_json
 from posequant.certify.certify import certify
 from posequant.certify.joints import joint_costs, nearest_box
-from posequant.certify.page import render
+from posequant.certify.page import render, stated
 from posequant.certify.poses import PoseCost, pose_cost
 from posequant.data.calibration_set import choose_calibration_set
 from posequant.data.dataset import ground_truth_instances, keypoint_sigmas, load_annotations
@@ -546,3 +546,9 @@ def test_calibration_on_an_evaluation_image_is_refused(case: Case, tmp_path: Pat
     write_json(leaky, content)
     with pytest.raises(InputError, match=r"image 3 is an evaluation image"):
         case.certify(calibration=leaky)
+
+
+def test_difference_is_stated_with_the_interval_that_is_known() -> None:
+    assert stated({"difference": -0.0061, "interval": (-0.0092, -0.0031)}) == "-0.0061 [-0.0092, -0.0031]"
+    assert stated({"difference": -0.0061, "interval": None}) == "-0.0061"
+    assert stated({"difference": None, "interval": None}) == "-"

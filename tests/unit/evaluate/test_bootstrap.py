@@ -227,6 +227,13 @@ def test_corrected_share_of_what_does_not_vary_is_the_share_itself() -> None:
     assert corrected(0.95, 1.0, np.full(100, np.nan), np.ones(10)) == 0.95
 
 
+def test_corrected_share_ends_on_the_side_of_the_bound() -> None:
+    # All draws are above the figure, which one image alone pulls up: as strong a correction as there can be.
+    drawn, without_one = np.ones(10**6), np.append(np.zeros(999), -1.0)
+    assert corrected(0.025, 0.0, drawn, -without_one) == 0
+    assert corrected(0.975, 0.0, -drawn, without_one) == 1
+
+
 class _Drawn:
     """What scipy takes of an earlier bootstrap."""
 

@@ -253,7 +253,7 @@ def test_chance_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     # The bound is three times as far from the loss as the budget: nine times the people.
     tell_of_chance(Budget("ap_loss", 0.02), score(ap_loss=Estimate(0.01, None, 0), ap_loss_bound=0.04), 50)
     said = capsys.readouterr().err
-    assert "50 people are too few to say so; about 450 would have to decide: calibrate on 1800" in said
+    assert "50 people are too few to be sure. It takes about 450 to decide: calibrate on 1800" in said
     tell_of_chance(Budget("expected_oks_loss", 0.02), score(expected_oks_loss=0.01, expected_oks_loss_bound=0.02), 50)
     tell_of_chance(Budget("expected_oks_loss", 0.02), score(expected_oks_loss=0.03, expected_oks_loss_bound=0.04), 50)
     assert not capsys.readouterr().err

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from posequant.workflow.source_closure import source_closure
+from posequant.workflow.source_closure import source_closure, sources_hash
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
@@ -52,3 +52,17 @@ def test_decoder_belongs_to_prediction_and_not_to_the_export() -> None:
 def test_calibration_does_not_depend_on_other_runtimes() -> None:
     assert "posequant/networks/ncnn.py" in names(SCRIPTS / "ncnn2table.py")
     assert "posequant/networks/openvino.py" not in names(SCRIPTS / "ncnn2table.py")
+
+
+def test_hash_tells_contents_and_names_and_nothing_else(tmp_path: Path) -> None:
+    def hash_of(folder: str, files: dict[str, str]) -> str:
+        write(tmp_path / folder, files)
+        return sources_hash(tmp_path / folder / "run.py")
+
+    files = {"run.py": "import used\n", "used.py": "x = 1\n", "unused.py": ""}
+    first = hash_of("first", files)
+    assert hash_of("elsewhere and later", files) == first
+    assert hash_of("unused edited", {**files, "unused.py": "x = 1\n"}) == first
+    assert hash_of("import edited", {**files, "used.py": "x = 2\n"}) != first
+    renamed = {"run.py": "import other\n", "other.py": "x = 1\n"}
+    assert len({first, hash_of("renamed", renamed), hash_of("script edited", {**files, "run.py": "import used"})}) == 3

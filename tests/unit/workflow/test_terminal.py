@@ -62,6 +62,15 @@ def test_a_job_is_one_line_when_it_ends(logger: logging.Logger, stream: Stream) 
     assert third.split() == ["[2/2]", "100%", "predict", "demo/net/ncnn", "0.0", "s"]
 
 
+def test_a_record_that_cannot_be_understood_ends_no_run(
+    logger: logging.Logger, stream: Stream, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log(logger, "job_info", "of another version of Snakemake")
+    log(logger, "", "still there")
+    assert stream.getvalue() == "still there\n"
+    assert "KeyError" in capsys.readouterr().err
+
+
 def test_chatter_is_left_out_and_everything_else_is_whole(logger: logging.Logger, stream: Stream) -> None:
     for message in ("Select jobs to execute...", "Execute 3 jobs...", "Building DAG of jobs...", "Using shell: bash"):
         logger.info(message)

@@ -22,7 +22,7 @@ _MESSAGES = {
     "float_type": "{value} is not a number",
     "finite_number": "{value} is not a number",
     "bool_type": "{value} is neither true nor false",
-    "string_type": "{value} is not a text; put it in quotes if it is meant as one",
+    "string_type": "{value} is not text; put it in quotes if it is meant as text",
     "list_type": "{value} is not a list",
     "tuple_type": "{value} is not a list",
     "dict_type": "{value} is not a mapping of keys to values",

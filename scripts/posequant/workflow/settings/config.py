@@ -63,7 +63,7 @@ RecipeName = Annotated[str, _Name(r"[a-z0-9][a-z0-9-]*", _SMALL_WORDS, (*_FOLDER
 
 def _each_once(names: list[str]) -> list[str]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise fault(f"{', '.join(map(repr, twice))} is there twice; name each variant once")
+        raise fault(f"{', '.join(map(repr, twice))} is listed twice; name each variant once")
     return names
 
 
@@ -210,7 +210,7 @@ Model = Annotated[
     Discriminator(
         _kind_of_model,
         custom_error_type="fault",
-        custom_error_message="says not where the network comes from; give it 'source: mmpose' or 'source: onnx'",
+        custom_error_message="does not say where the network comes from; give it 'source: mmpose' or 'source: onnx'",
     ),
 ]
 
