@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
+from posequant.workflow.settings.data import CROPS_LIMIT_GB
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -18,7 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--limit-gb",
         type=float,
-        default=4.0,
+        default=CROPS_LIMIT_GB,
         help="nothing is kept where the crops of all shards take more (default: %(default)s)",
     )
     parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
@@ -48,7 +49,8 @@ def main() -> None:
             shards=arguments.shards,
         )
     done = "kept" if record["kept"] else "not kept: every prediction cuts them anew"
-    print(f"crops of all shards take {record['gigabytes_of_all_shards']:.2f} GB, {record['limit_gb']:g} may: {done}")
+    taken, limit = record["gigabytes_of_all_shards"], record["limit_gb"]
+    print(f"the crops of all shards take {taken:.2f} GB; the limit is {limit:g} GB: {done}")
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def _calibration(path: Path, annotated: Annotations, annotations: Path) -> dict[
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a calibration set. Delete it and run again.") from error
     if proven_for != sha256(annotations):
-        raise InputError(f"{path}: was kept apart from other annotations than {annotations}. Choose the people again.")
+        raise InputError(f"{path}: was checked against other annotations than {annotations}. Choose the people again.")
     ids, names = {image.id for image in annotated.images}, {image.file_name for image in annotated.images}
     if shared := [identifier for identifier, name in sorted(images) if identifier in ids or name in names]:
         raise InputError(f"{path}: image {shared[0]} is an evaluation image, by its id or file name. Choose others.")

@@ -15,9 +15,7 @@ from posequant.base.files import read_json, write_json
 from posequant.base.model_spec import ModelSpec
 from posequant.data.crops import Cropper, Crops, crops_of_images
 from posequant.data.dataset import CHUNK, Instances, by_image, evaluation_instances, shard_of
-
-LIMIT_GB = 4.0
-"""What the crops of a whole evaluation set may take on the disk."""
+from posequant.workflow.settings.data import CROPS_LIMIT_GB
 
 _REMAKE = "Delete it and run again."
 
@@ -29,7 +27,7 @@ def keep_crops(
     annotations: Path,
     detections: Path | None,
     folder: Path,
-    limit_gb: float = LIMIT_GB,
+    limit_gb: float = CROPS_LIMIT_GB,
     threads: int = 1,
     shard: int = 1,
     shards: int = 1,

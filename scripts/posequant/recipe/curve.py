@@ -96,7 +96,9 @@ def measure_curve(
     """
     full = Predictions.load(reference)
     if full.identity["protocol"] != {"boxes": "ground-truth", "flip_test": False}:
-        raise InputError(f"{reference}: the curve is measured on annotated boxes without flip test. Predict so.")
+        raise InputError(
+            f"{reference}: the curve is measured on annotated boxes without flip test. Give predictions of that kind."
+        )
     available = len(ground_truth_instances(load_annotations(train.annotations)))
     usable = sorted(size for size in set(sizes) if size <= available)
     if not usable:

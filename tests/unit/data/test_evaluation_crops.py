@@ -126,5 +126,7 @@ def test_script_says_whether_they_are_kept(sources: dict[str, Any], tmp_path: Pa
     for name in ("model", "images", "annotations"):
         command += [f"--{name}", str(sources[name])]
     done = subprocess.run([*command, "--limit-gb", "0"], capture_output=True, text=True, check=True)
-    assert "crops of all shards take 0.00 GB, 0 may: not kept: every prediction cuts them anew" in done.stdout
+    assert (
+        "crops of all shards take 0.00 GB; the limit is 0 GB: not kept: every prediction cuts them anew" in done.stdout
+    )
     assert json.loads((tmp_path / "made/crops.json").read_text())["kept"] is False
