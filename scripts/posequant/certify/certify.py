@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
@@ -74,8 +75,11 @@ def certify(
     outputs, arithmetic = _run(backend, precision, artifacts, spec, tensors)
     first_outputs = [values[:_CROPS_COMPARED] for values in outputs]
     matches = [match(annotated, coco_results(one, annotated.person_category)) for one in (full, candidate)]
-    drawn = bootstrap(matches[0], matches[1], sampling.resamples, sampling.seed, sampling.confidence)
-    draws = ImageDraws.of(annotated, drawn.draws, drawn.confidence)
+    # The last bit of a matrix product depends on how many threads share it; a certificate does not.
+    with threadpool_limits(1):
+        drawn = bootstrap(matches[0], matches[1], sampling.resamples, sampling.seed, sampling.confidence)
+        draws = ImageDraws.of(annotated, drawn.draws, drawn.confidence)
+        joints, without_labels = joint_costs(annotated, full, candidate, draws), pose_cost(full, candidate, draws)
     return {
         "model": spec.name,
         "variant": candidate.identity["variant"],
@@ -87,8 +91,8 @@ def certify(
         "bootstrap": sampling.filled() | {"unit": "image", "paired": True, "interval": "percentile"},
         "statistics": {name: asdict(comparison) for name, comparison in drawn.comparisons()},
         "share_of_fp32": _share(drawn, len(annotated.images)),
-        "joints": [asdict(joint) for joint in joint_costs(annotated, full, candidate, draws)],
-        "without_labels": asdict(pose_cost(full, candidate, draws)),
+        "joints": [asdict(joint) for joint in joints],
+        "without_labels": asdict(without_labels),
         "outputs": {"crops": len(float_outputs[0]), **asdict(compare(float_outputs, first_outputs))},
         **arithmetic,
         "calibration": _calibration(calibration, annotated, annotations),

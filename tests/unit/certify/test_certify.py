@@ -12,6 +12,7 @@ from tests.unit.evaluation_fixtures import draw_dataset
 from tests.unit.export_fixtures import in_a_process_of_its_own, save_onnx_by_hand
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, draw_crops, small_network, write_crops
 from tests.unit.pose_fixtures import SPEC, pose_network
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, write_json
@@ -127,6 +128,19 @@ def test_figures_are_those_of_the_evaluation(case: Case) -> None:
     assert low <= difference["difference"] <= high
     assert certificate["share_of_fp32"]["value"] == pytest.approx(difference["candidate"] / difference["reference"])
     assert [target["target"] for target in certificate["share_of_fp32"]["targets"]] == [0.99, 0.999]
+
+
+def test_sums_of_draws_are_taken_on_one_thread(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def spying(*arguments: Any) -> PoseCost:
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return pose_cost(*arguments)
+
+    monkeypatch.setattr("posequant.certify.certify.pose_cost", spying)
+    with threadpool_limits(2, user_api="blas"):
+        case.certify()
+    assert set(seen) == {1}
 
 
 def test_certificate_names_what_it_rests_on(case: Case) -> None:
