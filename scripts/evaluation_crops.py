@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
-from posequant.workflow.settings.data import CROPS_LIMIT_GB
+from posequant.workflow.settings.crops import CROPS_LIMIT_GB
 
 
 def parse_arguments() -> argparse.Namespace:

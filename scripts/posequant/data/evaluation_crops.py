@@ -15,7 +15,7 @@ from posequant.base.files import read_json, write_json
 from posequant.base.model_spec import ModelSpec
 from posequant.data.crops import Cropper, Crops, crops_of_images
 from posequant.data.dataset import CHUNK, Instances, by_image, evaluation_instances, shard_of
-from posequant.workflow.settings.data import CROPS_LIMIT_GB
+from posequant.workflow.settings.crops import CROPS_LIMIT_GB
 
 _REMAKE = "Delete it and run again."
 

@@ -1,11 +1,8 @@
-"""Settings of the calibration people, and of the crops of an evaluation set."""
+"""Settings of the calibration people."""
 
 from pydantic import Field
 
 from posequant.workflow.settings.base import Settings
-
-CROPS_LIMIT_GB = 4.0
-"""What the crops of a whole evaluation set may take on the disk; larger ones are not kept."""
 
 
 class Calibration(Settings):
