@@ -15,6 +15,7 @@ from snakemake.utils import validate
 from posequant.base.errors import InputError
 from posequant.workflow.settings.base import Settings, add_options, checked_json, chosen
 from posequant.workflow.settings.certify import Sampling
+from posequant.workflow.settings.demo import Synthetic
 from posequant.workflow.settings.export import CropAndCodec, Export
 from posequant.workflow.settings.recipe import ActivationsStep, Curve, Recipe, WeightsStep
 from posequant.workflow.settings.reference import json_schema, page, schema_text
@@ -141,6 +142,8 @@ def test_options_are_taken_by_their_types() -> None:
 def test_option_out_of_range_is_named() -> None:
     with pytest.raises(InputError, match=r"--resamples: 5 is less than the minimum of 100"):
         chosen(Sampling, parse(Sampling, "--resamples", "5"))
+    with pytest.raises(InputError, match="--train-images: 0 is less than the minimum of 1"):
+        chosen(Synthetic, parse(Synthetic, "--train-images", "0"))
 
 
 def test_json_of_an_option_is_checked() -> None:

@@ -153,7 +153,10 @@ def _in_words(error: ErrorDetails, kind: type[BaseModel], prefix: str) -> str:
         message = _MESSAGES[error["type"]].format_map(words)
     else:
         message = error["msg"]
-    return f"{(prefix + '.'.join(path)).rstrip('.') or 'config'}: {message}"
+    keys = ".".join(path)
+    if prefix == "--":
+        keys = keys.replace("_", "-")
+    return f"{(prefix + keys).rstrip('.') or 'config'}: {message}"
 
 
 def _short(value: Any) -> str:
