@@ -82,8 +82,10 @@ rule evaluation_crops:
     params:
         code=code("evaluation_crops"),
         detections=detections_option,
+        settings=lookup("studies/{study}/crops", within=config),
     shell:
         "python scripts/evaluation_crops.py --model {input.model}"
         " --annotations {input.annotations} --images {input.images} {params.detections}"
+        " --limit-gb {params.settings[limit_gb]}"
         " --shard {wildcards.shard} --shards {wildcards.shards}"
         " --threads {threads} --out {output} > {log} 2>&1"

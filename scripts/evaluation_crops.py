@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from posequant.base.errors import reports_input_errors
-from posequant.workflow.settings.crops import CROPS_LIMIT_GB
+from posequant.workflow.settings.base import add_options, chosen
+from posequant.workflow.settings.data import EvaluationCrops
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -16,12 +17,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--detections", type=Path, help="COCO detection results; their boxes are taken in place of the annotated ones"
     )
-    parser.add_argument(
-        "--limit-gb",
-        type=float,
-        default=CROPS_LIMIT_GB,
-        help="nothing is kept where the crops of all shards take more (default: %(default)s)",
-    )
+    add_options(parser, EvaluationCrops)
     parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
     parser.add_argument("--shard", type=int, default=1, help="which shard to crop (default: %(default)s)")
     parser.add_argument("--shards", type=int, default=1, help="number of shards (default: %(default)s)")
@@ -43,14 +39,13 @@ def main() -> None:
             annotations=arguments.annotations,
             detections=arguments.detections,
             folder=draft,
-            limit_gb=arguments.limit_gb,
+            settings=chosen(EvaluationCrops, arguments),
             threads=arguments.threads,
             shard=arguments.shard,
             shards=arguments.shards,
         )
     done = "kept" if record["kept"] else "not kept: every prediction cuts them anew"
-    taken, limit = record["gigabytes_of_all_shards"], record["limit_gb"]
-    print(f"the crops of all shards take {taken:.2f} GB; the limit is {limit:g} GB: {done}")
+    print(f"crops of all shards take {record['gigabytes_of_all_shards']:.2f} GB, {record['limit_gb']:g} may: {done}")
 
 
 if __name__ == "__main__":

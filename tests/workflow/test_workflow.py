@@ -207,6 +207,32 @@ def test_changing_the_calibration_people_quantizes_for_every_backend(workflow: W
     assert jobs["quantize_openvino"] == jobs["quantize_onnxruntime"] == jobs["ncnn2table"] == 1
 
 
+def test_crops_are_cut_once_for_all_rows(workflow: Workflow) -> None:
+    crops = json.loads((workflow.folder / MODEL / "crops/1-of-1/crops.json").read_text())
+    metrics = json.loads((workflow.folder / MODEL / "pytorch/metrics.json").read_text())
+    assert crops["kept"]
+    assert crops["people"] == metrics["instances"]
+    again = workflow.planned(f"{MODEL}/ncnn-int8/metrics.json", "-R", "evaluation_crops")
+    assert again == {"evaluation_crops": 1, "predict": 1, "evaluate": 1}
+
+
+def test_rows_are_the_same_where_crops_are_too_large_to_be_kept(workflow: Workflow, tmp_path: Path) -> None:
+    other = Workflow(shutil.copytree(workflow.folder, tmp_path / "other", symlinks=True))
+    predictions = f"{MODEL}/ncnn-int8/predictions.npz"
+    from_kept = (other.folder / predictions).read_bytes()
+    other.configure(**SMALL | {"crops": {"limit_gb": 0}})
+    assert other.planned(predictions) == {"evaluation_crops": 1, "predict": 1, "evaluate": 1}
+    other.run(predictions)
+    assert not (other.folder / MODEL / "crops/1-of-1/crops.npy").exists()
+    assert (other.folder / predictions).read_bytes() == from_kept
+
+
+def test_what_measures_time_reserves_all_cores(workflow: Workflow) -> None:
+    plan = workflow.run("-n", f"{MODEL}/latency.json", "-c7", "-R", "latency")
+    job = plan.partition("rule latency:")[2].partition("resources:")[0]
+    assert "threads: 7" in job, plan
+
+
 def test_changing_the_protocol_reruns_predictions(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"protocol": {"flip_test": True}})
     jobs = dict.fromkeys(("predict", "evaluate"), len(VARIANTS))

@@ -15,8 +15,9 @@ from posequant.base.files import read_json, write_json
 from posequant.base.model_spec import ModelSpec
 from posequant.data.crops import Cropper, Crops, crops_of_images
 from posequant.data.dataset import CHUNK, Instances, by_image, evaluation_instances, shard_of
-from posequant.workflow.settings.crops import CROPS_LIMIT_GB
+from posequant.workflow.settings.data import EvaluationCrops
 
+DEFAULT = EvaluationCrops()
 _REMAKE = "Delete it and run again."
 
 
@@ -27,7 +28,7 @@ def keep_crops(
     annotations: Path,
     detections: Path | None,
     folder: Path,
-    limit_gb: float = CROPS_LIMIT_GB,
+    settings: EvaluationCrops = DEFAULT,
     threads: int = 1,
     shard: int = 1,
     shards: int = 1,
@@ -42,7 +43,7 @@ def keep_crops(
         folder: where to write; it is created. `crops.npy` holds the crops as `Cropper.cut` makes them, uint8
             (N, H, W, 3), in the order of the shard's people; it is missing where they are too large. `crops.json` says
             what they are of.
-        limit_gb: what the crops of all shards may take, in GB.
+        settings: what the crops of all shards may take.
         threads: how many threads work.
         shard: which of the shards, from 1.
         shards: how many there are.
@@ -61,8 +62,8 @@ def keep_crops(
     record = {
         "people": len(instances),
         "gigabytes_of_all_shards": gigabytes,
-        "limit_gb": limit_gb,
-        "kept": gigabytes <= limit_gb,
+        "limit_gb": settings.limit_gb,
+        "kept": gigabytes <= settings.limit_gb,
         "made_of": _made_of(spec, instances),
     }
     folder.mkdir(parents=True)

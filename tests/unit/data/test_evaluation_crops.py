@@ -14,6 +14,7 @@ from posequant.base.files import sha256
 from posequant.data.crops import Cropper, crops_of_images
 from posequant.data.dataset import CHUNK, Instances, evaluation_instances, shard_of
 from posequant.data.evaluation_crops import keep_crops, open_crops
+from posequant.workflow.settings.data import EvaluationCrops
 
 SCRIPT = Path(__file__).parents[3] / "scripts/evaluation_crops.py"
 
@@ -78,7 +79,9 @@ def test_limit_is_that_of_all_shards(
     gigabytes = len(instances) * height * width * 3 / 1e9
     for number, (limit, kept) in enumerate([(gigabytes, True), (0.99 * gigabytes, False)]):
         folder = tmp_path / str(number)
-        record = keep_crops(**sources | {"folder": folder, "limit_gb": limit, "shard": 1, "shards": 2})
+        record = keep_crops(
+            **sources | {"folder": folder, "settings": EvaluationCrops(limit_gb=limit), "shard": 1, "shards": 2}
+        )
         assert record["kept"] == (folder / "crops.npy").exists() == kept
         crops = open_crops(folder, model.spec, shard_of(instances, 1, 2))
         assert (crops is not None) == kept

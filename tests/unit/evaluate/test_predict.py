@@ -27,6 +27,7 @@ from posequant.evaluate.predict import make_predictions, predict_poses
 from posequant.evaluate.predictions import Predictions
 from posequant.networks.base import Network
 from posequant.networks.opening import open_network
+from posequant.workflow.settings.data import EvaluationCrops
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
@@ -144,7 +145,7 @@ def test_same_bytes_from_kept_crops_without_images(settings: dict[str, Any], tmp
     kept = settings | {"crops": tmp_path / "crops", "images": tmp_path / "none"}
     make_predictions(**kept).save(tmp_path / "crops.npz")
     assert (tmp_path / "crops.npz").read_bytes() == (tmp_path / "images.npz").read_bytes()
-    keep_crops(**sources, folder=tmp_path / "too large", limit_gb=0)
+    keep_crops(**sources, folder=tmp_path / "too large", settings=EvaluationCrops(limit_gb=0))
     make_predictions(**settings | {"crops": tmp_path / "too large"}).save(tmp_path / "too large.npz")
     assert (tmp_path / "too large.npz").read_bytes() == (tmp_path / "images.npz").read_bytes()
 

@@ -20,7 +20,7 @@ from pydantic_core.core_schema import CoreSchema, no_info_after_validator_functi
 
 from posequant.workflow.settings.base import Settings, fault
 from posequant.workflow.settings.certify import Sampling
-from posequant.workflow.settings.data import Calibration
+from posequant.workflow.settings.data import Calibration, EvaluationCrops
 from posequant.workflow.settings.demo import Synthetic
 from posequant.workflow.settings.export import CropAndCodec, Export
 from posequant.workflow.settings.precisions import PRECISIONS
@@ -52,7 +52,7 @@ class _Name:
         return name
 
 
-_FOLDERS = ("onnx", "converted", "calibration")
+_FOLDERS = ("onnx", "converted", "calibration", "crops")
 _WORDS = "use letters, digits, '_' and '.', and start with a letter or digit"
 _SMALL_WORDS = "use small letters, digits and '-', and start with a letter or digit"
 StudyName = Annotated[str, _Name(r"[A-Za-z0-9][A-Za-z0-9_.]*", _WORDS, ("downloads",))]
@@ -289,6 +289,7 @@ class Study(Settings):
         ge=1,
         description="How many jobs share the prediction of a variant; the result does not depend on it.",
     )
+    crops: EvaluationCrops = EvaluationCrops()
     calibration: Calibration = Calibration()
     curve: Curve = Curve()
     certificate: Sampling = Sampling()

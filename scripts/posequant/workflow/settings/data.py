@@ -1,4 +1,4 @@
-"""Settings of the calibration people."""
+"""Settings of the people that networks see."""
 
 from pydantic import Field
 
@@ -10,3 +10,16 @@ class Calibration(Settings):
 
     people: int = Field(default=128, ge=1, description="How many people are chosen.")
     seed: int = Field(default=0, ge=0, description="Seed of the random choice.")
+
+
+class EvaluationCrops(Settings):
+    """Whether the crops of the evaluation people are kept, for all rows of a model."""
+
+    limit_gb: float = Field(
+        default=4.0,
+        ge=0,
+        description=(
+            "What the crops of a model may take on the disk, in GB. Where they would take more, every prediction cuts "
+            "them out of the images anew."
+        ),
+    )
