@@ -18,7 +18,7 @@ rule latency:
         ENVIRONMENT
     threads: all_cores()
     resources:
-        mem_mb=4000,
+        mem_mb=latency_memory,
         runtime=60,
     params:
         code=code("latency"),

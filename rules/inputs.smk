@@ -280,6 +280,11 @@ def latency_artifacts(wildcards) -> list[str]:
     return list(dict.fromkeys(files))
 
 
+def latency_memory(wildcards, input) -> int:
+    """Memory for all networks of a model at once, in MB: what a runtime makes of its files is up to four times as large."""
+    return max(4000, 4 * input.size_mb)
+
+
 def latency_options(wildcards) -> str:
     """Options that name all rows of a model."""
     rows = latency_rows(wildcards).values()

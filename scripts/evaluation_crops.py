@@ -45,7 +45,8 @@ def main() -> None:
             shards=arguments.shards,
         )
     done = "kept" if record["kept"] else "not kept: every prediction cuts them anew"
-    print(f"crops of all shards take {record['gigabytes_of_all_shards']:.2f} GB, {record['limit_gb']:g} may: {done}")
+    size, limit = record["gigabytes_of_all_shards"], record["limit_gb"]
+    print(f"crops of all shards take {size:.2f} GB; the limit is {limit:g} GB: {done}")
 
 
 if __name__ == "__main__":

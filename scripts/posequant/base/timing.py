@@ -48,7 +48,8 @@ def order_of_round(number: int, count: int) -> list[int]:
     """Return in which order a round runs `count` pieces of work.
 
     Whatever runs next finds the caches full of the data of what ran before. Over `count` rounds, or twice as many where
-    it is odd, each therefore comes after each other one equally often. Source: Williams, Experimental designs balanced
+    it is odd, each therefore comes after each other one equally often; a run that stops in between leaves them about
+    equal. Source: Williams, Experimental designs balanced
     for the estimation of residual effects of treatments, Australian Journal of Scientific Research 2, 1949.
     """
     zigzag = [(place + 1) // 2 if place % 2 else (count - place // 2) % count for place in range(count)]

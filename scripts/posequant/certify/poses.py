@@ -16,7 +16,8 @@ WITHIN_PIXELS = (1, 2, 4)
 class PoseCost:
     """How far keypoints moved.
 
-    Keypoints that the reference is unsure of do not count, nor people without any other (`evaluate.oks`).
+    Keypoints that the reference is unsure of do not count. People with no other keypoints do not count either
+    (`evaluate.oks`).
 
     Attributes:
         people: how many people count.

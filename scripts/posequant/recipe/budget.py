@@ -88,9 +88,9 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
 
     A ladder of sets is climbed until a real INT8 network holds the budget. Its first rung has all depthwise
     convolutions in float, which ncnn computes about as fast there. Then come the others, those first that cause most
-    error at the output, each alone. (By the error for the work, cheap layers that cause little come before the one that
-    rules, and the sets that hold a budget are dearer: seen on SimplePose.) Once a set holds it, its layers with the
-    most work are tried in INT8 again, one by one. Biases that a step corrected are corrected further for each set.
+    error at the output, each alone. (Ordered by error per work, cheap layers that cause little error come before those
+    that dominate, and the sets that hold a budget cost more: seen on SimplePose.) Once a set holds it, its layers with
+    the most work are tried in INT8 again, one by one. Biases that a step corrected are corrected further for each set.
 
     What a network is expected to lose depends on all that were measured. So after each of them all are scored anew, and
     the search goes on from the set that holds the budget with the least work in float, or climbs on where none does any
@@ -115,6 +115,8 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
     tried, rungs = {draft.keep_float: draft}, list(draft.rungs)
     while True:
         found = judge.scores(rungs)
+        if len(rungs) > len(draft.rungs):
+            print(f"{rungs[-1].step}: {_stated(budget, found[-1])}", file=sys.stderr)
         scores = {kept: found[one.place] for kept, one in tried.items()}
         held = _cheapest(scores, budget, judge)
         proposal: tuple[str, frozenset[str]] | None = None
@@ -130,7 +132,6 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
             candidate = correct_bias(candidate, crops, threads, CorrectBiasStep(crops=len(crops)))
         tried[kept] = replace(candidate, place=len(rungs))
         rungs.append(judge.measure(candidate, step))
-        print(f"{step}: {_stated(budget, judge.scores(rungs)[-1])}", file=sys.stderr)
     if held is None:
         held = min(scores, key=lambda kept: budget.bound(scores[kept]))
         print(

@@ -47,7 +47,7 @@ def draw(record: Mapping[str, Any], target: Path) -> None:
 
 
 def pareto_front(prices: Sequence[float], losses: Sequence[float]) -> list[int]:
-    """Return the places of the points than which none is both cheaper and better, by rising price; NaN is left out."""
+    """Return the places of the points that no other beats in both price and loss, by rising price; NaN is left out."""
     front: list[int] = []
     known = [place for place, loss in enumerate(losses) if not math.isnan(loss)]
     for place in sorted(known, key=lambda place: (prices[place], losses[place])):

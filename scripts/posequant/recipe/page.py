@@ -53,15 +53,19 @@ def _paragraphs(record: Mapping[str, Any], figure: str) -> Iterable[str]:
     title = TITLES[budget.measure if budget else "expected_oks_loss"]
     yield f"![Loss against latency and size, stage by stage]({figure})"
     yield table(_line(number, rung, rungs, last, budget) for number, rung in enumerate(rungs))
-    yield (
-        f"Measured by the real INT8 network on {people['measured']} calibration people"
-        + (", whom no other step saw" if budget else ", those that the steps saw, so it looks better than it is")
-        + ". OKS loss: 1 - mean OKS with the float network's poses as the truth, which needs no labels. Expected: the "
-        "same on other people, by the noise of the outputs and by what all lines together say of noise and loss; less "
-        f"of it is chance. At most: the one-sided upper bound of the {title} at 95%, by a bootstrap over the images. "
-        "AP: of these people, each in an image of its own, as a difference to the float network, in brackets its 95% "
-        "interval by a paired bootstrap. SQNR: of the network's outputs. Latency: one crop on one thread, timed in "
-        "turn with the first line."
+    seen = "that no other step saw" if budget else "that the steps saw, so the figures look better than they are"
+    yield f"Measured on the real INT8 network, on {people['measured']} calibration people {seen}."
+    yield "\n".join(
+        (
+            "- **OKS loss**: 1 - mean OKS with the float network's poses as the truth. It needs no labels.",
+            "- **Expected**: the same on other people. It is the noise of the outputs times the ratio of loss to noise "
+            "of all lines together, so less of it is chance.",
+            f"- **At most**: the one-sided upper bound of the {title} at 95%, by a bootstrap over the images.",
+            "- **AP**: of these people, each in an image of its own, as a difference to the float network. "
+            "In brackets, its 95% interval by a paired bootstrap.",
+            "- **SQNR**: of the network's outputs.",
+            "- **Latency**: one crop on one thread, timed in turn with the first line.",
+        )
     )
     if silent := max((rung["ap_loss"]["left_out"] for rung in rungs if rung["ap_loss"]), default=0):
         yield f"{silent} of the {RESAMPLES} draws have nobody to find; the intervals of AP are those of the others."

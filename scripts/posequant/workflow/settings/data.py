@@ -8,7 +8,9 @@ from posequant.workflow.settings.base import Settings
 class Calibration(Settings):
     """The training people by whom activation scales are chosen."""
 
-    people: int = Field(default=128, ge=1, description="How many people are chosen.")
+    people: int = Field(
+        default=128, ge=1, description="How many people are chosen. A recipe with a budget wants 256 or more."
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the random choice.")
 
 
