@@ -94,7 +94,7 @@ class Variant(Settings):
         description="The runtime that executes the network."
     )
     precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(
-        description="The arithmetic. All have `fp32`; `fp16` and `bf16` are for ncnn, `int8` is for all but pytorch."
+        description="The arithmetic. Every backend has `fp32`, ncnn also `fp16` and `bf16`, all but pytorch `int8`."
     )
     calibration: str | None = Field(
         default=None,
@@ -120,10 +120,10 @@ class Variant(Settings):
 
 
 class Tools(Settings):
-    """The programs behind two steps that exist in an official and in a built-in implementation.
+    """The programs of two steps that have an official and a built-in implementation.
 
-    `auto` takes the official program if it is on PATH, else the built-in one; `builtin` takes the built-in one;
-    anything else is the path of the official program.
+    `auto` takes the official program if it is on PATH, otherwise the built-in one. `builtin` takes the built-in one.
+    Anything else is the path of the official program.
     """
 
     ncnn2table: str = Field(default="auto", description="`auto`, `builtin` or a path.")
@@ -134,7 +134,7 @@ Boxes = Literal["ground-truth", "detections"]
 
 
 class Protocol(Settings):
-    """How people are found and predictions made; it is stated with every row."""
+    """Where boxes come from and how predictions are made. Every row states it."""
 
     boxes: Boxes = Field(
         default="ground-truth", description="Boxes of the annotations, or of the dataset's `detections` file."
@@ -145,7 +145,7 @@ class Protocol(Settings):
 
 
 class PublishedProtocol(Settings):
-    """How published figures came about; a study under another protocol is not compared with them."""
+    """The protocol of published figures. A study with another protocol is not compared with them."""
 
     boxes: Boxes = Field(description="As in the study's protocol.")
     flip_test: bool = Field(description="As in the study's protocol.")
@@ -157,13 +157,13 @@ Statistic = Literal["AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "A
 class Published(Settings):
     """Figures of a model from elsewhere, shown beside the measured ones."""
 
-    variants: Rows = Field(description="The rows that the figures are of.")
+    variants: Rows = Field(description="The rows that the figures belong to.")
     protocol: PublishedProtocol
     statistics: dict[Statistic, Annotated[float, Field(ge=0, le=1)]] = Field(
-        min_length=1, description="The figures, by COCO's names."
+        min_length=1, description="The figures, by their COCO names."
     )
     tolerance: float = Field(
-        default=0.002, ge=0, description="By how much a measured figure may differ before its row is flagged."
+        default=0.002, ge=0, description="How much a measured figure may differ before its row is flagged."
     )
     source: str = Field(description="Where the figures are from.")
 
@@ -171,7 +171,7 @@ class Published(Settings):
 class _Model(Settings):
     source: str = Field(description="Where the network comes from.")
     architecture: str | None = Field(
-        default=None, description="Name in the Arch column; the model's key where it is left out."
+        default=None, description="Name in the Arch column; the default is the model's key."
     )
     published: list[Published] = Field(default=[], description="Figures of the model from elsewhere.")
 
@@ -185,8 +185,8 @@ class MmposeModel(_Model):
     config: str = Field(description="Path of an mmpose config, or the name of one that mmpose ships.")
     checkpoint: str = Field(
         description=(
-            "Path or address of the weights. What OpenMMLab's file names say of the SHA-256, as in "
-            "`hourglass52_coco_256x256-4ec713ba_20200709.pth`, is checked."
+            "Path or address of the weights. OpenMMLab's file names hold the start of the SHA-256, as in "
+            "`hourglass52_coco_256x256-4ec713ba_20200709.pth`; it is checked."
         )
     )
 
@@ -221,15 +221,14 @@ class TrainingSplit(Settings):
     images: str | None = Field(
         default=None,
         description=(
-            "Folder of the images, or the address of a zip archive: `https://HOST/FILE.zip/FOLDER`. Where it is left "
-            "out, only the images that calibration needs are fetched, each from the `coco_url` in the annotations."
+            "Folder of the images, or the address of one in a zip archive: `https://HOST/FILE.zip/FOLDER`. Without "
+            "this key, only the images that calibration needs are fetched, each from the `coco_url` in the annotations."
         ),
     )
     annotations: str = Field(
         description=(
-            "The person_keypoints JSON file, or the address of one; `https://HOST/FILE.zip/PATH` takes it from a zip "
-            "archive. At the end of any address, `#sha256=HEX` says what the SHA-256 of the downloaded file begins "
-            "with."
+            "The person_keypoints JSON file, or its address; `https://HOST/FILE.zip/PATH` takes it from a zip "
+            "archive. Any address may end in `#sha256=HEX`, the SHA-256 of the downloaded file or its beginning."
         )
     )
 
@@ -238,9 +237,9 @@ class EvaluationSplit(Settings):
     """The people to evaluate on, in COCO keypoint format."""
 
     images: str = Field(
-        description="Folder of the images, or the address of a zip archive: `https://HOST/FILE.zip/FOLDER`."
+        description="Folder of the images, or the address of one in a zip archive: `https://HOST/FILE.zip/FOLDER`."
     )
-    annotations: str = Field(description="The person_keypoints JSON file, or the address of one.")
+    annotations: str = Field(description="The person_keypoints JSON file, or its address.")
 
 
 class SyntheticDataset(Settings):
@@ -261,8 +260,7 @@ class CocoDataset(Settings):
     detections: str | None = Field(
         default=None,
         description=(
-            "COCO detection results of the val images, a path or address; needed where the protocol takes boxes from "
-            "detections."
+            "COCO detection results for the val images, a path or address. The protocol `boxes: detections` needs them."
         ),
     )
 
@@ -280,14 +278,14 @@ Dataset = Annotated[
 
 
 class Study(Settings):
-    """What is measured on what."""
+    """A dataset, a protocol, networks, and the rows to measure."""
 
     dataset: Dataset = Field(description="The images and annotations.")
     protocol: Protocol = Protocol()
     shards: int = Field(
         default=1,
         ge=1,
-        description="How many jobs share the prediction of a variant; the result does not depend on it.",
+        description="How many jobs share the prediction of a variant. The result is the same for any number.",
     )
     crops: EvaluationCrops = EvaluationCrops()
     calibration: Calibration = Calibration()
@@ -313,8 +311,8 @@ class Config(Settings):
     recipes: dict[RecipeName, Recipe] = Field(
         default={},
         description=(
-            "How networks of ncnn are prepared and calibrated for INT8, beyond what ncnn2table does: steps, in order. "
-            "What each does and buys is in docs/quantization.md."
+            "How ncnn networks are prepared and calibrated for INT8, beyond what ncnn2table does: steps, in order. "
+            "docs/quantization.md explains each step and its gain."
         ),
     )
     studies: dict[StudyName, Study] = Field(

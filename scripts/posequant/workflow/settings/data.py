@@ -6,7 +6,7 @@ from posequant.workflow.settings.base import Settings
 
 
 class Calibration(Settings):
-    """The training people by whom activation scales are chosen."""
+    """The training people that activation scales are chosen on."""
 
     people: int = Field(
         default=128, ge=1, description="How many people are chosen. A recipe with a budget wants 256 or more."

@@ -1,4 +1,4 @@
-"""Settings of the export, and what an ONNX file does not say of itself."""
+"""Settings of the export, and what an ONNX file does not say about itself."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ Deviations = Annotated[tuple[_Positive, _Positive, _Positive], Field(strict=Fals
 
 
 class Export(Settings):
-    """What mmdeploy's deploy config says."""
+    """Settings of mmdeploy's deploy config."""
 
     opset: int = Field(default=11, ge=11, le=17, description="ONNX opset of the export.")
     precision: Literal["FP32", "FP16", "INT8"] = Field(

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, RootModel, model_validator
 from posequant.workflow.settings.base import Settings, checked, fault
 
 Crops = Annotated[
-    int, Field(ge=1, description="How many of the calibration crops the step looks at, if memory allows as many.")
+    int, Field(ge=1, description="How many of the calibration crops the step uses, fewer if memory does not hold them.")
 ]
 Method = Literal["kl", "aciq", "absmax", "percentile", "mse", "output"]
 Loss = Annotated[float, Field(gt=0, le=1)]
@@ -18,13 +18,13 @@ class KeepFloatStep(Settings):
     """Leaves layers in float."""
 
     types: list[Literal["Convolution", "ConvolutionDepthWise", "InnerProduct"]] = Field(
-        default=[], description="All layers of these types of ncnn."
+        default=[], description="All layers of these ncnn types."
     )
     layers: list[str] = Field(default=[], description="Layers by their names in the `.param`.")
 
 
 class EqualizeStep(Settings):
-    """Brings the channels of a tensor to like ranges, exactly in float."""
+    """Brings the channels of a tensor to similar ranges. In float, the output stays exactly the same."""
 
     strength: float = Field(default=0.5, ge=0, le=1, description="0 changes nothing, 1 makes all ranges equal.")
     crops: Crops = 64
@@ -36,13 +36,14 @@ class WeightsStep(Settings):
     bits: Literal[6, 8] = Field(
         default=8,
         description=(
-            "Of 3x3 convolutions of stride 1: 6 as ncnn2table, 8 forbids Winograd where it could overflow. All others "
-            "have 8."
+            "Bits of the weights of 3x3 convolutions of stride 1. 6 is as ncnn2table does it; 8 switches Winograd off "
+            "where it could overflow. All other layers have 8."
         ),
         json_schema_extra={"unit": "bits"},
     )
     scales: Literal["absmax", "mse"] = Field(
-        default="absmax", description="By each channel's largest weight, or by the least squared error of its weights."
+        default="absmax",
+        description="`absmax`: by each channel's largest weight. `mse`: by the least squared error of its weights.",
     )
 
 
@@ -51,8 +52,9 @@ class ActivationsStep(Settings):
 
     method: Method = Field(
         description=(
-            "`kl` and `aciq` as ncnn2table; `absmax`, the largest magnitude; `percentile`, below which `share` of the "
-            "magnitudes are; `mse`, by the layer's own output; `output`, by the network's output."
+            "`kl`, `aciq`: as ncnn2table. `absmax`: the largest magnitude. `percentile`: the magnitude below which "
+            "`share` of all lie. `mse`: least error of the layer's own output. `output`: least error of the network's "
+            "output."
         ),
     )
     share: float = Field(
@@ -64,36 +66,36 @@ class ActivationsStep(Settings):
 class RoundStep(Settings):
     """Rounds the weights so that the layer's output changes least."""
 
-    seed: int = Field(default=0, ge=0, description="Seed of the choice of positions.")
+    seed: int = Field(default=0, ge=0, description="Seed of the choice of output positions to fit.")
     crops: Crops = 64
 
 
 class CorrectBiasStep(Settings):
-    """Takes the mean error of each channel off its bias."""
+    """Subtracts the mean error of each channel from its bias."""
 
     crops: Crops = 64
 
 
 class BudgetStep(Settings):
-    """Keeps as few layers in float as hold a budget, either of `oks_loss` or of `ap_loss`.
+    """Keeps as few layers in float as a budget of `oks_loss` or `ap_loss` allows.
 
-    A budget is held by the upper bound of the loss at 95%. A quarter of the calibration people decides, and a quarter
-    only tells the outcome; the other steps of the recipe see the rest. Steps before it that make the outputs worse for
-    the people that decide are undone.
+    A network is within the budget if the upper bound of its loss, one-sided at 95%, is. A quarter of the calibration
+    people decides, and a quarter only measures the outcome. The other steps of the recipe see the rest. A step that
+    makes the outputs worse for the people that decide is undone.
     """
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["oks_loss"]}, {"required": ["ap_loss"]}]})
 
     oks_loss: Loss | None = Field(
         default=None,
-        description="How far poses may move: 1 - their mean OKS with the float network's poses as the truth.",
+        description="How far poses may move: 1 - their mean OKS with the float network's poses as ground truth.",
         json_schema_extra={"unit": "1 - mean OKS"},
     )
     ap_loss: Loss | None = Field(
         default=None,
         description=(
-            "How much AP may be lost on these people, by their labels. 0.001 takes thousands of people; a notice says "
-            "how many."
+            "How much AP may be lost on the people that decide, by their labels. 0.001 takes thousands of people; a "
+            "notice says how many."
         ),
         json_schema_extra={"unit": "AP"},
     )

@@ -15,9 +15,9 @@ Schema = Mapping[str, Any]
 _INTRODUCTION = """\
 # config.yaml
 
-Every key, with what it may be and what it is where it is left out. `make schema` writes this page and
-[rules/config.schema.json](../rules/config.schema.json), which editors read, from the classes in
-`scripts/posequant/workflow/settings/`. Unknown keys are refused, and NAME stands for a name that you choose."""
+Every key, with its values and its default. NAME stands for a name that you choose. Unknown keys are refused.
+`make schema` writes this page and [rules/config.schema.json](../rules/config.schema.json), which editors read, from the
+classes in `scripts/posequant/workflow/settings/`."""
 
 
 def json_schema() -> dict[str, Any]:
