@@ -30,6 +30,13 @@ def _broken_references(config: Config) -> Iterator[str]:
         if variant.calibration is not None and variant.calibration not in known:
             place = f"variants.{name}.calibration"
             yield f"{place}: there is no recipe '{variant.calibration}'{nearest(variant.calibration, known)}"
+    precisions = {(variant.backend, variant.precision) for variant in config.variants.values()}
+    for backend in sorted({backend for backend, _ in precisions}):
+        if (backend, "fp32") not in precisions:
+            yield (
+                f"variants: those of {backend} are compared with {backend} in fp32, which is missing; add a variant "
+                f"{{backend: {backend}, precision: fp32}}"
+            )
     sources: dict[str, str] = {}
     for name, study in config.studies.items():
         yield from _broken_references_of(f"studies.{name}", study, config)

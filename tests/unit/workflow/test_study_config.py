@@ -126,6 +126,11 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
         ("variants.openvino.backend", "openvin", "'openvin' is not 'pytorch', 'onnxruntime', 'openvino' or 'ncnn'"),
         ("variants.openvino.backend", "openvin", "; did you mean 'openvino'?"),
         ("studies.demo.calibration", {"people": 0}, "studies.demo.calibration.people: 0 is less than the minimum of 1"),
+        (
+            "variants.openvino",
+            {"backend": "onnxruntime", "precision": "fp32"},
+            "variants: those of openvino are compared with openvino in fp32, which is missing; add a variant ",
+        ),
         ("study", "demmo", "study: there is no study 'demmo'; did you mean 'demo'?"),
         ("studies.demo.variants", ["ncnn-int9"], "no variant 'ncnn-int9'; did you mean 'ncnn-int8'?"),
         ("studies.demo.protocol", {"boxes": "detections"}, "needs the file studies.demo.dataset.detections"),
