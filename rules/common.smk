@@ -30,12 +30,17 @@ os.environ.update(
 )
 
 # One line a job. A dry run, --verbose and a logger plugin say what they always say.
-plain = workflow.dryrun or workflow.output_settings.verbose
+plain = workflow.output_settings.dryrun or workflow.output_settings.verbose
 terminal = None if plain or not workflow.is_main_process else install_terminal(logger)
 
 ENVIRONMENT = "../envs/posequant.yaml"
 RESULTS = "results/{study}/{model}"
 DOWNLOADS = "results/downloads"
+
+# How `snakemake --report` names a page.
+STUDY = {"study": "{study}"}
+MODEL = {**STUDY, "model": "{model}"}
+ROW = {**MODEL, "row": "{variant}"}
 
 try:
     validate_config(config)

@@ -103,6 +103,12 @@ def test_result_has_a_row_and_a_section_for_every_variant(workflow: Workflow) ->
         assert "Average Precision" in (workflow.folder / "results" / link).read_text()
 
 
+def test_dry_run_says_why_each_job_would_run(finished: Workflow) -> None:
+    output = finished.run("-n", "-f", f"{MODEL}/ncnn-int8/metrics.json")
+    assert "rule evaluate:" in output
+    assert "reason: Forced execution" in output
+
+
 def test_terminal_has_the_plan_a_line_a_job_and_the_summary(finished: Workflow) -> None:
     lines = finished.first_output.splitlines()
     jobs = [line for line in lines if re.match(r"\[ *\d+/\d+\] ", line)]

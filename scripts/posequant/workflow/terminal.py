@@ -116,7 +116,7 @@ class Terminal(logging.Handler):
         total = max(self._total, done)
         width = len(str(total))
         line = (
-            f"[{done:>{width}}/{total}] {done / total:>4.0%}  {job.rule:<18} {job.place:<40}"
+            f"[{done:>{width}}/{total}] {done / total:>4.0%}  {job.rule:<20} {job.place:<40}"
             f" {in_words(monotonic() - job.start):>8}"
         )
         self._write(line)
