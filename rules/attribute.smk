@@ -12,8 +12,16 @@ rule attribute:
     output:
         attribution=f"{RESULTS}/{{variant}}/attribution.json",
         table=f"{RESULTS}/{{variant}}/attribution.csv",
-        figure=report(f"{RESULTS}/{{variant}}/attribution.svg", category="Attribution"),
-        page=report(f"{RESULTS}/{{variant}}/attribution.md", category="Attribution"),
+        figure=report(
+            f"{RESULTS}/{{variant}}/attribution.svg",
+            category="Attribution",
+            labels=ROW | {"form": "picture"},
+        ),
+        page=report(
+            f"{RESULTS}/{{variant}}/attribution.md",
+            category="Attribution",
+            labels=ROW | {"form": "page"},
+        ),
     log:
         f"{RESULTS}/{{variant}}/attribute.log",
     benchmark:

@@ -56,8 +56,8 @@ rule throughput:
     shell:
         "python scripts/throughput.py --model {input.model}"
         " --variant {wildcards.variant} --backend {params.variant[backend]}"
-        " --precision {params.variant[precision]} --artifact {input.artifact}"
-        " --annotations {input.annotations} --images {input.images}"
+        " --precision {params.variant[precision]} --artifact {input.artifact:q}"
+        " --annotations {input.annotations:q} --images {input.images:q}"
         " --crops {input.crops} {params.detections} --threads {params.threads}"
         " --out {output} > {log} 2>&1"
 
@@ -67,7 +67,9 @@ rule render_throughput:
     input:
         measured=per_row("throughput.json"),
     output:
-        markdown="results/{study}/throughput.md",
+        markdown=report(
+            "results/{study}/throughput.md", category="Throughput", labels=STUDY
+        ),
         table="results/{study}/throughput.csv",
     log:
         "results/{study}/render_throughput.log",

@@ -14,7 +14,11 @@ rule certify:
         calibration="results/{study}/calibration.json",
     output:
         certificate=f"{RESULTS}/{{variant}}/certificate.json",
-        page=f"{RESULTS}/{{variant}}/certificate.md",
+        page=report(
+            f"{RESULTS}/{{variant}}/certificate.md",
+            category="Certificates",
+            labels=ROW,
+        ),
     log:
         f"{RESULTS}/{{variant}}/certify.log",
     benchmark:
@@ -31,9 +35,9 @@ rule certify:
         settings=lookup("studies/{study}/certificate", within=config),
     shell:
         "python scripts/certify.py --predictions {input.predictions}"
-        " --reference {input.reference} --annotations {input.annotations}"
-        " --model {input.model} --artifact {input.artifact}"
-        " --reference-artifact {input.reference_artifact}"
+        " --reference {input.reference} --annotations {input.annotations:q}"
+        " --model {input.model} --artifact {input.artifact:q}"
+        " --reference-artifact {input.reference_artifact:q}"
         " --crops {input.crops} --calibration {input.calibration}"
         " --resamples {params.settings[resamples]} --seed {params.settings[seed]}"
         " --confidence {params.settings[confidence]}"

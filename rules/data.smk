@@ -23,8 +23,8 @@ rule calibration_set:
         code=code("calibration_set"),
         settings=lookup("studies/{study}/calibration", within=config),
     shell:
-        "python scripts/calibration_set.py --annotations {input.annotations}"
-        " --evaluation-annotations {input.evaluation_annotations}"
+        "python scripts/calibration_set.py --annotations {input.annotations:q}"
+        " --evaluation-annotations {input.evaluation_annotations:q}"
         " --people {params.settings[people]} --seed {params.settings[seed]}"
         " --out {output} > {log} 2>&1"
 
@@ -50,7 +50,7 @@ rule calibration_crops:
         code=code("calibration_crops"),
     shell:
         "python scripts/calibration_crops.py --model {input.model}"
-        " --calibration {input.calibration} --images {input.images}"
+        " --calibration {input.calibration} --images {input.images:q}"
         " --out {output} > {log} 2>&1"
 
 
@@ -85,7 +85,7 @@ rule evaluation_crops:
         settings=lookup("studies/{study}/crops", within=config),
     shell:
         "python scripts/evaluation_crops.py --model {input.model}"
-        " --annotations {input.annotations} --images {input.images} {params.detections}"
+        " --annotations {input.annotations:q} --images {input.images:q} {params.detections}"
         " --limit-gb {params.settings[limit_gb]}"
         " --shard {wildcards.shard} --shards {wildcards.shards}"
         " --threads {threads} --out {output} > {log} 2>&1"

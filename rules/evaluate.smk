@@ -40,8 +40,8 @@ rule predict:
     shell:
         "python scripts/predict.py --model {input.model} --variant {wildcards.variant}"
         " --backend {params.variant[backend]} --precision {params.variant[precision]}"
-        " --artifact {input.artifact} --annotations {input.annotations}"
-        " --images {input.images} --crops {input.crops}"
+        " --artifact {input.artifact:q} --annotations {input.annotations:q}"
+        " --images {input.images:q} --crops {input.crops}"
         " {params.detections} {params.flip_test}"
         " --shard {wildcards.shard} --shards {wildcards.shards}"
         " --threads {threads} --out {output} > {log} 2>&1"
@@ -70,5 +70,5 @@ rule evaluate:
         detections=detections_option,
     shell:
         "python scripts/evaluate.py --shards {input.shards}"
-        " --annotations {input.annotations} {params.detections}"
+        " --annotations {input.annotations:q} {params.detections}"
         " --out {output.metrics} --out-predictions {output.predictions} > {log} 2>&1"

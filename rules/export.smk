@@ -34,7 +34,7 @@ rule export:
         deploy_config=f"{RESULTS}/onnx/deploy_config.py",
         record=f"{RESULTS}/onnx/export.json",
         table=f"{RESULTS}/onnx/operators.csv",
-        page=report(f"{RESULTS}/onnx/operators.md", category="Operators"),
+        page=report(f"{RESULTS}/onnx/operators.md", category="Operators", labels=MODEL),
     log:
         f"{RESULTS}/onnx/export.log",
     benchmark:
@@ -55,8 +55,8 @@ rule export:
             otherwise="--no-use-vulkan",
         ),
     shell:
-        "python scripts/export.py --config {input.config}"
-        " --checkpoint {input.checkpoint} --model {input.model} --crops {input.crops}"
+        "python scripts/export.py --config {input.config:q}"
+        " --checkpoint {input.checkpoint:q} --model {input.model} --crops {input.crops}"
         " --opset {params.settings[opset]} --precision {params.settings[precision]}"
         " {params.vulkan} --out {output.onnx} --out-deploy-config {output.deploy_config}"
         " --out-record {output.record} --out-table {output.table} --out-page {output.page}"
@@ -71,7 +71,7 @@ rule import_onnx:
         onnx=f"{RESULTS}/onnx/exported.onnx",
         record=f"{RESULTS}/onnx/export.json",
         table=f"{RESULTS}/onnx/operators.csv",
-        page=report(f"{RESULTS}/onnx/operators.md", category="Operators"),
+        page=report(f"{RESULTS}/onnx/operators.md", category="Operators", labels=MODEL),
     log:
         f"{RESULTS}/onnx/import_onnx.log",
     benchmark:
@@ -86,7 +86,7 @@ rule import_onnx:
     params:
         code=code("import_onnx"),
     shell:
-        "python scripts/import_onnx.py --onnx {input.onnx} --out {output.onnx}"
+        "python scripts/import_onnx.py --onnx {input.onnx:q} --out {output.onnx}"
         " --out-record {output.record} --out-table {output.table} --out-page {output.page}"
         " > {log} 2>&1"
 

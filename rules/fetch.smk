@@ -86,4 +86,4 @@ rule calibration_images:
         runtime=60,
     shell:
         "python scripts/calibration_images.py --calibration {input.calibration}"
-        " --annotations {input.annotations} --out {output} > {log} 2>&1"
+        " --annotations {input.annotations:q} --out {output} > {log} 2>&1"

@@ -47,7 +47,7 @@ def detections(wildcards) -> list[str]:
 
 def detections_option(wildcards, input) -> str:
     """Option that names the detector boxes, where the protocol takes them."""
-    return f"--detections {input.detections}" if input.detections else ""
+    return f"--detections {shlex.join(input.detections)}" if input.detections else ""
 
 
 def artifact(wildcards) -> list[str]:
@@ -99,7 +99,7 @@ def official_tool(name: str) -> str:
     """Option that hands a step to the official program, where the configuration or PATH names it."""
     choice = config["tools"][name]
     program = {"builtin": None, "auto": shutil.which(name)}.get(choice, choice)
-    return f"--tool {program}" if program else ""
+    return f"--tool {shlex.quote(program)}" if program else ""
 
 
 def per_row(name: str, **properties: str):
@@ -207,7 +207,7 @@ def described(wildcards) -> dict[str, str]:
 def description_options(wildcards, input) -> str:
     """Options that name what the description is read from, and what the configuration says of an ONNX network."""
     if wildcards.model not in models_from("onnx"):
-        return f"--config {input.config}"
+        return f"--config {shlex.quote(input.config)}"
     settings = config["studies"][wildcards.study]["models"][wildcards.model]
     elsewhere = ("source", "architecture", "published", "onnx")
     told = {key: value for key, value in settings.items() if key not in elsewhere}

@@ -13,8 +13,16 @@ rule apply_recipe:
         bin=f"{RESULTS}/{{variant}}/prepared.bin",
         table=f"{RESULTS}/{{variant}}/model.table",
         record=f"{RESULTS}/{{variant}}/recipe.json",
-        figure=report(f"{RESULTS}/{{variant}}/recipe.svg", category="Recipes"),
-        page=report(f"{RESULTS}/{{variant}}/recipe.md", category="Recipes"),
+        figure=report(
+            f"{RESULTS}/{{variant}}/recipe.svg",
+            category="Recipes",
+            labels=ROW | {"form": "picture"},
+        ),
+        page=report(
+            f"{RESULTS}/{{variant}}/recipe.md",
+            category="Recipes",
+            labels=ROW | {"form": "page"},
+        ),
     log:
         f"{RESULTS}/{{variant}}/apply_recipe.log",
     benchmark:
@@ -51,8 +59,16 @@ rule curve:
         reference=fp32_predictions,
     output:
         table=f"{RESULTS}/{{variant}}/curve.csv",
-        figure=report(f"{RESULTS}/{{variant}}/curve.svg", category="Calibration"),
-        page=report(f"{RESULTS}/{{variant}}/curve.md", category="Calibration"),
+        figure=report(
+            f"{RESULTS}/{{variant}}/curve.svg",
+            category="Calibration",
+            labels=ROW | {"form": "picture"},
+        ),
+        page=report(
+            f"{RESULTS}/{{variant}}/curve.md",
+            category="Calibration",
+            labels=ROW | {"form": "page"},
+        ),
     log:
         f"{RESULTS}/{{variant}}/curve.log",
     benchmark:
@@ -74,9 +90,9 @@ rule curve:
         " --people {params.settings[people]} --seeds {params.settings[seeds]}"
         " --recipe {params.recipe:q} --model {input.model}"
         " --param {input.param} --bin {input.bin}"
-        " --train-annotations {input.train_annotations}"
-        " --train-images {input.train_images}"
-        " --annotations {input.annotations} --images {input.images}"
+        " --train-annotations {input.train_annotations:q}"
+        " --train-images {input.train_images:q}"
+        " --annotations {input.annotations:q} --images {input.images:q}"
         " --reference {input.reference} --threads {threads}"
         " --out-table {output.table} --out-figure {output.figure}"
         " --out-page {output.page} > {log} 2>&1"

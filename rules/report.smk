@@ -12,8 +12,16 @@ rule render_result:
         certificates=certificates,
         recipes=recipe_pages,
     output:
-        page=report("results/{study}/result.md", category="Result"),
-        figure=report("results/{study}/result.svg", category="Result"),
+        page=report(
+            "results/{study}/result.md",
+            category="Result",
+            labels=STUDY | {"form": "page"},
+        ),
+        figure=report(
+            "results/{study}/result.svg",
+            category="Result",
+            labels=STUDY | {"form": "picture"},
+        ),
     log:
         "results/{study}/render_result.log",
     conda:
