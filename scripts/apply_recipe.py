@@ -9,7 +9,7 @@ from posequant.base.errors import reports_input_errors
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
     parser.add_argument("--crops", type=Path, required=True, help="folder that calibration_crops.py wrote")

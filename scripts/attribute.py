@@ -18,7 +18,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--bin", type=Path, required=True, help="its .bin")
     parser.add_argument("--int8-param", type=Path, required=True, help="the INT8 network's .param")
     parser.add_argument("--int8-bin", type=Path, required=True, help="its .bin")
-    parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--variant", required=True, help="name of the INT8 network")
     parser.add_argument(
         "--crops", type=Path, required=True, help="folder of the calibration crops, with their list.txt"

@@ -9,7 +9,7 @@ from posequant.base.errors import reports_input_errors
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="model description, model.json")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--calibration", type=Path, required=True, help="what calibration_set.py wrote, .json")
     parser.add_argument("--images", type=Path, required=True, help="folder of the training images")
     parser.add_argument(

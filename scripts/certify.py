@@ -18,7 +18,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--annotations", type=Path, required=True, help="the COCO keypoint annotations that were predicted for"
     )
-    parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument(
         "--artifact",
         type=Path,

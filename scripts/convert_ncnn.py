@@ -10,7 +10,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="the network, simplified")
-    parser.add_argument("--model", type=Path, required=True, help="model.json of the network")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
     parser.add_argument("--weights", choices=["fp32", "fp16"], default="fp32", help="type of the weights in the .bin")
     parser.add_argument("--out-param", type=Path, required=True, help=".param to write")

@@ -1,4 +1,4 @@
-"""Calibrate an ncnn network on several numbers and choices of people, and tell what that does to INT8."""
+"""Calibrate an ncnn network on several numbers and choices of people, and measure the effect on INT8."""
 
 import argparse
 from pathlib import Path
@@ -11,15 +11,19 @@ from posequant.workflow.settings.recipe import Curve
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--title", required=True, help="of the page and the picture")
+    parser.add_argument("--title", required=True, help="title of the page and the picture")
     add_options(parser, Curve)
     parser.add_argument("--recipe", required=True, help="kl, aciq, or a JSON list of steps")
-    parser.add_argument("--model", type=Path, required=True, help="the model's model.json")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
-    parser.add_argument("--train-annotations", type=Path, required=True, help="of the people to choose from")
+    parser.add_argument(
+        "--train-annotations", type=Path, required=True, help="COCO keypoint annotations of the people to choose from"
+    )
     parser.add_argument("--train-images", type=Path, required=True, help="folder of all their images")
-    parser.add_argument("--annotations", type=Path, required=True, help="of the people to evaluate on")
+    parser.add_argument(
+        "--annotations", type=Path, required=True, help="COCO keypoint annotations of the people to evaluate on"
+    )
     parser.add_argument("--images", type=Path, required=True, help="folder of their images")
     parser.add_argument("--reference", type=Path, required=True, help="predictions of the FP32 network for them")
     parser.add_argument("--threads", type=int, default=1, help="how many crops are computed at a time (default: 1)")

@@ -11,7 +11,7 @@ from posequant.workflow.settings.data import EvaluationCrops
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="model description, model.json")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
     parser.add_argument(

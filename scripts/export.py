@@ -13,7 +13,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="mmpose config: a path, or the name of one that mmpose ships")
     parser.add_argument("--checkpoint", type=Path, required=True, help="weights of the network")
-    parser.add_argument("--model", type=Path, required=True, help="description of the network, model.json")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
     add_options(parser, Export)
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")

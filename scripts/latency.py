@@ -10,7 +10,7 @@ from posequant.base.errors import InputError, reports_input_errors
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument(
         "--row",
         dest="rows",

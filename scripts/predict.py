@@ -10,7 +10,7 @@ from posequant.workflow.settings.precisions import PRECISIONS
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="model description, model.json")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--variant", required=True, help="name of the row that the predictions belong to")
     parser.add_argument("--backend", choices=PRECISIONS, required=True, help="runtime that executes the network")
     parser.add_argument(
@@ -33,7 +33,9 @@ def parse_arguments() -> argparse.Namespace:
         "--detections", type=Path, help="COCO detection results; their boxes are taken in place of the annotated ones"
     )
     parser.add_argument(
-        "--crops", type=Path, help="what evaluation_crops.py wrote of this shard; without, images are read"
+        "--crops",
+        type=Path,
+        help="what evaluation_crops.py wrote for this shard; without it, images are read and cropped",
     )
     parser.add_argument("--flip-test", action="store_true", help="average with the prediction for the mirrored crop")
     parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")

@@ -10,7 +10,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="the network in fp32, simplified")
-    parser.add_argument("--model", type=Path, required=True, help="model.json of the network")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops to calibrate on")
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
     parser.add_argument("--out-record", type=Path, required=True, help="JSON to write: difference, versions, sha256")

@@ -11,7 +11,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--xml", type=Path, required=True, help="the network in fp32")
     parser.add_argument("--bin", type=Path, required=True, help="its weights")
-    parser.add_argument("--model", type=Path, required=True, help="model.json of the network")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops to calibrate on")
     parser.add_argument("--out", type=Path, required=True, help=".xml to write; the .bin is written beside it")
     parser.add_argument("--out-record", type=Path, required=True, help="JSON to write: difference, versions, sha256")

@@ -10,7 +10,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="mmpose config: a path, or the name of one that mmpose ships")
-    parser.add_argument("--seed", type=int, default=0, help="the weights follow from it (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     return parser.parse_args()
 

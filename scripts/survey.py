@@ -1,4 +1,4 @@
-"""Take configs of mmpose through every stage with random weights, and tabulate how far each came."""
+"""Take configs of mmpose through every stage with random weights, and tabulate how far each gets."""
 
 import argparse
 from pathlib import Path

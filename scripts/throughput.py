@@ -12,17 +12,28 @@ from posequant.workflow.settings.precisions import PRECISIONS
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="description of the model (JSON)")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--variant", required=True, help="name of the row that is measured")
     parser.add_argument("--backend", choices=PRECISIONS, required=True, help="runtime that executes the network")
-    parser.add_argument("--precision", required=True, help="fp32, fp16, bf16 or int8")
-    parser.add_argument("--artifact", type=Path, nargs="+", required=True, help="the files that the backend loads")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "bf16", "int8"),
+        required=True,
+        help="arithmetic; the backend must offer it",
+    )
+    parser.add_argument(
+        "--artifact", type=Path, nargs="+", required=True, metavar="FILE", help="the files that the backend loads"
+    )
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
     parser.add_argument(
         "--detections", type=Path, help="COCO detection results; their boxes are taken in place of the annotated ones"
     )
-    parser.add_argument("--crops", type=Path, help="what evaluation_crops.py wrote of them; without, images are read")
+    parser.add_argument(
+        "--crops",
+        type=Path,
+        help="what evaluation_crops.py wrote for all of them; without it, images are read and cropped",
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="rounds to time (default: %(default)s)")
     parser.add_argument(

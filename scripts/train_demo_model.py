@@ -15,7 +15,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--work-dir", type=Path, required=True, help="folder for logs and for resuming")
     parser.add_argument("--epochs", type=int, help="number of epochs (default: the config's)")
-    parser.add_argument("--config", type=Path, default=CONFIG, help="mmpose config (default: %(default)s)")
+    parser.add_argument(
+        "--config", type=Path, default=CONFIG, help="mmpose config (default: that of the demo's network)"
+    )
     return parser.parse_args()
 
 
