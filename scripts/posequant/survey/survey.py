@@ -231,8 +231,8 @@ _NO_INT8 = "ncnn has no INT8 for it."
 _KINDS = {
     "Deconvolution": _NO_INT8,
     "DeconvolutionDepthWise": _NO_INT8,
-    "Gemm": "A matrix product, as in transformers and in the heads of SimCC. ncnn has an INT8 for it that scales each "
-    "input anew instead of by calibration; PoseQuant does not use it.",
+    "Gemm": "A matrix product, as in transformers and in the heads of SimCC. ncnn's INT8 for it scales each input "
+    "anew instead of by calibration; PoseQuant does not use it.",
     "grouped convolution": "ncnn computes it wrongly in INT8 (and in bf16, which is refused for such networks).",
 }
 
@@ -273,9 +273,9 @@ _INTRODUCTION = """# Which networks work
 
 *Made by `make survey`; not to be edited.*
 
-Each config is taken, by its name alone, through every stage: built by mmpose with random weights, exported by mmdeploy,
-simplified, converted to ncnn and OpenVINO, calibrated, quantized, and evaluated with the flip test on drawn people.
-Each conversion is stopped where its output differs. To try another config:
+Each config goes through every stage, with nothing given but its name: it is built by mmpose with random weights,
+exported by mmdeploy, simplified, converted to ncnn and OpenVINO, calibrated, quantized, and evaluated with the flip
+test on drawn people. A conversion whose output differs stops there. To try another config:
 
 ```sh
 .venv/bin/python scripts/survey.py --configs NAME_OR_PATH --out page.md
@@ -283,19 +283,19 @@ Each conversion is stopped where its output differs. To try another config:
 
 _LEGEND = f"""- **FP32, BF16, INT8**: how well ncnn agrees with ONNX Runtime, as signal-to-noise ratio of the raw
   output, on {_CROPS} people that were not calibrated on. Two runtimes in float32 agree to 100 dB and more; 80 dB are
-  demanded.
-  *refused*: ncnn computes garbage in this precision, and `ncnn-bf16` stops with a message.
-- **INT8 says that the network is quantized correctly, not what that costs.** The weights are random, with batch norm
-  statistics of drawn people; what a trained network loses, a study of it measures. The lowest figures are those of deep
-  or unusual networks, where channels of one layer differ in size a hundredfold.
-- **INT8 layers**, **INT8 weights**: how many of the layers with weights run in INT8, and which share of the weights
-  they have. Next to it the layers that do not."""
+  required. *refused*: ncnn's output is wrong in this precision, and `ncnn-bf16` stops with a message.
+- **The INT8 figures show that a network is quantized correctly, not what quantization costs.** The weights are random,
+  with batch norm statistics of drawn people. Run a study to measure what a trained network loses. Deep or unusual
+  networks have the lowest figures: the channels of one layer differ in size by a factor of a hundred.
+- **INT8 layers**, **INT8 weights**: how many of the layers with weights run in INT8, and their share of the weights.
+  **In float**: the layers with weights that do not."""
 
 _LEFT = """Layers without weights (sums, upsampling, activations, the products inside attention) are always computed in
-float. Of those with weights these are left:"""
+float. Of the layers with weights, these stay in float:"""
 
-_STOPPED = """The stage that stops it, and why. Backends that a network reached before can still be used, by a study
-without the variants behind that stage. The export is to opset 11; `export: {opset: 13}` in a study makes it another."""
+_STOPPED = """\
+The table names the stage that stops each network, and why. A study can still use the backends that do not need that
+stage. Exports use opset 11; `export: {opset: 13}` in a study changes it."""
 
 
 def _done(record: Record) -> dict[str, str]:
