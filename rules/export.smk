@@ -9,6 +9,8 @@ rule describe:
         f"{RESULTS}/model.json",
     log:
         f"{RESULTS}/describe.log",
+    benchmark:
+        f"{RESULTS}/describe.benchmark.tsv"
     conda:
         ENVIRONMENT
     resources:
