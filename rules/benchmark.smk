@@ -50,7 +50,7 @@ rule throughput:
         runtime=30,
     params:
         code=code("throughput"),
-        threads=min(PREDICTION_THREADS, all_cores()),
+        most=PREDICTION_THREADS,
         variant=lookup("variants/{variant}", within=config),
         detections=detections_option,
     shell:
@@ -58,7 +58,8 @@ rule throughput:
         " --variant {wildcards.variant} --backend {params.variant[backend]}"
         " --precision {params.variant[precision]} --artifact {input.artifact:q}"
         " --annotations {input.annotations:q} --images {input.images:q}"
-        " --crops {input.crops} {params.detections} --threads {params.threads}"
+        " --crops {input.crops} {params.detections}"
+        " --threads $(({threads} < {params.most} ? {threads} : {params.most}))"
         " --out {output} > {log} 2>&1"
 
 
