@@ -76,12 +76,14 @@ def find_config(config: Path) -> Path:
     raise InputError(f"{config}: no such config, neither a file nor the name of one that mmpose ships.{hint}")
 
 
-def load_config(config: str | Path) -> "Config":
+def load_config(config: str | Path, *, to_build: bool = True) -> "Config":
     """Read the mmpose config of a top-down network.
 
     Args:
         config: a path, or the bare name (with or without `.py`) of a config that mmpose ships, such as
             `td-hm_hourglass52_8xb32-210e_coco-256x256`.
+        to_build: whether to import what the config names in `custom_imports`, without which the network cannot be
+            built. It usually imports PyTorch and all of mmpose.
 
     Raises:
         InputError: there is no such config, it cannot be read, or it does not describe a top-down network.
@@ -91,7 +93,7 @@ def load_config(config: str | Path) -> "Config":
 
     path = find_config(Path(config))
     try:
-        content = Config.fromfile(path)
+        content = Config.fromfile(path, import_custom_modules=to_build)
     except Exception as error:  # a config is a program: it can fail in any way
         raise InputError(f"{path}: the config cannot be read: {type(error).__name__}: {error}") from error
     kind = content.get("model", {}).get("type")

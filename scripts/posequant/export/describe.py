@@ -37,7 +37,7 @@ def describe_mmpose(name: str, config: str | Path) -> ModelSpec:
         InputError: the config is missing or broken, or it asks for something that a crop here does not do: another
             transform in its test pipeline, for example. The message names it.
     """
-    content = load_config(config)
+    content = load_config(config, to_build=False)
     model = content.model.to_dict()
     transforms = _test_transforms(config, content.to_dict())
     affine, box = transforms["TopdownAffine"], transforms["GetBBoxCenterScale"]
