@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.errors import reports_input_errors
+from posequant.base.command import command
 from posequant.workflow.settings.base import add_options, chosen
 from posequant.workflow.settings.recipe import Curve
 
@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@reports_input_errors
+@command
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()

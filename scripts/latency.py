@@ -4,7 +4,8 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from posequant.base.errors import InputError, reports_input_errors
+from posequant.base.command import command
+from posequant.base.errors import InputError
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -49,7 +50,7 @@ def parse_rows(rows: list[list[str]]) -> dict[str, tuple[str, str, list[Path]]]:
     return parsed
 
 
-@reports_input_errors
+@command
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()

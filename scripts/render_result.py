@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from posequant.base.errors import InputError, reports_input_errors
+from posequant.base.command import command
+from posequant.base.errors import InputError
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@reports_input_errors
+@command
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from posequant.base.errors import reports_input_errors
+from posequant.base.command import command
 from posequant.base.files import write_json
 from posequant.workflow.settings.precisions import PRECISIONS
 
@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@reports_input_errors
+@command
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()

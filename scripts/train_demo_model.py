@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.errors import reports_input_errors
+from posequant.base.command import command
 
 CONFIG = Path(__file__).resolve().parents[1] / "models" / "hourglass_demo" / "config.py"
 
@@ -21,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@reports_input_errors
+@command
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()

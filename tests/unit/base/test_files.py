@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from posequant.base.errors import InputError, reports_input_errors
+from posequant.base.command import command
+from posequant.base.errors import InputError
 from posequant.base.files import read_json, require_file, sha256, whole, write_json
 
 
@@ -126,7 +127,7 @@ def test_json_without_a_number_is_not_written(tmp_path: Path) -> None:
 
 
 def test_script_ends_with_the_message_of_an_input_error() -> None:
-    @reports_input_errors
+    @command
     def main() -> None:
         raise InputError("crops: none")
 

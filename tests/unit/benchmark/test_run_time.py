@@ -11,9 +11,10 @@ SCRIPTS = Path(__file__).parents[3] / "scripts"
 SCRIPT = """
 import sys
 sys.path.insert(0, {scripts!r})
-from posequant.base.errors import InputError, reports_input_errors
+from posequant.base.command import command
+from posequant.base.errors import InputError
 
-@reports_input_errors
+@command
 def main():
     import time
     sys.path.insert(0, {folder!r})
