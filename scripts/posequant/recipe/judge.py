@@ -69,6 +69,7 @@ class Judge:
 
     Attributes:
         people: how many they are.
+        network: the float network.
         macs: multiply-accumulate operations of each layer with weights for one crop, by name.
     """
 
@@ -77,9 +78,9 @@ class Judge:
     ) -> None:
         """Run the float network `model`; the other arguments are those of `Panel`."""
         self._spec, self.people = spec, len(crops)
-        network = NcnnNetwork.of(model, "fp32", spec.input_shape, spec.output_shapes)
-        self.macs = {record.name: record.macs for record in describe_layers(model, network)}
-        self._panel = Panel(spec, network, crops, people, threads, labelled=labelled)
+        self.network = NcnnNetwork.of(model, "fp32", spec.input_shape, spec.output_shapes)
+        self.macs = {record.name: record.macs for record in describe_layers(model, self.network)}
+        self._panel = Panel(spec, self.network, crops, people, threads, labelled=labelled)
         self._first: NcnnNetwork | None = None
         self._first_milliseconds = 0.0
 

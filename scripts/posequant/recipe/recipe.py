@@ -161,7 +161,7 @@ def apply_recipe_to_files(
     judge = None
     if measured or budget:
         judge = Judge(spec, network, tensors[parts.deciding], people[parts.deciding], threads)
-    float_network = NcnnNetwork(param, bin_, "fp32", spec.input_shape, spec.output_shapes)
+    float_network = judge.network if judge else NcnnNetwork(param, bin_, "fp32", spec.input_shape, spec.output_shapes)
     count = affordable(network, float_network.blob_sizes(), len(parts.seen))
     # As in apply_recipe: nothing may depend on the number of threads.
     with threadpool_limits(1):
