@@ -1,6 +1,6 @@
 """Pieces of Markdown pages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from tabulate import tabulate
 
@@ -14,6 +14,11 @@ def table(lines: Iterable[Mapping[str, str]]) -> str:
 def signed(difference: float) -> str:
     """Return a difference with its sign and four decimals; what rounds to zero is positive."""
     return f"{round(difference, 4) + 0.0:+.4f}"
+
+
+def figure_or_dash(value: float | None, form: Callable[[float], str] = "{:.4f}".format) -> str:
+    """Return a figure, with four decimals or as `form` has it; a dash for one that is unknown."""
+    return "-" if value is None else form(value)
 
 
 def decibels(ratio: float | None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from posequant.base.markdown import decibels, signed, table
+from posequant.base.markdown import decibels, figure_or_dash, signed, table
 
 _SIZES = {"APM": "Medium (area 32² to 96²)", "APL": "Large (area from 96²)"}
 
@@ -47,16 +47,17 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
 
     def compared(comparison: Mapping[str, Any]) -> dict[str, str]:
         return {
-            "FP32": _number(comparison["reference"]),
-            precision: _number(comparison["candidate"]),
+            "FP32": figure_or_dash(comparison["reference"]),
+            precision: figure_or_dash(comparison["candidate"]),
             "Difference": signed(comparison["difference"]) if comparison["difference"] is not None else "-",
             interval: _between(comparison["interval"], signed) if comparison["interval"] else "-",
         }
 
     yield f"# Certificate of {certificate['variant']}, {certificate['model']}"
     yield (
-        f"AP {_number(statistics['AP']['candidate'])} in {precision} and {_number(statistics['AP']['reference'])} in "
-        f"FP32 ({certificate['reference']}): **{stated(statistics['AP'])}**. Kept of FP32: **{kept(share)}**. "
+        f"AP {figure_or_dash(statistics['AP']['candidate'])} in {precision} and "
+        f"{figure_or_dash(statistics['AP']['reference'])} in FP32 ({certificate['reference']}): "
+        f"**{stated(statistics['AP'])}**. Kept of FP32: **{kept(share)}**. "
         f"In brackets, the {interval}."
     )
     if share is not None:
@@ -272,7 +273,3 @@ def _ground(certificate: Mapping[str, Any]) -> str:
 
 def _between(interval: Any, form: Any) -> str:
     return "[{}, {}]".format(*map(form, interval))
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from posequant.base.errors import InputError
 from posequant.base.files import whole, write_json
-from posequant.base.markdown import signed, table
+from posequant.base.markdown import figure_or_dash, signed, table
 from posequant.base.svg import save_svg
 from posequant.data.calibration_set import choose_calibration_set, make_crops
 from posequant.data.dataset import ground_truth_instances, load_annotations
@@ -202,9 +202,9 @@ def _page(points: Sequence[Point], title: str, figure: str) -> str:
         {
             "People": str(point.people),
             "Seed": str(point.seed),
-            "AP": _known(point.average_precision, "{:.4f}".format),
-            "Against FP32": _known(point.difference, signed),
-            "OKS to FP32": _known(point.oks, "{:.4f}".format),
+            "AP": figure_or_dash(point.average_precision),
+            "Against FP32": figure_or_dash(point.difference, signed),
+            "OKS to FP32": figure_or_dash(point.oks),
             "Thresholds moved, median": f"{point.median_change:.1%}",
             "largest": f"{point.largest_change:.1%}",
         }
@@ -222,10 +222,6 @@ def _page(points: Sequence[Point], title: str, figure: str) -> str:
         )
         + "\n"
     )
-
-
-def _known(value: float | None, form: Callable[[float], str]) -> str:
-    return "-" if value is None else form(value)
 
 
 def _draw(frame: pd.DataFrame, title: str, target: Path) -> None:

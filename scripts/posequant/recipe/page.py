@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from posequant.base.markdown import decibels, signed, table
+from posequant.base.markdown import decibels, figure_or_dash, signed, table
 from posequant.recipe.budget import Budget
 from posequant.recipe.parts import MIN_PEOPLE
 from posequant.recipe.recipe import budget_of
@@ -107,8 +107,8 @@ def _held(
     found = outcome[_OUTCOMES[budget.measure]]
     deciding = f"{people['measured']}, who decided"
     for what, value, whose in (
-        ("Expected", _four(loss_of(rung, budget.measure)), deciding),
-        ("At most, at 95%", _four(bound_of(rung, budget.measure)), deciding),
+        ("Expected", figure_or_dash(loss_of(rung, budget.measure)), deciding),
+        ("At most, at 95%", figure_or_dash(bound_of(rung, budget.measure)), deciding),
         ("Budget", f"{budget.limit:g}", ""),
         ("Outcome, 95% interval", stated_loss(found), f"{people['telling']}, who only tell"),
     ):
@@ -119,7 +119,7 @@ def stated_loss(loss: Mapping[str, Any] | None) -> str:
     """Return a loss and its interval, such as `0.0091 [0.0062, 0.0125]`."""
     if loss is None:
         return "-"
-    return _four(loss["value"]) + (" [{:.4f}, {:.4f}]".format(*loss["interval"]) if loss["interval"] else "")
+    return figure_or_dash(loss["value"]) + (" [{:.4f}, {:.4f}]".format(*loss["interval"]) if loss["interval"] else "")
 
 
 def _line(
@@ -131,9 +131,9 @@ def _line(
         "Line": str(number),
         "Step": rung["step"],
         "Layers in float": str(len(rung["keep_float"])),
-        "OKS loss": _four(rung["oks_loss"] and rung["oks_loss"]["value"]),
-        "Expected": _four(rung["expected_oks_loss"]),
-        "At most": _four(bound_of(rung, budget.measure if budget else "expected_oks_loss")),
+        "OKS loss": figure_or_dash(rung["oks_loss"] and rung["oks_loss"]["value"]),
+        "Expected": figure_or_dash(rung["expected_oks_loss"]),
+        "At most": figure_or_dash(bound_of(rung, budget.measure if budget else "expected_oks_loss")),
         "AP": (signed(-loss["value"]) if loss else "-")
         + (f" [{signed(-between[1])}, {signed(-between[0])}]" if between else ""),
         "SQNR": decibels(rung["sqnr_db"]),
@@ -142,10 +142,6 @@ def _line(
         "Against the first": f"{rung['milliseconds'] / rungs[0]['milliseconds']:.2f}x",
         "Verdict": _verdict(number, rung, last, budget),
     }
-
-
-def _four(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 def _holds(rung: Mapping[str, Any], budget: Budget) -> bool:
