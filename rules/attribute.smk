@@ -37,7 +37,7 @@ rule attribute:
     params:
         code=code("attribute"),
     shell:
-        "python scripts/attribute.py --param {input.param} --bin {input.bin}"
+        'python "$SCRIPTS"/attribute.py --param {input.param} --bin {input.bin}'
         " --int8-param {input.artifact[0]} --int8-bin {input.artifact[1]}"
         " --model {input.model} --variant {wildcards.variant}"
         " --crops {input.crops} --threads {threads}"

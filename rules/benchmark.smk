@@ -24,7 +24,7 @@ rule latency:
         code=code("latency"),
         rows=latency_options,
     shell:
-        "python scripts/latency.py --model {input.model} {params.rows}"
+        'python "$SCRIPTS"/latency.py --model {input.model} {params.rows}'
         " --reference {input.reference} --crops {input.crops}"
         " --out {output} > {log} 2>&1"
 
@@ -54,7 +54,7 @@ rule throughput:
         variant=lookup("variants/{variant}", within=config),
         detections=detections_option,
     shell:
-        "python scripts/throughput.py --model {input.model}"
+        'python "$SCRIPTS"/throughput.py --model {input.model}'
         " --variant {wildcards.variant} --backend {params.variant[backend]}"
         " --precision {params.variant[precision]} --artifact {input.artifact:q}"
         " --annotations {input.annotations:q} --images {input.images:q}"
@@ -82,7 +82,7 @@ rule render_throughput:
     params:
         code=code("render_throughput"),
     shell:
-        "python scripts/render_throughput.py --measured {input.measured}"
+        'python "$SCRIPTS"/render_throughput.py --measured {input.measured}'
         " --out {output.markdown} --out-table {output.table} > {log} 2>&1"
 
 

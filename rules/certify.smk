@@ -34,7 +34,7 @@ rule certify:
         code=code("certify"),
         settings=lookup("studies/{study}/certificate", within=config),
     shell:
-        "python scripts/certify.py --predictions {input.predictions}"
+        'python "$SCRIPTS"/certify.py --predictions {input.predictions}'
         " --reference {input.reference} --annotations {input.annotations:q}"
         " --model {input.model} --artifact {input.artifact:q}"
         " --reference-artifact {input.reference_artifact:q}"

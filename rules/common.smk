@@ -12,7 +12,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+# Where this workflow lies; the working folder may be another, and another workflow may include this one as a module.
+ROOT = Path(str(workflow.current_basedir)).parent
+sys.path.insert(0, str(ROOT / "scripts"))
 
 from posequant.base.errors import InputError
 from posequant.base.files import require_file
@@ -24,9 +26,11 @@ from posequant.workflow.sources import find_downloads, parse_source
 from posequant.workflow.study_config import validate_config
 from posequant.workflow.terminal import install as install_terminal, summary
 
-# Jobs find the programs of this environment even where it is not activated.
+# Jobs find the programs of this environment even where it is not activated, and the scripts from any working folder. No
+# parameter or command names that folder: to move it must not rerun anything.
 os.environ.update(
-    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    SCRIPTS=str(ROOT / "scripts"),
 )
 
 # One line a job. A dry run, --verbose and a logger plugin say what they always say.
@@ -106,5 +110,4 @@ wildcard_constraints:
 @cache
 def code(script: str) -> str:
     """Hash of the files that `scripts/{script}.py` is made of: as a parameter, an edit of any of them reruns the rule."""
-    path = Path(workflow.basedir) / "scripts" / f"{script}.py"
-    return sources_hash(path)
+    return sources_hash(ROOT / "scripts" / f"{script}.py")

@@ -23,7 +23,7 @@ rule calibration_set:
         code=code("calibration_set"),
         settings=lookup("studies/{study}/calibration", within=config),
     shell:
-        "python scripts/calibration_set.py --annotations {input.annotations:q}"
+        'python "$SCRIPTS"/calibration_set.py --annotations {input.annotations:q}'
         " --evaluation-annotations {input.evaluation_annotations:q}"
         " --people {params.settings[people]} --seed {params.settings[seed]}"
         " --out {output} > {log} 2>&1"
@@ -49,7 +49,7 @@ rule calibration_crops:
     params:
         code=code("calibration_crops"),
     shell:
-        "python scripts/calibration_crops.py --model {input.model}"
+        'python "$SCRIPTS"/calibration_crops.py --model {input.model}'
         " --calibration {input.calibration} --images {input.images:q}"
         " --out {output} > {log} 2>&1"
 
@@ -84,7 +84,7 @@ rule evaluation_crops:
         detections=detections_option,
         settings=lookup("studies/{study}/crops", within=config),
     shell:
-        "python scripts/evaluation_crops.py --model {input.model}"
+        'python "$SCRIPTS"/evaluation_crops.py --model {input.model}'
         " --annotations {input.annotations:q} --images {input.images:q} {params.detections}"
         " --limit-gb {params.settings[limit_gb]}"
         " --shard {wildcards.shard} --shards {wildcards.shards}"

@@ -23,7 +23,7 @@ rule demo_dataset:
         folder="results/{study}/dataset",
         settings=lookup("studies/{study}/dataset/synthetic", within=config),
     shell:
-        "python scripts/demo_dataset.py"
+        'python "$SCRIPTS"/demo_dataset.py'
         " --train-images {params.settings[train_images]}"
         " --val-images {params.settings[val_images]}"
         " --seed {params.settings[seed]} --processes {threads}"

@@ -38,7 +38,7 @@ rule predict:
             then="--flip-test",
         ),
     shell:
-        "python scripts/predict.py --model {input.model} --variant {wildcards.variant}"
+        'python "$SCRIPTS"/predict.py --model {input.model} --variant {wildcards.variant}'
         " --backend {params.variant[backend]} --precision {params.variant[precision]}"
         " --artifact {input.artifact:q} --annotations {input.annotations:q}"
         " --images {input.images:q} --crops {input.crops}"
@@ -69,6 +69,6 @@ rule evaluate:
         code=code("evaluate"),
         detections=detections_option,
     shell:
-        "python scripts/evaluate.py --shards {input.shards}"
+        'python "$SCRIPTS"/evaluate.py --shards {input.shards}'
         " --annotations {input.annotations:q} {params.detections}"
         " --out {output.metrics} --out-predictions {output.predictions} > {log} 2>&1"

@@ -20,7 +20,7 @@ rule describe:
         code=code("describe"),
         source=description_options,
     shell:
-        "python scripts/describe.py --name {wildcards.model} {params.source}"
+        'python "$SCRIPTS"/describe.py --name {wildcards.model} {params.source}'
         " --out {output} > {log} 2>&1"
 
 
@@ -57,7 +57,7 @@ rule export:
             otherwise="--no-use-vulkan",
         ),
     shell:
-        "python scripts/export.py --config {input.config:q}"
+        'python "$SCRIPTS"/export.py --config {input.config:q}'
         " --checkpoint {input.checkpoint:q} --model {input.model} --crops {input.crops}"
         " --opset {params.settings[opset]} --precision {params.settings[precision]}"
         " {params.vulkan} --out {output.onnx} --out-deploy-config {output.deploy_config}"
@@ -88,7 +88,7 @@ rule import_onnx:
     params:
         code=code("import_onnx"),
     shell:
-        "python scripts/import_onnx.py --onnx {input.onnx:q} --out {output.onnx}"
+        'python "$SCRIPTS"/import_onnx.py --onnx {input.onnx:q} --out {output.onnx}'
         " --out-record {output.record} --out-table {output.table} --out-page {output.page}"
         " > {log} 2>&1"
 
@@ -113,7 +113,7 @@ rule simplify:
     params:
         code=code("simplify"),
     shell:
-        "python scripts/simplify.py --onnx {input.onnx} --crops {input.crops}"
+        'python "$SCRIPTS"/simplify.py --onnx {input.onnx} --crops {input.crops}'
         " --out {output.onnx} --out-record {output.record} > {log} 2>&1"
 
 
@@ -141,7 +141,7 @@ rule convert_ncnn:
     params:
         code=code("convert_ncnn"),
     shell:
-        "python scripts/convert_ncnn.py --model {input.model} --onnx {input.onnx}"
+        'python "$SCRIPTS"/convert_ncnn.py --model {input.model} --onnx {input.onnx}'
         " --crops {input.crops} --weights {wildcards.weights}"
         " --out-param {output.param} --out-bin {output.bin}"
         " --out-record {output.record} > {log} 2>&1"
@@ -169,6 +169,6 @@ rule convert_openvino:
     params:
         code=code("convert_openvino"),
     shell:
-        "python scripts/convert_openvino.py --model {input.model} --onnx {input.onnx}"
+        'python "$SCRIPTS"/convert_openvino.py --model {input.model} --onnx {input.onnx}'
         " --crops {input.crops}"
         " --out {output.xml} --out-record {output.record} > {log} 2>&1"

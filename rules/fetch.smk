@@ -37,7 +37,7 @@ rule download:
     params:
         address=address,
     shell:
-        "python scripts/download.py {params.address:q} --out {output:q} > {log:q} 2>&1"
+        'python "$SCRIPTS"/download.py {params.address:q} --out {output:q} > {log:q} 2>&1'
 
 
 rule unpack_file:
@@ -58,7 +58,7 @@ rule unpack_file:
     params:
         member=member,
     shell:
-        "python scripts/unpack.py --archive {input:q} --member {params.member:q}"
+        'python "$SCRIPTS"/unpack.py --archive {input:q} --member {params.member:q}'
         " --out {output:q} > {log:q} 2>&1"
 
 
@@ -85,5 +85,5 @@ rule calibration_images:
         mem_mb=4000,
         runtime=60,
     shell:
-        "python scripts/calibration_images.py --calibration {input.calibration}"
+        'python "$SCRIPTS"/calibration_images.py --calibration {input.calibration}'
         " --annotations {input.annotations:q} --out {output} > {log} 2>&1"

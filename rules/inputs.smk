@@ -2,9 +2,14 @@
 
 
 def located(source: str) -> str:
-    """Where a file or folder lies that the configuration names by its path or address."""
-    download = parse_source(source)
-    return f"{DOWNLOADS}/{download.content}" if download else source
+    """Where a file or folder lies that the configuration names by its path or address.
+
+    A path that the working folder lacks may lie beside this workflow, as the demo's network does.
+    """
+    if download := parse_source(source):
+        return f"{DOWNLOADS}/{download.content}"
+    beside = ROOT / source
+    return str(beside) if beside.exists() and not Path(source).exists() else source
 
 
 def model_file(key: str):
@@ -13,7 +18,8 @@ def model_file(key: str):
     def path(wildcards) -> str:
         source = config["studies"][wildcards.study]["models"][wildcards.model][key]
         # A config may go by the name under which mmpose ships it.
-        return str(find_config(Path(source))) if key == "config" else located(source)
+        file = located(source)
+        return str(find_config(Path(file))) if key == "config" else file
 
     return path
 

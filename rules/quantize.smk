@@ -26,7 +26,7 @@ rule ncnn2table:
         method=lookup("variants/{variant}/calibration", within=config),
         tool=official_tool("ncnn2table"),
     shell:
-        "python scripts/ncnn2table.py --param {input.param} --bin {input.bin}"
+        'python "$SCRIPTS"/ncnn2table.py --param {input.param} --bin {input.bin}'
         " --crops {input.crops} --method {params.method} --threads {threads}"
         " {params.tool} --out {output} > {log} 2>&1"
 
@@ -57,7 +57,7 @@ rule ncnn2int8:
             f"--recipe-record {input.record}" if "record" in input.keys() else ""
         ),
     shell:
-        "python scripts/ncnn2int8.py --param {input.param} --bin {input.bin}"
+        'python "$SCRIPTS"/ncnn2int8.py --param {input.param} --bin {input.bin}'
         " --table {input.table} {params.record} {params.tool}"
         " --out-param {output.param} --out-bin {output.bin} > {log} 2>&1"
 
@@ -87,7 +87,7 @@ rule quantize_openvino:
     params:
         code=code("quantize_openvino"),
     shell:
-        "python scripts/quantize_openvino.py --xml {input.xml} --bin {input.bin}"
+        'python "$SCRIPTS"/quantize_openvino.py --xml {input.xml} --bin {input.bin}'
         " --model {input.model} --crops {input.crops}"
         " --out {output.xml} --out-record {output.record} > {log} 2>&1"
 
@@ -115,6 +115,6 @@ rule quantize_onnxruntime:
     params:
         code=code("quantize_onnxruntime"),
     shell:
-        "python scripts/quantize_onnxruntime.py --onnx {input.onnx}"
+        'python "$SCRIPTS"/quantize_onnxruntime.py --onnx {input.onnx}'
         " --model {input.model} --crops {input.crops}"
         " --out {output.onnx} --out-record {output.record} > {log} 2>&1"

@@ -39,7 +39,7 @@ rule apply_recipe:
         code=code("apply_recipe"),
         recipe=recipe,
     shell:
-        "python scripts/apply_recipe.py --model {input.model} --param {input.param} --bin {input.bin}"
+        'python "$SCRIPTS"/apply_recipe.py --model {input.model} --param {input.param} --bin {input.bin}'
         " --crops {input.crops} --recipe {params.recipe:q} --threads {threads}"
         " --out-param {output.param} --out-bin {output.bin}"
         " --out-table {output.table} --out-record {output.record}"
@@ -83,10 +83,11 @@ rule curve:
         runtime=240,
     params:
         code=code("curve"),
+        title="{model}, {variant}",
         settings=lookup("studies/{study}/curve", within=config),
         recipe=recipe_or_method,
     shell:
-        "python scripts/curve.py --title '{wildcards.model}, {wildcards.variant}'"
+        'python "$SCRIPTS"/curve.py --title {params.title:q}'
         " --people {params.settings[people]} --seeds {params.settings[seeds]}"
         " --recipe {params.recipe:q} --model {input.model}"
         " --param {input.param} --bin {input.bin}"

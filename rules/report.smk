@@ -35,7 +35,7 @@ rule render_result:
         architectures=architectures,
         published=published,
     shell:
-        "python scripts/render_result.py --metrics {input.metrics}"
+        'python "$SCRIPTS"/render_result.py --metrics {input.metrics}'
         " --latencies {input.latencies} --logs {params.logs} --models {input.models}"
         " --operators {input.operators} --architectures {params.architectures:q}"
         " --published {params.published:q}"
@@ -61,7 +61,7 @@ rule result:
     params:
         code=code("result"),
     shell:
-        "python scripts/result.py --page {input} --out {output} > {log} 2>&1"
+        'python "$SCRIPTS"/result.py --page {input} --out {output} > {log} 2>&1'
 
 
 onstart:
