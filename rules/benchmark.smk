@@ -50,6 +50,7 @@ rule throughput:
         runtime=30,
     params:
         code=code("throughput"),
+        images=images_state("val"),
         most=PREDICTION_THREADS,
         variant=lookup("variants/{variant}", within=config),
         detections=detections_option,

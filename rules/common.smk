@@ -1,5 +1,6 @@
 # From the configuration to names: checks, wildcards and the helpers that rules use.
 
+import copy
 import json
 import os
 import re
@@ -9,17 +10,18 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.utils import update_config
 
 # Where this workflow lies; the working folder may be another, and another workflow may include this one as a module.
 ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from posequant.base.errors import InputError
-from posequant.base.files import require_file
-from posequant.base.openmmlab import find_config
 from posequant.workflow.leftovers import notices as leftover_notices
+from posequant.workflow.local_files import find_file, fingerprint
 from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.source_closure import sources_hash
 from posequant.workflow.sources import find_downloads, parse_source
@@ -46,18 +48,25 @@ STUDY = {"study": "{study}"}
 MODEL = {**STUDY, "model": "{model}"}
 ROW = {**MODEL, "row": "{variant}"}
 
+# What a working folder elsewhere says in its own config.yaml, or another workflow in the configuration that it gives this
+# one as a module, goes on top of this workflow's own.
+if Path("config.yaml").is_file() and not Path("config.yaml").samefile(
+    ROOT / "config.yaml"
+):
+
+    configfile: "config.yaml"
+
+
+if workflow.modifier.skip_configfile:
+    given = copy.deepcopy(config)
+    config.update(load_configfile(str(ROOT / "config.yaml")))
+    update_config(config, given)
+
 try:
     validate_config(config)
     downloads = list(find_downloads(config["studies"], "studies"))
 except InputError as error:
     raise WorkflowError(str(error))
-
-DETECTIONS_HINT = (
-    "Detector boxes are not downloaded. Those of COCO val2017 (COCO_val2017_detections_AP_H_56_person.json, 104,125"
-    " boxes) are offered for download by hand, from OneDrive and Google Drive, at"
-    " https://mmpose.readthedocs.io/en/latest/dataset_zoo/2d_body_keypoint.html#coco. Place the file at that path, or"
-    " name another in the study's dataset.detections, or evaluate with protocol: {boxes: ground-truth}."
-)
 
 
 def any_of(names) -> str:

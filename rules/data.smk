@@ -48,6 +48,7 @@ rule calibration_crops:
         runtime=15,
     params:
         code=code("calibration_crops"),
+        images=calibration_images_state,
     shell:
         'python "$SCRIPTS"/calibration_crops.py --model {input.model}'
         " --calibration {input.calibration} --images {input.images:q}"
@@ -81,6 +82,7 @@ rule evaluation_crops:
         runtime=60,
     params:
         code=code("evaluation_crops"),
+        images=images_state("val"),
         detections=detections_option,
         settings=lookup("studies/{study}/crops", within=config),
     shell:

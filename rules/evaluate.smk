@@ -31,6 +31,7 @@ rule predict:
         runtime=240,
     params:
         code=code("predict"),
+        images=images_state("val"),
         variant=lookup("variants/{variant}", within=config),
         detections=detections_option,
         flip_test=branch(

@@ -1,15 +1,34 @@
 # From wildcards to files and options: the input functions and parameters of all rules, in the order of the stages.
 
+DETECTIONS_HINT = (
+    "Detector boxes are not downloaded. Those of COCO val2017 (COCO_val2017_detections_AP_H_56_person.json, 104,125"
+    " boxes) are offered for download by hand, from OneDrive and Google Drive, at"
+    " https://mmpose.readthedocs.io/en/latest/dataset_zoo/2d_body_keypoint.html#coco. Place the file at that path, or"
+    " name another in the study's dataset.detections, or evaluate with protocol: {boxes: ground-truth}."
+)
 
-def located(source: str) -> str:
-    """Where a file or folder lies that the configuration names by its path or address.
 
-    A path that the working folder lacks may lie beside this workflow, as the demo's network does.
+def located(source: str, study: str, key: str) -> str:
+    """Where a file or folder lies that a key of a study names by its path or address.
+
+    A path that the working folder lacks may lie beside this workflow, as the demo's network does. The user's files are
+    looked for while the run is planned, unless a storage plugin has them. One that is missing ends Snakemake: of an
+    error it would make nothing, take what an earlier run made from the file for a file of the user's, and say that
+    nothing is to be done.
     """
     if download := parse_source(source):
         return f"{DOWNLOADS}/{download.content}"
-    beside = ROOT / source
-    return str(beside) if beside.exists() and not Path(source).exists() else source
+    if workflow.storage_settings.default_storage_provider:
+        return source
+    try:
+        return str(find_file(f"studies.{study}.{key}", source, ROOT))
+    except InputError as error:
+        if not workflow.is_main_process:
+            return source
+        logger.error(
+            f"{error} {DETECTIONS_HINT if key == 'dataset.detections' else ''}"
+        )
+        sys.exit(1)
 
 
 def model_file(key: str):
@@ -17,9 +36,7 @@ def model_file(key: str):
 
     def path(wildcards) -> str:
         source = config["studies"][wildcards.study]["models"][wildcards.model][key]
-        # A config may go by the name under which mmpose ships it.
-        file = located(source)
-        return str(find_config(Path(file))) if key == "config" else file
+        return located(source, wildcards.study, f"models.{wildcards.model}.{key}")
 
     return path
 
@@ -33,11 +50,47 @@ def dataset(split: str, part: str):
         if "synthetic" not in source:
             # Training images that are not named are fetched, those that calibration needs.
             fetched = f"results/{wildcards.study}/calibration_images"
-            return located(source[split][part]) if part in source[split] else fetched
+            if part not in source[split]:
+                return fetched
+            return located(
+                source[split][part], wildcards.study, f"dataset.{split}.{part}"
+            )
         annotations = f"{folder}/annotations/person_keypoints_{split}.json"
         return annotations if part == "annotations" else f"{folder}/{split}"
 
     return path
+
+
+def user_images(split: str, wildcards) -> str:
+    """The folder of a split's images where the user keeps them; empty where a rule makes it."""
+    source = config["studies"][wildcards.study]["dataset"].get(split, {})
+    kept = "images" in source and not parse_source(source["images"])
+    return dataset(split, "images")(wildcards) if kept else ""
+
+
+def images_state(split: str):
+    """Parameter: hash of the names, sizes and times of a split's images, where the user keeps them.
+
+    An image that is overwritten leaves the time of its folder alone.
+    """
+
+    def state(wildcards) -> str:
+        folder = user_images(split, wildcards)
+        return fingerprint(Path(folder)) if folder else ""
+
+    return state
+
+
+def calibration_images_state(wildcards) -> str:
+    """Parameter: the same of the images of the chosen people."""
+    folder = user_images("train", wildcards)
+    if not folder:
+        return ""
+    # While the file is still to be made, Snakemake asks again before the job.
+    with open(f"results/{wildcards.study}/calibration.json") as chosen:
+        people = json.load(chosen)["people"]
+    names = {person["image"]["file_name"] for person in people}
+    return fingerprint(Path(folder), frozenset(names))
 
 
 def detections(wildcards) -> list[str]:
@@ -46,9 +99,7 @@ def detections(wildcards) -> list[str]:
     if study["protocol"]["boxes"] == "ground-truth":
         return []
     source = study["dataset"]["detections"]
-    if not parse_source(source):
-        require_file(Path(source), DETECTIONS_HINT)
-    return [located(source)]
+    return [located(source, wildcards.study, "dataset.detections")]
 
 
 def detections_option(wildcards, input) -> str:

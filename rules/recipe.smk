@@ -83,6 +83,8 @@ rule curve:
         runtime=240,
     params:
         code=code("curve"),
+        train_images=images_state("train"),
+        images=images_state("val"),
         title="{model}, {variant}",
         settings=lookup("studies/{study}/curve", within=config),
         recipe=recipe_or_method,

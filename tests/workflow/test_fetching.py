@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tests.unit.evaluation_fixtures import Dataset, draw_dataset
 from tests.unit.fetch.http_site import Site, content, serve, status
-from tests.workflow.test_workflow import PARTS, ROOT, Workflow
+from tests.workflow.test_workflow import ROOT, Workflow, copy_checkout
 
 TARGET = ("fetch", "--config", "study=coco")
 WEIGHTS = b"weights" * 1000
@@ -59,11 +59,7 @@ class Scene(NamedTuple):
 def copy_workflow(folder: Path) -> Workflow:
     (folder / DETECTIONS).parent.mkdir(parents=True)
     (folder / DETECTIONS).write_text("[1]")
-    for part in PARTS:
-        if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(ROOT / part, folder / part)
+    copy_checkout(folder)
     return Workflow(folder)
 
 

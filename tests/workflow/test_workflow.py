@@ -27,6 +27,16 @@ SMALL: dict[str, Any] = {
 }
 
 
+def copy_checkout(folder: Path) -> None:
+    """Copy the parts of the project that a run needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(ROOT / part, folder / part)
+
+
 class Workflow:
     """A copy of the workflow in a folder of its own, with a small demo study."""
 
@@ -63,12 +73,7 @@ class Workflow:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     folder = tmp_path_factory.mktemp("workflow")
-    for part in PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, folder / part)
+    copy_checkout(folder)
     workflow = Workflow(folder)
     workflow.configure(**SMALL)
     workflow.first_output = workflow.run("results/result.md")
