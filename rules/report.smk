@@ -65,6 +65,8 @@ rule result:
 
 
 onstart:
+    if workflow.is_main_process:
+        end_on_sigterm()
     made = [
         file.regex()
         for rule in workflow.rules

@@ -1,11 +1,15 @@
-"""A study of the user's own files, run from a checkout elsewhere that nobody writes to: what is missing, what changed."""
+"""A study of the user's own files, run from a checkout elsewhere: what is missing, changed or interrupted."""
 
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from tests.unit.evaluation_fixtures import draw_dataset
@@ -139,9 +143,9 @@ def touched(study: OwnStudy) -> Any:
         assert path.parent.stat().st_mtime_ns == parent
 
     yield touch
-    for path, content, time in saved:
+    for path, content, changed in saved:
         path.write_bytes(content)
-        os.utime(path, ns=(time, time))
+        os.utime(path, ns=(changed, changed))
 
 
 def test_evaluation_image_overwritten_in_place_is_noticed(study: OwnStudy, touched: Any) -> None:
@@ -186,3 +190,26 @@ def test_workflow_can_be_a_module_of_another(study: OwnStudy) -> None:
     assert (study.folder / "copy.md").read_text() == (study.folder / RESULT).read_text(), output
     # What the workflow made by itself, it finds made as a module.
     assert "posequant_predict" not in output
+
+
+def test_sigterm_ends_a_run_at_once_and_leaves_nothing_half_written(study: OwnStudy) -> None:
+    target = "results/demo/dataset/val"
+    log = study.folder / "results/demo/demo_dataset.log"
+    command = [sys.executable, "-m", "snakemake", "-s", "../the checkout/Snakefile", "-c2", target]
+    with subprocess.Popen(
+        command, cwd=study.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
+        until = time.monotonic() + 120
+        while not (log.is_file() and b"image/s" in log.read_bytes()):
+            assert run.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        run.terminate()
+        output, _ = run.communicate(timeout=60)
+    # The job itself takes several times as long as it is given here, and nothing of it goes on.
+    assert run.returncode == 1
+    assert "The same command goes on from here." in output
+    assert not [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(study.folder)]
+    assert not (study.folder / target).exists()
+    assert not list((study.folder / "results/demo").rglob(".*"))
+    assert study.planned(target) == {"demo_dataset": 1}

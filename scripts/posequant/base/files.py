@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and their identity."""
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,11 @@ from typing import Any
 
 from posequant.base.errors import InputError
 
+# No space left on the device, quota exceeded, file larger than the process may write.
+DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Less space than this on a disk is none: libraries do not say why they fail to write, in bytes.
+_NO_SPACE = 1 << 20
+
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
@@ -21,6 +27,9 @@ def whole(target: Path) -> Iterator[Path]:
     When the block raises, nothing is left behind and `target` is as it was. When the machine stops, a file is the old
     one or the new one, with all of its content: it is on the disk before it gets its name. A folder that is replaced is
     moved aside first, for a moment, into the hidden folder beside it that is worked in.
+
+    Raises:
+        InputError: the disk is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -34,8 +43,26 @@ def whole(target: Path) -> Iterator[Path]:
         else:
             draft.replace(target)
         _sync(target.parent)
+    except InputError:
+        raise
+    except Exception as error:
+        # Libraries raise errors of their own where a file cannot be written, most without the reason.
+        number = error.errno if isinstance(error, OSError) else None
+        if number in DISK_IS_FULL or shutil.disk_usage(target.parent).free < _NO_SPACE:
+            raise InputError(f"{target}: cannot be written: {full_disk(target)}") from error
+        raise
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def full_disk(path: Path) -> str:
+    """Return in words that there is no space for `path`, and what to do."""
+    place = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    return (
+        f"the disk, a quota or a limit of file sizes is full ({free / 1e6:,.0f} MB are free there). Make space and run "
+        "the same command again: it goes on from here."
+    )
 
 
 def _replace_folder(target: Path, draft: Path, aside: Path) -> None:

@@ -16,8 +16,10 @@ VARIABLE = "POSEQUANT_PROFILE"
 
 
 @contextmanager
-def recorded(script: str) -> Iterator[None]:
+def recorded(script: str, start: float) -> Iterator[None]:
     """Write how long a script took, and for what, into the folder that the environment names; else do nothing.
+
+    `start` is when its process was `started`, which may be another than that of this block.
 
     The record is JSON: the `script`'s name; `start` and `end`, seconds since the epoch; of the seconds between them
     `start_up`, until this block is entered, and `imports` in it; `cpu`, seconds of all its threads and processes.
@@ -27,7 +29,7 @@ def recorded(script: str) -> Iterator[None]:
         yield
         return
     entered = time.time()
-    start = min(_started(), entered)
+    start = min(start, entered)
     with _timed_imports() as imports:
         try:
             yield
@@ -74,7 +76,7 @@ def _timed_imports() -> Iterator[_Imports]:
         builtins.__import__ = original
 
 
-def _started() -> float:
+def started() -> float:
     """Return when this process was started, in seconds since the epoch; now, where the system does not tell."""
     try:
         # Field 22 of proc_pid_stat(5), counted behind the name in brackets, which may hold anything.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
+from posequant.base.supervision import doing, note
 from posequant.ncnn_format.model import PAIR_HINT, Layer, NcnnModel, is_grouped, weighted_inputs
 from posequant.networks.base import join_rows, require_crops
 
@@ -81,11 +82,12 @@ class NcnnNetwork:
 
         self._net = ncnn.Net()
         set_options(self._net.opt, precision, int8_winograd)
-        if self._net.load_param(str(param)) != 0:
-            raise InputError(f"{param}: ncnn cannot load it; its reason is above. Convert the model again.")
-        if self._net.load_model(str(bin_)) != 0:
-            raise InputError(f"{bin_}: ncnn cannot load it; its reason is above. {PAIR_HINT}")
-        self.output_shapes = self._try_out()
+        with doing(f"loaded {param} in ncnn"):
+            if self._net.load_param(str(param)) != 0:
+                raise InputError(f"{param}: ncnn cannot load it; its reason is above. Convert the model again.")
+            if self._net.load_model(str(bin_)) != 0:
+                raise InputError(f"{bin_}: ncnn cannot load it; its reason is above. {PAIR_HINT}")
+            self.output_shapes = self._try_out()
         if output_shapes is not None:
             self.output_shapes = _without_batch(self.output_shapes, output_shapes, param)
 
@@ -217,13 +219,16 @@ class NcnnNetwork:
             )
 
     def _try_out(self) -> list[tuple[int, ...]]:
-        """Run the network on zeros and return the shapes of its outputs.
+        """Run the network on zeros, layer by layer, and return the shapes of its outputs.
 
         A layer whose input has not as many channels as its weights are made for reads memory that is not its own: it is
-        an error before ncnn computes it.
+        an error before ncnn computes it. Where ncnn crashes on a layer, it is noted which.
         """
         extractor = self._extractor(np.zeros(self.input_shape, np.float32))
         for layer in self._layers:
+            for blob in layer.bottoms:
+                self._take(extractor, blob)
+            note(f"computed layer {layer.name} ({layer.type}) of {self._param} in ncnn")
             inputs = weighted_inputs(layer)
             if inputs is None:
                 continue
