@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx
 import torch
+from mmengine import Config
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -42,12 +43,12 @@ test_dataloader = dict(dataset=dict(type='CocoDataset', pipeline=[
 """
 HEATMAP = {
     "codec": "type='MSRAHeatmap', heatmap_size=(16, 24), sigma=2",
-    "head": "type='HeatmapHead', in_channels=32, out_channels=5, deconv_out_channels=(8, 8, 8), "
+    "head": "type='HeatmapHead', in_channels=32, out_channels=17, deconv_out_channels=(8, 8, 8), "
     "deconv_kernel_sizes=(4, 4, 4), loss=dict(type='KeypointMSELoss')",
 }
 SIMCC = {
     "codec": "type='SimCCLabel', sigma=6.0, simcc_split_ratio=2.0",
-    "head": "type='SimCCHead', in_channels=32, out_channels=5, input_size=(64, 96), in_featuremap_size=(2, 3), "
+    "head": "type='SimCCHead', in_channels=32, out_channels=17, input_size=(64, 96), in_featuremap_size=(2, 3), "
     "simcc_split_ratio=2.0, deconv_out_channels=None, loss=dict(type='KLDiscretLoss')",
 }
 
@@ -63,6 +64,11 @@ class ExportedNetwork:
     crops: NDArray[np.float32]
     onnx: Path
     record: dict[str, Any]
+
+    def build(self) -> tuple[Config, torch.nn.Module]:
+        """The config and the network, with its weights."""
+        config = load_config(self.config)
+        return config, build_model(config, self.checkpoint)
 
 
 def write_config(folder: Path, parts: dict[str, str] = HEATMAP) -> Path:

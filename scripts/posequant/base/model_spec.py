@@ -6,6 +6,7 @@ from typing import Any
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, write_json
+from posequant.base.keypoints import NUM_KEYPOINTS
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,11 @@ class ModelSpec:
         """Shape of each output for one crop, as the codec reads it; None for a size that it does not know."""
         if self.codec["type"] == "SimCCLabel":
             ratio = self.codec.get("simcc_split_ratio", 2.0)
-            return tuple((None, int(side * ratio)) for side in self.input_size)
+            return tuple((NUM_KEYPOINTS, int(side * ratio)) for side in self.input_size)
         if "heatmap_size" in self.codec:
             width, height = self.codec["heatmap_size"]
-            return ((None, height, width),)
+            planes = 3 if self.codec.get("heatmap_type") == "combined" else 1
+            return ((planes * NUM_KEYPOINTS, height, width),)
         return ((None, None),)
 
     def save(self, path: Path) -> None:

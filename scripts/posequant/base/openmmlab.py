@@ -1,9 +1,13 @@
 """The doors to mmpose: importing it without compiled mmcv operators, and building a network from its config."""
 
 import difflib
+import re
+import shlex
 import sys
+import traceback
 import types
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
@@ -12,13 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posequant.base.errors import InputError
-from posequant.base.files import require_file
+from posequant.base.files import require_file, sha256
 
 if TYPE_CHECKING:
     import torch
     from mmengine import Config
 
 _COMPILED_OPERATORS = "mmcv._ext"
+# OpenMMLab ends the names of its checkpoints in the first eight digits of their SHA-256 and the date (mmpose 1.3.2,
+# tools/misc/publish_model.py).
+_PUBLISHED = re.compile(r"-([0-9a-f]{8})_\d{8}\.pth")
+# What torch.load says of a class or function that is not one of those it calls.
+_REFUSED_GLOBAL = re.compile(r"(?:Unsupported global: GLOBAL|Trying to load unsupported GLOBAL) (\S+)")
 
 
 class _CompiledOperators(types.ModuleType):
@@ -95,11 +104,23 @@ def load_config(config: str | Path, *, to_build: bool = True) -> "Config":
     try:
         content = Config.fromfile(path, import_custom_modules=to_build)
     except Exception as error:  # a config is a program: it can fail in any way
-        raise InputError(f"{path}: the config cannot be read: {type(error).__name__}: {error}") from error
-    kind = content.get("model", {}).get("type")
+        raise InputError(f"{path}: the config cannot be read: {_reason_in_config(error, path)}") from error
+    model = content.get("model")
+    if not isinstance(model, dict):
+        raise InputError(f"{path}: model is {model!r}; give the config of a TopdownPoseEstimator")
+    kind = model.get("type")
     if kind not in ("TopdownPoseEstimator", "mmpose.TopdownPoseEstimator"):
         raise InputError(f"{path}: model.type is {kind!r}; give the config of a TopdownPoseEstimator")
     return content
+
+
+def published_digits(name: str) -> str:
+    """Return the digits that the SHA-256 of a checkpoint begins with by its `name`, or empty where that says nothing.
+
+    OpenMMLab's names end so, as in `hourglass52_coco_256x256-4ec713ba_20200709.pth`.
+    """
+    found = _PUBLISHED.search(name)
+    return found[1] if found else ""
 
 
 def build_model(config: "Config", checkpoint: Path | None, seed: int | None = None) -> "torch.nn.Module":
@@ -111,7 +132,7 @@ def build_model(config: "Config", checkpoint: Path | None, seed: int | None = No
         seed: of the random weights; None means 0.
 
     Raises:
-        InputError: mmpose lacks a part of the network; or the checkpoint is missing, is no checkpoint, or does not fit
+        InputError: mmpose lacks a part of the network; or the checkpoint is refused by `read_weights`, or does not fit
             the network: the message names the file and the first key that differs.
     """
     make_importable()
@@ -176,8 +197,86 @@ def loadable_globals() -> Iterator[None]:
         yield
 
 
+def read_weights(checkpoint: Path) -> "dict[str, torch.Tensor]":
+    """Return the weights of a checkpoint. Nothing that it holds is run, whatever the environment says.
+
+    A damaged file is refused where that can be seen: by the SHA-256 that its name promises, or by the check sums that
+    PyTorch's files have had since version 1.6. An older file without such a name has none; a notice says so.
+
+    Raises:
+        InputError: it is missing, damaged, no checkpoint, or holds more than weights; then the message names the code
+            that would have been run.
+    """
+    import torch
+
+    require_file(checkpoint, "Give the path of the network's weights.")
+    _require_undamaged(checkpoint)
+    try:
+        with loadable_globals():
+            # Said aloud: a variable of the environment turns the default around.
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in many ways
+        if code := _named_code(checkpoint, error):
+            raise InputError(
+                f"{checkpoint}: holds code besides the weights: it would call {', '.join(code)} when it is loaded. "
+                "Nothing of it was run. Get a file of weights alone from its publisher. If you trust this one, copy "
+                "its weights to a file of their own, and name that as the checkpoint: python "
+                f"scripts/plain_checkpoint.py --checkpoint {shlex.quote(str(checkpoint))} --out plain.pth"
+            ) from error
+        raise _not_a_checkpoint(checkpoint, error) from error
+    weights = _state_dict(content, checkpoint)
+    if not zipfile.is_zipfile(checkpoint) and not published_digits(checkpoint.name):
+        print(f"notice: {checkpoint}: an old file without check sums; damage inside its weights cannot be seen")
+    return weights
+
+
+def extract_weights(checkpoint: Path) -> "tuple[dict[str, torch.Tensor], list[str]]":
+    """Return the weights of a checkpoint that `read_weights` refuses for its code, and the names of what it would call.
+
+    Nothing of it is run: what does nothing stands in for each class and function that is not PyTorch's own.
+
+    Raises:
+        InputError: it is missing, damaged or no checkpoint; or calls what no checkpoint needs, such as `os.system`.
+    """
+    import torch
+
+    require_file(checkpoint)
+    _require_undamaged(checkpoint)
+    code: list[str] = []
+    while True:
+        stand_ins = [(type(name, (_StandIn,), {}), name) for name in code]
+        try:
+            with loadable_globals(), torch.serialization.safe_globals(stand_ins):
+                content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            return _state_dict(content, checkpoint), code
+        except InputError:
+            raise
+        except Exception as error:  # a damaged file fails in many ways
+            found = _REFUSED_GLOBAL.search(str(error))
+            name = _full_name(found[1]) if found else ""
+            if not name or name in code:
+                raise _not_a_checkpoint(checkpoint, error) from error
+            if "is blocked" in str(error):
+                raise InputError(
+                    f"{checkpoint}: would call {name} when it is loaded, which no checkpoint needs. Nothing of it was "
+                    "run. It may be meant to do harm: delete it, and tell who gave it to you."
+                ) from error
+            code.append(name)
+
+
+class _StandIn:
+    """Does nothing, in place of a class or function that a checkpoint names."""
+
+    def __new__(cls, *_: object, **__: object) -> "_StandIn":
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
 def _load_weights(model: "torch.nn.Module", checkpoint: Path) -> None:
-    weights = _read_weights(checkpoint)
+    weights = read_weights(checkpoint)
     try:
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # a size differs: the first line is a heading
@@ -192,25 +291,79 @@ def _load_weights(model: "torch.nn.Module", checkpoint: Path) -> None:
             )
 
 
-def _read_weights(checkpoint: Path) -> "dict[str, torch.Tensor]":
+def _require_undamaged(checkpoint: Path) -> None:
+    promised = published_digits(checkpoint.name)
+    if promised and not (found := sha256(checkpoint)).startswith(promised):
+        raise InputError(
+            f"{checkpoint}: by its name its SHA-256 begins with {promised}, but it is {found}. The file is damaged or "
+            "another one: fetch it again, or give a file of your own another name."
+        )
+    if not zipfile.is_zipfile(checkpoint):
+        return
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile's own, those of decompression, and of what it does not support
+        raise _not_a_checkpoint(checkpoint, error) from error
+    if damaged:
+        raise InputError(
+            f"{checkpoint}: damaged: the check sum of '{damaged}' in it is wrong. Fetch it again. (A file that was saved "
+            "without check sums, by torch.serialization.set_crc32_options(False), has to be saved again with them.)"
+        )
+
+
+def _named_code(checkpoint: Path, error: Exception) -> list[str]:
+    """Return the names of what a checkpoint would call, all if it is of today's format; none if that is not its fault."""
     import torch
 
-    require_file(checkpoint, "Give the path of the network's weights.")
+    refused = _REFUSED_GLOBAL.search(str(error))
+    if not refused:
+        return []
     try:
         with loadable_globals():
-            content = torch.load(checkpoint, map_location="cpu")
-    except Exception as error:  # a damaged file fails in many ways
-        if "Unsupported global" in str(error):
-            name = str(error).split("Unsupported global: GLOBAL ")[1].split()[0]
-            raise InputError(
-                f"{checkpoint}: holds a Python object ({name}) besides the weights, and such a file could run a "
-                "program. If you trust its origin, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 in the environment."
-            ) from error
-        raise InputError(
-            f"{checkpoint}: not a PyTorch checkpoint, or damaged. Fetch it again. "
-            f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
-        ) from error
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(checkpoint))
+    except ValueError:  # the format before PyTorch 1.6
+        return [_full_name(refused[1])]
+
+
+def _full_name(name: str) -> str:
+    """Return a name as a pickle has it; PyTorch's message leaves `builtins` out."""
+    return name if "." in name else f"builtins.{name}"
+
+
+def _not_a_checkpoint(checkpoint: Path, error: Exception) -> InputError:
+    return InputError(f"{checkpoint}: not a PyTorch checkpoint, or damaged. Fetch it again. ({_reason(error)})")
+
+
+def _state_dict(content: object, checkpoint: Path) -> "dict[str, torch.Tensor]":
+    import torch
+
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not weights:
         raise InputError(f"{checkpoint}: holds no state_dict. Give a checkpoint written by mmpose.")
+    if not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in weights.items()):
+        raise InputError(f"{checkpoint}: its state_dict holds more than tensors. Give a checkpoint written by mmpose.")
     return {key.removeprefix("module."): value for key, value in weights.items()}
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong, in one line."""
+    error = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    # After its own words PyTorch advises to switch the check off, and then says what the check found.
+    found = re.search(r"WeightsUnpickler error: (.+)", str(error))
+    said = found[1] if found else str(error).strip().partition("\n")[0].partition(" In PyTorch 2.6")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _reason_in_config(error: Exception, config: Path) -> str:
+    """Return what went wrong while a config was read, in one line, and in which line of it or of one it inherits."""
+    place, running = "", str(config)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        # mmengine reads a config and those it inherits by this function, and runs their text under no name.
+        if frame.f_code.co_name == "_file2dict":
+            running = str(frame.f_locals["filename"])
+        if frame.f_code.co_filename in ("", running):
+            place = f"{running}, line {line}: "
+        elif place and frame.f_code.co_filename.endswith("mmengine/config/lazy.py"):
+            return f"{place}what a config imports cannot be called in it; name it as the `type` of a dictionary"
+    return f"{place}{_reason(error)}"

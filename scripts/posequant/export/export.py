@@ -14,12 +14,13 @@ from posequant.base.errors import InputError
 from posequant.base.files import require_file, whole
 from posequant.base.model_spec import ModelSpec
 from posequant.base.onnx_files import save_onnx
-from posequant.base.openmmlab import build_model, forward_tensors, load_config, loadable_globals, make_importable
+from posequant.base.openmmlab import build_model, forward_tensors, load_config, make_importable
 from posequant.base.verify import MIN_SQNR_DB, Tensor, hashes, require_same, run_onnx, verification, versions
 from posequant.export.describe import require_matching_graph
 from posequant.workflow.settings.export import Export
 
 if TYPE_CHECKING:
+    import torch
     from mmengine import Config
     from onnx import ModelProto
 
@@ -56,12 +57,12 @@ def write_deploy_config(spec: ModelSpec, settings: Export, target: Path) -> None
         Config(content).dump(draft)
 
 
-def export_onnx(config: "Config", checkpoint: Path, deploy_config: Path) -> "ModelProto":
+def export_onnx(config: "Config", model: "torch.nn.Module", deploy_config: Path) -> "ModelProto":
     """Let mmdeploy export a network to ONNX; the same inputs give the same graph and weights, byte by byte.
 
     Args:
         config: as `openmmlab.load_config` returns it.
-        checkpoint: its weights.
+        model: the network, with its weights, as `openmmlab.build_model` returns it.
         deploy_config: what mmdeploy receives, such as `write_deploy_config` writes it.
 
     Raises:
@@ -77,12 +78,16 @@ def export_onnx(config: "Config", checkpoint: Path, deploy_config: Path) -> "Mod
     deployment.backend_config.type = "default"
     # Tracing records which operators run, not the values: any picture of the crop's size will do.
     picture = np.full((height, width, 3), 128, np.uint8)
-    with tempfile.TemporaryDirectory() as folder, _torchscript_exporter(), loadable_globals():
+    with tempfile.TemporaryDirectory() as folder, _torchscript_exporter():
+        import torch
         from mmdeploy.apis import torch2onnx
         from torch.onnx.errors import OnnxExporterError
 
+        # mmdeploy reads a checkpoint by itself, and would run what the user's holds if the environment says so.
+        weights = str(Path(folder) / "weights.pth")
+        torch.save({"state_dict": model.state_dict()}, weights)
         try:
-            torch2onnx(picture, folder, "model.onnx", deployment, config.copy(), str(checkpoint), device="cpu")
+            torch2onnx(picture, folder, "model.onnx", deployment, config.copy(), weights, device="cpu")
         except (OnnxExporterError, NotImplementedError) as error:
             raise InputError(f"{deploy_config}: the network cannot be exported to ONNX: {error}") from error
         model = onnx.load(Path(folder) / "model.onnx")
@@ -115,7 +120,7 @@ def export_verified(
     content = load_config(config)
     model = build_model(content, checkpoint)
     reference = [output.numpy() for output in forward_tensors(model, torch.from_numpy(crops))]
-    exported = export_onnx(content, checkpoint, deploy_config)
+    exported = export_onnx(content, model, deploy_config)
     require_matching_graph(spec, exported, deploy_config)
     minimum = MIN_SQNR_DB["fp32"]
     difference = require_same(reference, run_onnx(exported, crops), minimum, f"{checkpoint}: export to ONNX")

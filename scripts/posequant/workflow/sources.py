@@ -7,13 +7,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from posequant.base.errors import InputError
+from posequant.base.openmmlab import published_digits
 
 _IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _MEMBER = re.compile(r"(?P<url>.+?\.zip)/(?P<member>.+)", re.IGNORECASE)
 _SHA256 = re.compile(r"sha256=([0-9a-f]{8,64})")
-# OpenMMLab ends the names of its checkpoints in the first eight digits of their SHA-256 and the date (mmpose 1.3.2,
-# tools/misc/publish_model.py).
-_PUBLISHED = re.compile(r"-([0-9a-f]{8})_\d{8}\.pth")
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,7 @@ def parse_source(source: str) -> Download | None:
     given = _SHA256.fullmatch(fragment.lower())
     if fragment and not given:
         raise InputError(f"{source}: after '#' comes sha256= and 8 to 64 hex digits, such as #sha256=4ec713ba")
-    published = _PUBLISHED.search(parts.path)
-    known = given or published
-    return Download(url, known[1] if known else "", member)
+    return Download(url, given[1] if given else published_digits(parts.path), member)
 
 
 def find_downloads(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Download]]:

@@ -26,7 +26,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> ExportedNetwork:
 @pytest.fixture(scope="session")
 def table(network: ExportedNetwork) -> pd.DataFrame:
     with traced_operators() as traced:
-        export_onnx(load_config(network.config), network.checkpoint, network.deploy_config)
+        export_onnx(*network.build(), network.deploy_config)
     return audit(network.onnx, traced)
 
 

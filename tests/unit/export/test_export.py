@@ -68,7 +68,7 @@ def test_static_names_and_shapes_without_paths(network: ExportedNetwork) -> None
         value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.output)
     }
-    assert shapes == {"input": [1, 3, 96, 64], "output": [1, 5, 24, 16]}
+    assert shapes == {"input": [1, 3, 96, 64], "output": [1, 17, 24, 16]}
     assert b".py" not in network.onnx.read_bytes()
 
 
@@ -76,14 +76,14 @@ def test_same_inputs_give_the_same_bytes(
     network: ExportedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    again = export_onnx(load_config(network.config), network.checkpoint, network.deploy_config)
+    again = export_onnx(*network.build(), network.deploy_config)
     assert again.SerializeToString(deterministic=True) == network.onnx.read_bytes()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_simcc_is_exported_with_both_outputs(simcc_network: ExportedNetwork) -> None:
     x, y = run_onnx(simcc_network.onnx, simcc_network.crops)
-    assert (x.shape, y.shape) == ((2, 5, 128), (2, 5, 192))
+    assert (x.shape, y.shape) == ((2, 17, 128), (2, 17, 192))
     assert [value.name for value in onnx.load(simcc_network.onnx).graph.output] == ["simcc_x", "simcc_y"]
 
 
@@ -110,4 +110,4 @@ def test_broken_deploy_config(network: ExportedNetwork, tmp_path: Path, text: st
         text = network.deploy_config.read_text().replace("'ncnn'", "'onnxruntime'")
     deploy_config.write_text(text)
     with pytest.raises(InputError, match=rf"deploy_config\.py: .*{message}"):
-        export_onnx(load_config(network.config), network.checkpoint, deploy_config)
+        export_onnx(*network.build(), deploy_config)
