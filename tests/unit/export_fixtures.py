@@ -116,7 +116,7 @@ def save_onnx_by_hand(
     nodes: Sequence[onnx.NodeProto],
     weights: dict[str, NDArray[Any]],
     input_shape: Sequence[int | str] = (1, 3, 8, 6),
-    output_shape: Sequence[int | str] = (1, 2, 8, 6),
+    output_shape: Sequence[int | str] = (1, 17, 8, 6),
     *,
     opset: int = 13,
     weights_as_inputs: bool = False,
@@ -140,8 +140,8 @@ def save_onnx_by_hand(
     return path
 
 
-def convolution_weights() -> dict[str, NDArray[Any]]:
-    return {"weight": np.random.default_rng(0).standard_normal((2, 3, 1, 1)).astype(np.float32)}
+def convolution_weights(channels: int = 17) -> dict[str, NDArray[Any]]:
+    return {"weight": np.random.default_rng(0).standard_normal((channels, 3, 1, 1)).astype(np.float32)}
 
 
 def in_a_process_of_its_own(function: Callable[..., Result], *arguments: Any) -> Result:

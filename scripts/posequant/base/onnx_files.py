@@ -15,7 +15,7 @@ def load_onnx(path: Path, with_weights: bool = False) -> "ModelProto":
     """Parse an ONNX file; its external weight files are read only `with_weights`.
 
     Raises:
-        InputError: it is missing, no ONNX file, or a weight file is missing.
+        InputError: it is missing, no ONNX file, or does not say its opset; or a weight file is missing.
     """
     import onnx
 
@@ -23,9 +23,11 @@ def load_onnx(path: Path, with_weights: bool = False) -> "ModelProto":
     try:
         model = onnx.load(path, load_external_data=with_weights)
     except Exception as error:  # protobuf's and onnx's own, without a common base
-        raise InputError(f"{path}: not a readable ONNX file ({type(error).__name__}: {error})") from error
+        raise InputError(f"{path}: not a readable ONNX file ({type(error).__name__}: {one_line(error)})") from error
     if not model.graph.node:
         raise InputError(f"{path}: holds no network (an ONNX graph without nodes)")
+    if not _own_opsets(model):
+        raise InputError(f"{path}: does not say its opset (opset_import). The file is damaged, or was edited by hand.")
     return model
 
 
@@ -37,7 +39,11 @@ def image_inputs(graph: "GraphProto") -> "list[ValueInfoProto]":
 
 def opset_of(model: "ModelProto") -> int:
     """Return the version of ONNX's own operators that a network is written in."""
-    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return _own_opsets(model)[0]
+
+
+def _own_opsets(model: "ModelProto") -> list[int]:
+    return [int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
 
 
 def is_quantized(model: "ModelProto") -> bool:
@@ -56,7 +62,7 @@ def save_onnx(model: "ModelProto", target: Path) -> None:
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise InputError(f"{target}: would not be valid ONNX: {error}") from error
+        raise InputError(f"{target}: would not be valid ONNX: {one_line(error)}") from error
     with whole(target) as draft:
         draft.write_bytes(model.SerializeToString(deterministic=True))
 
@@ -85,6 +91,11 @@ def open_session(model: "Path | ModelProto", threads: int = 1, optimized: Path |
     except Exception as error:  # its exceptions share no base class
         reason = str(error).partition("\n")[0]
         raise InputError(f"{name_of(model)}: ONNX Runtime cannot load it ({reason})") from error
+
+
+def one_line(error: Exception) -> str:
+    """Return what an exception of another library says, as part of a sentence: in one line, without its full stop."""
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def name_of(model: "Path | ModelProto") -> str:

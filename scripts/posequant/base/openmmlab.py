@@ -307,13 +307,16 @@ def _require_undamaged(checkpoint: Path) -> None:
         raise _not_a_checkpoint(checkpoint, error) from error
     if damaged:
         raise InputError(
-            f"{checkpoint}: damaged: the check sum of '{damaged}' in it is wrong. Fetch it again. (A file that was saved "
-            "without check sums, by torch.serialization.set_crc32_options(False), has to be saved again with them.)"
+            f"{checkpoint}: damaged: the check sum of '{damaged}' in it is wrong. Fetch it again. (A file that was "
+            "saved without check sums, by torch.serialization.set_crc32_options(False), has to be saved with them.)"
         )
 
 
 def _named_code(checkpoint: Path, error: Exception) -> list[str]:
-    """Return the names of what a checkpoint would call, all if it is of today's format; none if that is not its fault."""
+    """Return the names of what a checkpoint would call; of one before PyTorch 1.6 the first only.
+
+    Empty where that is not what is wrong with it.
+    """
     import torch
 
     refused = _REFUSED_GLOBAL.search(str(error))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
-from posequant.base.onnx_files import name_of, open_session
+from posequant.base.onnx_files import name_of, one_line, open_session
 from posequant.base.signal import Powers
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ def compare(reference: Sequence[Tensor], candidate: Sequence[Tensor]) -> Differe
 
 def require_same(reference: Sequence[Tensor], candidate: Sequence[Tensor], min_sqnr_db: float, step: str) -> Difference:
     """Return `compare` of the two; `InputError`, naming the `step`, if they agree to less than `min_sqnr_db`."""
-    difference = compare(reference, candidate)
+    try:
+        difference = compare(reference, candidate)
+    except InputError as error:
+        raise InputError(f"{step}: {error}") from error
     if difference.sqnr_db is not None and difference.sqnr_db < min_sqnr_db:
         raise InputError(
             f"{step}: the converted network does not compute the same: {difference.sqnr_db:.1f} dB, at least "
@@ -95,7 +98,7 @@ def run_onnx(model: "Path | ModelProto", crops: Tensor) -> list[Tensor]:
     try:
         outputs = [session.run(None, {name: crop[None]}) for crop in crops]
     except Exception as error:  # its exceptions share no base class
-        raise InputError(f"ONNX Runtime cannot run {name_of(model)}: {error}") from error
+        raise InputError(f"{name_of(model)}: ONNX Runtime cannot run it ({one_line(error)})") from error
     return [np.concatenate(arrays) for arrays in zip(*outputs, strict=True)]
 
 

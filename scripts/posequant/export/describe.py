@@ -2,17 +2,77 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
 
 from posequant.base.errors import InputError
+from posequant.base.keypoints import NUM_KEYPOINTS
 from posequant.base.model_spec import ModelSpec
 from posequant.base.onnx_files import image_inputs, load_onnx
 from posequant.base.openmmlab import load_config
 from posequant.data.codecs import codec_of
-from posequant.workflow.settings.export import CropAndCodec
+from posequant.workflow.settings.base import checked
+from posequant.workflow.settings.export import Channels, CropAndCodec, Deviations
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
+
+_Side = Annotated[int, Field(ge=1)]
+
+
+class _Preprocessor(BaseModel, allow_inf_nan=False):
+    mean: Channels | None = None
+    std: Deviations | None = None
+    bgr_to_rgb: bool = False
+    rgb_to_bgr: bool = False
+    pad_size_divisor: _Side = 1
+
+
+class _TestCfg(BaseModel):
+    flip_mode: Literal["heatmap", "udp_combined", "offset"] = "heatmap"
+    shift_heatmap: bool = False
+
+
+class _Head(BaseModel):
+    decoder: Any = None
+    out_channels: int | None = None
+
+
+class _Network(BaseModel):
+    data_preprocessor: _Preprocessor | None = None
+    head: _Head
+    test_cfg: _TestCfg | None = None
+
+
+class _Transform(BaseModel, extra="allow"):
+    type: Any
+
+
+class _Dataset(BaseModel):
+    pipeline: list[_Transform] = []
+
+
+class _Loader(BaseModel):
+    dataset: _Dataset = _Dataset()
+
+
+class _MmposeConfig(BaseModel):
+    """What is read of an mmpose config."""
+
+    model: _Network
+    test_dataloader: _Loader | None = None
+    val_dataloader: _Loader | None = None
+
+
+class _Box(BaseModel, allow_inf_nan=False):
+    padding: float = Field(default=1.25, gt=0)
+
+
+class _Affine(BaseModel):
+    input_size: tuple[_Side, _Side]
+    use_udp: bool = False
+
 
 # The test transforms, and the arguments of each, that a ModelSpec can express or that change no pixel.
 _TRANSFORMS = {
@@ -37,34 +97,37 @@ def describe_mmpose(name: str, config: str | Path) -> ModelSpec:
         InputError: the config is missing or broken, or it asks for something that a crop here does not do: another
             transform in its test pipeline, for example. The message names it.
     """
-    content = load_config(config, to_build=False)
-    model = content.model.to_dict()
-    transforms = _test_transforms(config, content.to_dict())
-    affine, box = transforms["TopdownAffine"], transforms["GetBBoxCenterScale"]
-    preprocessor, test_cfg = model.get("data_preprocessor", {}), model.get("test_cfg") or {}
-    input_size = (int(affine["input_size"][0]), int(affine["input_size"][1]))
-    divisor = preprocessor.get("pad_size_divisor", 1)
+    content = checked(_MmposeConfig, load_config(config, to_build=False).to_dict(), what=str(config))
+    model, transforms = content.model, _test_transforms(config, content)
+    affine = checked(_Affine, transforms["TopdownAffine"], what=str(config), prefix="TopdownAffine.")
+    box = checked(_Box, transforms["GetBBoxCenterScale"], what=str(config), prefix="GetBBoxCenterScale.")
+    preprocessor, test_cfg = model.data_preprocessor or _Preprocessor(), model.test_cfg or _TestCfg()
+    input_size, divisor = affine.input_size, preprocessor.pad_size_divisor
     if any(side % divisor for side in input_size):
         raise InputError(
             f"{config}: pad_size_divisor {divisor} would pad the {input_size} crop; padding is not supported"
         )
-    codec = _checked_codec(str(config), model["head"].get("decoder"), input_size)
-    return ModelSpec(
+    codec = _checked_codec(str(config), model.head.decoder, input_size)
+    spec = ModelSpec(
         name=name,
         input_size=input_size,
-        mean=_channels(f"{config}: data_preprocessor.mean", preprocessor.get("mean") or (0, 0, 0)),
-        std=_channels(f"{config}: data_preprocessor.std", preprocessor.get("std") or (1, 1, 1)),
+        mean=preprocessor.mean or (0.0, 0.0, 0.0),
+        std=preprocessor.std or (1.0, 1.0, 1.0),
         # Images are read as BGR, and either key swaps the channels.
-        to_rgb=bool(preprocessor.get("bgr_to_rgb") or preprocessor.get("rgb_to_bgr")),
-        padding=float(box.get("padding", 1.25)),
-        use_udp=bool(affine.get("use_udp", False)),
+        to_rgb=preprocessor.bgr_to_rgb or preprocessor.rgb_to_bgr,
+        padding=box.padding,
+        use_udp=affine.use_udp,
         codec=codec,
-        flip_mode=test_cfg.get("flip_mode", "heatmap"),
-        shift_heatmap=bool(test_cfg.get("shift_heatmap", False)),
+        flip_mode=test_cfg.flip_mode,
+        shift_heatmap=test_cfg.shift_heatmap,
         input_name="input",
         # The names in mmdeploy's own deploy configs (configs/mmpose/pose-detection{,_simcc}_static.py).
         output_names=("simcc_x", "simcc_y") if codec["type"] == "SimCCLabel" else ("output",),
     )
+    channels, expected = model.head.out_channels, spec.output_shapes[0][0]
+    if None not in (channels, expected) and channels != expected:
+        raise _other_keypoints(f"{config}: model.head.out_channels is {channels}", expected)
+    return spec
 
 
 def describe_onnx(name: str, onnx_file: Path, settings: CropAndCodec) -> ModelSpec:
@@ -117,13 +180,23 @@ def require_matching_graph(spec: ModelSpec, model: "ModelProto", source: Path) -
             f"{spec.codec['type']} decodes {len(expected)}. Choose another codec, or cut the other outputs off."
         )
     for value, shape in zip(graph.output, expected, strict=True):
+        found = _shape_of(value)
+        if found and len(found) == len(shape) and found[1] and shape[1] and found[1] != shape[1]:
+            raise _other_keypoints(f"{source}: output '{value.name}' has {found[1]} channels", shape[1])
         _require_shape(source, "output", value, shape)
 
 
-def _test_transforms(config: str | Path, content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    loader = content.get("test_dataloader") or content.get("val_dataloader") or {}
+def _other_keypoints(found: str, expected: int | None) -> InputError:
+    return InputError(
+        f"{found}, where COCO's {NUM_KEYPOINTS} keypoints make {expected} with this codec. Networks of other keypoints "
+        "cannot be scored on COCO's annotations."
+    )
+
+
+def _test_transforms(config: str | Path, content: _MmposeConfig) -> dict[str, Mapping[str, Any]]:
+    loader = content.test_dataloader or content.val_dataloader or _Loader()
     transforms = {}
-    for transform in loader.get("dataset", {}).get("pipeline", []):
+    for transform in (one.model_dump() for one in loader.dataset.pipeline):
         kind = str(transform["type"]).removeprefix("mmpose.")
         if kind not in _TRANSFORMS:
             raise InputError(
@@ -142,16 +215,17 @@ def _test_transforms(config: str | Path, content: Mapping[str, Any]) -> dict[str
 def _checked_codec(source: str, codec: Any, input_size: tuple[int, int]) -> dict[str, Any]:
     if not isinstance(codec, Mapping) or "type" not in codec:
         raise InputError(f"{source}: names no codec that decodes the output (the decoder of the head)")
-    codec_of(codec, input_size, source)
+    try:
+        codec_of(codec, input_size, source)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise InputError(f"{source}: the settings of the codec {codec['type']} make no sense: {error}") from error
     return {key: list(value) if isinstance(value, tuple) else value for key, value in codec.items()}
 
 
 def _require_shape(path: Path, role: str, value: "ValueInfoProto", expected: Sequence[int | None]) -> None:
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
+    found = _shape_of(value)
+    if found is None:
         return
-    # A dimension of 0 here is one that the file leaves free.
-    found = [dimension.dim_value for dimension in tensor.shape.dim]
     fits = len(found) == len(expected) and all(
         not size or wanted is None or size == wanted for size, wanted in zip(found, expected, strict=True)
     )
@@ -163,8 +237,7 @@ def _require_shape(path: Path, role: str, value: "ValueInfoProto", expected: Seq
         )
 
 
-def _channels(source: str, values: Sequence[float]) -> tuple[float, float, float]:
-    if len(values) != 3:
-        raise InputError(f"{source} has {len(values)} values; a network on three channels is needed")
-    first, second, third = (float(value) for value in values)
-    return (first, second, third)
+def _shape_of(value: "ValueInfoProto") -> list[int] | None:
+    """Return the shape of an input or output, 0 where the file leaves a size free; None where it says no shape."""
+    tensor = value.type.tensor_type
+    return [dimension.dim_value for dimension in tensor.shape.dim] if tensor.HasField("shape") else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posequant.base.errors import InputError
-from posequant.base.onnx_files import image_inputs, load_onnx, opset_of, save_onnx
+from posequant.base.onnx_files import image_inputs, load_onnx, one_line, opset_of, save_onnx
 from posequant.base.verify import Tensor, compare, hashes, run_onnx, versions
 
 if TYPE_CHECKING:
@@ -51,19 +51,19 @@ def import_onnx(source: Path, target: Path) -> dict[str, Any]:
         InputError: the file is broken, ONNX Runtime cannot run it, or it cannot be cleaned up; the message says what
             to do.
     """
-    original = load_onnx(source, with_weights=True)
     model = load_onnx(source, with_weights=True)
     changes = [
         *_drop_weights_from_inputs(model),
         *_drop_obsolete_attributes(model),
         *_fix_batch(model, source),
     ]
-    model, upgrade = _upgrade(model, source)
-    model = _infer_shapes(model, source)
-
     shape = [dimension.dim_value for dimension in image_inputs(model.graph)[0].type.tensor_type.shape.dim]
     inputs = np.random.default_rng(_SEED).standard_normal((_RANDOM_INPUTS, *shape[1:])).astype(np.float32)
-    difference = _require_unchanged(run_onnx(original, inputs), _run_cleaned(model, inputs, source), source)
+    # First, as ONNX Runtime says best what is wrong with a network.
+    before = run_onnx(source, inputs)
+    model, upgrade = _upgrade(model, source)
+    model = _infer_shapes(model, source)
+    difference = _require_unchanged(before, _run_cleaned(model, inputs, source), source)
     save_onnx(model, target)
     return {
         "reference": source.name,
@@ -97,10 +97,19 @@ def _drop_obsolete_attributes(model: "ModelProto") -> list[str]:
 
 
 def _fix_batch(model: "ModelProto", source: Path) -> list[str]:
+    from onnx import TensorProto
+
     inputs = image_inputs(model.graph)
     if len(inputs) != 1:
         raise InputError(
             f"{source}: has the inputs {[value.name for value in inputs]}; export the network with one image input"
+        )
+    kind = inputs[0].type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT:
+        name = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
+        raise InputError(
+            f"{source}: input '{inputs[0].name}' is {name}. Export the network in float32; it is converted to float16 "
+            "and quantized here."
         )
     dimensions = inputs[0].type.tensor_type.shape.dim
     sizes = [dimension.dim_value for dimension in dimensions]
@@ -128,8 +137,7 @@ def _upgrade(model: "ModelProto", source: Path) -> "tuple[ModelProto, list[str]]
         upgraded = version_converter.convert_version(model, UPGRADED_OPSET)
     except Exception as error:  # the converter's C++ throws RuntimeError and others
         raise InputError(
-            f"{source}: cannot be upgraded from opset {opset} to {UPGRADED_OPSET} ({str(error).strip()}). "
-            f"{_EXPORT_AGAIN}"
+            f"{source}: cannot be upgraded from opset {opset} to {UPGRADED_OPSET} ({one_line(error)}). {_EXPORT_AGAIN}"
         ) from error
     return upgraded, [f"upgraded from opset {opset} to {UPGRADED_OPSET}"]
 
@@ -144,8 +152,8 @@ def _infer_shapes(model: "ModelProto", source: Path) -> "ModelProto":
     try:
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         onnx.checker.check_model(inferred)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
-        raise InputError(f"{source}: is not consistent after clean-up: {error}. {_EXPORT_AGAIN}") from error
+    except Exception as error:  # onnx's own of two kinds, and protobuf's of text that is none
+        raise InputError(f"{source}: is not consistent after clean-up: {one_line(error)}. {_EXPORT_AGAIN}") from error
     return inferred
 
 
@@ -157,7 +165,10 @@ def _run_cleaned(model: "ModelProto", inputs: Tensor, source: Path) -> list[Tens
 
 
 def _require_unchanged(before: list[Tensor], after: list[Tensor], source: Path) -> dict[str, Any]:
-    difference = compare(before, after)
+    try:
+        difference = compare(before, after)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
     scale = max(float(np.abs(array).max()) for array in before)
     if difference.max_abs > _MAX_RELATIVE_DIFFERENCE * scale:
         raise InputError(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posequant.base.errors import InputError
-from posequant.base.onnx_files import load_onnx, save_onnx
+from posequant.base.onnx_files import load_onnx, one_line, save_onnx
 from posequant.base.verify import MIN_SQNR_DB, Tensor, hashes, require_same, run_onnx, verification, versions
 from posequant.export.attention import split_heads_in_four_axes
 
@@ -24,7 +24,7 @@ def simplify(model: "ModelProto", source: Path) -> "ModelProto":
     try:
         simplified, _ = onnxsim.simplify(model)
     except Exception as error:  # onnxsim's C++ throws RuntimeError and onnx's own errors
-        raise InputError(f"{source}: onnxsim cannot simplify the network: {error}") from error
+        raise InputError(f"{source}: onnxsim cannot simplify the network ({one_line(error)})") from error
     result: ModelProto = simplified
     split_heads_in_four_axes(result)
     return result

@@ -1,5 +1,6 @@
 """The clean-up of ONNX files from elsewhere."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 from tests.unit.export_fixtures import convolution_weights, random_crops, save_onnx_by_hand
 
 from posequant.base.errors import InputError
@@ -18,7 +19,7 @@ from posequant.export.import_onnx import import_onnx
 CONVOLUTION = helper.make_node("Conv", ["x", "weight"], ["y"])
 
 
-def batch_norm_weights(size: int = 2) -> dict[str, NDArray[Any]]:
+def batch_norm_weights(size: int = 17) -> dict[str, NDArray[Any]]:
     draw = np.random.default_rng(1)
     names = ("scale", "shift", "mean", "variance")
     return {name: draw.uniform(0.5, 1.5, size).astype(np.float32) for name in names}
@@ -63,11 +64,11 @@ def test_clean_file_stays_what_it_is(tmp_path: Path) -> None:
 
 def test_open_batch_becomes_one(tmp_path: Path) -> None:
     source = save_onnx_by_hand(
-        tmp_path / "mine.onnx", [CONVOLUTION], convolution_weights(), ("batch", 3, 8, 6), ("batch", 2, 8, 6)
+        tmp_path / "mine.onnx", [CONVOLUTION], convolution_weights(), ("batch", 3, 8, 6), ("batch", 17, 8, 6)
     )
     assert import_onnx(source, tmp_path / "clean.onnx")["changes"] == ["batch fixed to 1"]
     (output,) = onnx.load(tmp_path / "clean.onnx").graph.output
-    assert [size.dim_value for size in output.type.tensor_type.shape.dim] == [1, 2, 8, 6]
+    assert [size.dim_value for size in output.type.tensor_type.shape.dim] == [1, 17, 8, 6]
 
 
 def test_external_weights_are_taken_in(tmp_path: Path) -> None:
@@ -102,6 +103,60 @@ def test_attribute_that_means_something_is_not_dropped_silently(tmp_path: Path) 
     weights = {name: array.reshape(3, 8, 6) for name, array in batch_norm_weights(3 * 8 * 6).items()}
     source = save_onnx_by_hand(tmp_path / "mine.onnx", nodes, weights, output_shape=(1, 3, 8, 6), opset=8)
     with pytest.raises(InputError, match=r"mine\.onnx: does not run after clean-up\. Export the network again"):
+        import_onnx(source, tmp_path / "clean.onnx")
+
+
+def without_opset(model: onnx.ModelProto) -> None:
+    del model.opset_import[:]
+
+
+def in_float16(model: onnx.ModelProto) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    (weight,) = model.graph.initializer
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+
+
+def with_an_unknown_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Nonsense"
+
+
+def with_weights_that_are_none(model: onnx.ModelProto) -> None:
+    (weight,) = model.graph.initializer
+    weight.CopyFrom(numpy_helper.from_array(np.full((17, 3, 1, 1), np.nan, np.float32), weight.name))
+
+
+def with_fewer_bytes_of_weights(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-8]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_opset, "does not say its opset"),
+        (in_float16, "input 'x' is float16. Export the network in float32"),
+        (with_an_unknown_operator, "ONNX Runtime cannot load it .*Nonsense"),
+        (with_weights_that_are_none, "gives values that are not finite"),
+        (with_fewer_bytes_of_weights, "ONNX Runtime cannot load it .*weight"),
+    ],
+)
+def test_faulty_network_is_named_in_one_line(
+    tmp_path: Path, damage: Callable[[onnx.ModelProto], None], message: str
+) -> None:
+    source = save_onnx_by_hand(tmp_path / "mine.onnx", [CONVOLUTION], convolution_weights())
+    model = onnx.load(source)
+    damage(model)
+    source.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=rf"mine\.onnx: .*{message}") as caught:
+        import_onnx(source, tmp_path / "clean.onnx")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\0garbage" * 20, None])
+def test_file_that_is_cut_off_or_no_network(tmp_path: Path, content: bytes | None) -> None:
+    source = save_onnx_by_hand(tmp_path / "mine.onnx", [CONVOLUTION], convolution_weights())
+    source.write_bytes(content or source.read_bytes()[:-5])
+    with pytest.raises(InputError, match=r"mine\.onnx: not a readable ONNX file"):
         import_onnx(source, tmp_path / "clean.onnx")
 
 
