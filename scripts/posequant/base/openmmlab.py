@@ -244,7 +244,7 @@ def extract_weights(checkpoint: Path) -> "tuple[dict[str, torch.Tensor], list[st
     _require_undamaged(checkpoint)
     code: list[str] = []
     while True:
-        stand_ins = [(type(name, (_StandIn,), {}), name) for name in code]
+        stand_ins: list[Any] = [(type(name, (_StandIn,), {}), name) for name in code]
         try:
             with loadable_globals(), torch.serialization.safe_globals(stand_ins):
                 content = torch.load(checkpoint, map_location="cpu", weights_only=True)

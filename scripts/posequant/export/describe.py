@@ -195,7 +195,7 @@ def _other_keypoints(found: str, expected: int | None) -> InputError:
 
 def _test_transforms(config: str | Path, content: _MmposeConfig) -> dict[str, Mapping[str, Any]]:
     loader = content.test_dataloader or content.val_dataloader or _Loader()
-    transforms = {}
+    transforms: dict[str, Mapping[str, Any]] = {}
     for transform in (one.model_dump() for one in loader.dataset.pipeline):
         kind = str(transform["type"]).removeprefix("mmpose.")
         if kind not in _TRANSFORMS:

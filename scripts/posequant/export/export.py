@@ -90,10 +90,10 @@ def export_onnx(config: "Config", model: "torch.nn.Module", deploy_config: Path)
             torch2onnx(picture, folder, "model.onnx", deployment, config.copy(), weights, device="cpu")
         except (OnnxExporterError, NotImplementedError) as error:
             raise InputError(f"{deploy_config}: the network cannot be exported to ONNX: {error}") from error
-        model = onnx.load(Path(folder) / "model.onnx")
-    for node in model.graph.node:
+        exported = onnx.load(Path(folder) / "model.onnx")
+    for node in exported.graph.node:
         node.ClearField("doc_string")  # source lines, by absolute path
-    return model
+    return exported
 
 
 def export_verified(
