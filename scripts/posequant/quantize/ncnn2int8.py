@@ -55,8 +55,8 @@ def quantize_files(
         The names of the layers that are INT8.
 
     Raises:
-        InputError: if a file is missing or damaged, the table cannot quantize the model (`CalibrationTable.check`), the
-            model is INT8 already, or `tool` fails or leaves out a layer.
+        InputError: if a file is missing or damaged, the table cannot quantize the model (`CalibrationTable.check` and
+            `check_weights`), the model is INT8 already, or `tool` fails or leaves out a layer.
     """
     model = NcnnModel.read(param, bin_)
     if marked := [layer.name for layer in model.layers if layer.int8_term]:
@@ -66,6 +66,7 @@ def quantize_files(
     scales = CalibrationTable.read(table).without(miscomputed(model.layers))
     scales.check(model.layers, keep_float, table)
     scales = scales.without(keep_float)
+    scales.check_weights(model, table)
     layers = quantizable(model.layers, keep_float)
     _check_splits(model.layers, scales, table)
     names = [layer.name for layer in layers]

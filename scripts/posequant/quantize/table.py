@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.files import require_file, whole
-from posequant.ncnn_format.model import Layer
-from posequant.quantize.weights import quantizable, weight_scale_count
+from posequant.ncnn_format.model import Layer, NcnnModel
+from posequant.quantize.weights import INT8_LIMIT, quantizable, weight_scale_count
 
 _WEIGHT_SUFFIX = "_param_0"
+# What the largest INT8 value of an activation can stand for. Below is nothing that float16 holds, above what float32 no
+# longer counts in whole numbers; no network that is run in either computes such values.
+_LEAST_RANGE, _GREATEST_RANGE = 2.0**-24, 2.0**24
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,9 @@ class CalibrationTable:
             source: the table's file, for the messages.
 
         Raises:
-            InputError: naming the layer, if a scale is not a positive number, or if a line is missing, stands for a
-                layer that the network does not have, or has another number of scales than the layer has channels; or
-                as `quantizable` does.
+            InputError: naming the layer, if a scale is not a positive number, an activation scale stands for values
+                that no network computes, or if a line is missing, stands for a layer that the network does not have, or
+                has another number of scales than the layer has channels; or as `quantizable` does.
         """
         names = {layer.name for layer in quantizable(layers)}
         for name in [*self.weight_scales, *self.activation_scales]:
@@ -92,6 +95,29 @@ class CalibrationTable:
                 raise InputError(f"{source}: {name} is no layer of the model that can be quantized. {_AGAIN}")
         for layer in quantizable(layers, keep_float):
             self._check_layer(layer.name, weight_scale_count(layer), source)
+
+    def check_weights(self, model: NcnnModel, source: Path) -> None:
+        """Make sure that the weight scales are those of a network's weights, after `check`.
+
+        Calibration may clip weights. But a scale by which the largest weight of a channel exceeds INT8 a hundredfold
+        leaves less than one step of that weight's own scale, and one by which it becomes 0 leaves nothing.
+
+        Raises:
+            InputError: naming the layer and the scale.
+        """
+        for layer, weights in zip(model.layers, model.weights, strict=True):
+            if layer.name not in self.weight_scales:
+                continue
+            scales = self.weight_scales[layer.name].astype(np.float64)
+            largest = np.abs(weights["weight"].astype(np.float64)).reshape(len(scales), -1).max(axis=1)
+            integers = largest * scales
+            wrong = (largest != 0) & ~((integers >= 0.5) & (integers <= INT8_LIMIT**2))
+            if wrong.any():
+                place = int(wrong.argmax())
+                raise InputError(
+                    f"{source}: by the weight scale {scales[place]:g} of layer {layer.name} the largest weight of "
+                    f"channel {place} becomes {integers[place]:.3g}, where INT8 holds 1 to {INT8_LIMIT}. {_AGAIN}"
+                )
 
     def _check_layer(self, name: str, count: int, source: Path) -> None:
         for scales, kind in ((self.weight_scales, "weight"), (self.activation_scales, "activation")):
@@ -104,6 +130,12 @@ class CalibrationTable:
                     f"{source}: the {kind} scale {wrong[0]} of layer {name} is not a positive number: its {kind}s are "
                     "zero, not finite or too large for the table. Keep the layer in float, or mend the model."
                 )
+        represented = INT8_LIMIT / float(self.activation_scales[name])
+        if not _LEAST_RANGE <= represented <= _GREATEST_RANGE:
+            raise InputError(
+                f"{source}: by the activation scale {self.activation_scales[name]:g} of layer {name} INT8 would hold "
+                f"values up to {represented:.3g}; no network computes such values. {_AGAIN}"
+            )
         if (found := len(self.weight_scales[name])) != count:
             raise InputError(f"{source}: layer {name} has {found} weight scales, but {count} channels. {_AGAIN}")
 

@@ -217,6 +217,18 @@ def test_a_layer_without_scales_is_refused_unless_it_is_kept_in_float(model: Pai
     quantize_files(*model, table, *out(tmp_path), keep_float=["conv_g"])
 
 
+@pytest.mark.parametrize("factor", [1e30, 1e4, 1e-4])
+def test_a_scale_of_other_weights_is_refused(model: Pair, table: Path, tmp_path: Path, factor: float) -> None:
+    scales = CalibrationTable.read(table)
+    scales.weight_scales["conv_g"][3] *= np.float32(factor)
+    scales.write(table)
+    with pytest.raises(
+        InputError, match=r"of layer conv_g the largest weight of channel 3 becomes .*INT8 holds 1 to 127"
+    ):
+        quantize_files(*model, table, *out(tmp_path))
+    assert not out(tmp_path)[0].exists()
+
+
 def test_readers_of_one_requantized_output_need_one_scale(model: Pair, table: Path, tmp_path: Path) -> None:
     scales = CalibrationTable.read(table)
     scales.activation_scales["conv_d"] *= np.float32(2)

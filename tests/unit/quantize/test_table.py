@@ -75,6 +75,14 @@ def replaced(old: str, new: str) -> Callable[[str], str]:
         (without("conv_g_param_0 "), "layer conv_g has no weight scale"),
         (lambda text: without("conv_g ")(without("conv_g_param_0 ")(text)), "layer conv_g has no weight scale"),
         (lambda text: text[: len(text) // 2], "layer convdw_c has|layer conv_a has"),
+        (
+            replaced("conv_a 20.000000", "conv_a 1e30"),
+            "by the activation scale 1e\\+30 of layer conv_a INT8 would hold",
+        ),
+        (
+            replaced("conv_a 20.000000", "conv_a 0.000001"),
+            "activation scale 1e-06 of layer conv_a INT8 would hold values",
+        ),
         (lambda text: text + "other 20.0 \n", "other is no layer of the model"),
         (lambda text: text + "add_e 20.0 \n", "add_e is no layer of the model that can be quantized"),
         (lambda text: text + "other_param_0 20.0 \n", "other is no layer of the model"),
