@@ -113,25 +113,29 @@ def artifact(wildcards) -> list[str]:
 
 
 def artifact_of(variant: str, wildcards) -> list[str]:
-    """The files that a variant's backend loads, of the wildcards' model."""
+    """The files that a variant's backend loads, of the wildcards' model, and the record of the step that made them."""
     folder = RESULTS.format(**wildcards)
     match config["variants"][variant]:
         case {"backend": "onnxruntime", "precision": "int8"}:
-            return [f"{folder}/{variant}/model.onnx"]
+            return [f"{folder}/{variant}/model.onnx", f"{folder}/{variant}/quantize.json"]
         case {"backend": "openvino", "precision": "int8"}:
-            return multiext(f"{folder}/{variant}/model", ".xml", ".bin")
+            network = multiext(f"{folder}/{variant}/model", ".xml", ".bin")
+            return [*network, f"{folder}/{variant}/quantize.json"]
         case {"backend": "pytorch"}:
             return [model_file(key)(wildcards) for key in ("config", "checkpoint")]
         case {"backend": "onnxruntime"}:
-            return [f"{folder}/onnx/simplified.onnx"]
+            return [f"{folder}/onnx/simplified.onnx", f"{folder}/onnx/simplify.json"]
         case {"backend": "openvino"}:
-            return multiext(f"{folder}/converted/openvino", ".xml", ".bin")
+            return multiext(f"{folder}/converted/openvino", ".xml", ".bin", ".json")
         case {"precision": "int8"}:
-            return multiext(f"{folder}/{variant}/model", ".param", ".bin")
+            network = multiext(f"{folder}/{variant}/model", ".param", ".bin")
+            return [*network, f"{folder}/{variant}/ncnn2int8.json"]
         case {"precision": precision}:
             # bf16 is what the runtime makes of the fp32 weights when it loads them.
             weights = "fp16" if precision == "fp16" else "fp32"
-            return multiext(f"{folder}/converted/ncnn-{weights}", ".param", ".bin")
+            return multiext(
+                f"{folder}/converted/ncnn-{weights}", ".param", ".bin", ".json"
+            )
 
 
 def fp32_variant(wildcards) -> str:
@@ -272,11 +276,15 @@ def description_options(wildcards, input) -> str:
 
 
 def to_quantize(wildcards) -> dict[str, str]:
-    """Input function: the float network that ncnn2int8 gets, and the record of the recipe that prepared it."""
+    """Input function: the float network that ncnn2int8 gets, and the record of the step that made it."""
     folder = RESULTS.format(**wildcards)
     if wildcards.variant in OFFICIAL:
         network = f"{folder}/converted/ncnn-fp32"
-        return {"param": f"{network}.param", "bin": f"{network}.bin"}
+        return {
+            "param": f"{network}.param",
+            "bin": f"{network}.bin",
+            "record": f"{network}.json",
+        }
     own = f"{folder}/{wildcards.variant}"
     return {
         "param": f"{own}/prepared.param",

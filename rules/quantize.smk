@@ -39,6 +39,7 @@ rule ncnn2int8:
     output:
         param=f"{RESULTS}/{{variant}}/model.param",
         bin=f"{RESULTS}/{{variant}}/model.bin",
+        record=f"{RESULTS}/{{variant}}/ncnn2int8.json",
     log:
         f"{RESULTS}/{{variant}}/ncnn2int8.log",
     benchmark:
@@ -53,13 +54,11 @@ rule ncnn2int8:
     params:
         code=code("ncnn2int8"),
         tool=official_tool("ncnn2int8"),
-        record=lambda wildcards, input: (
-            f"--recipe-record {input.record}" if "record" in input.keys() else ""
-        ),
     shell:
         'python "$SCRIPTS"/ncnn2int8.py --param {input.param} --bin {input.bin}'
-        " --table {input.table} {params.record} {params.tool}"
-        " --out-param {output.param} --out-bin {output.bin} > {log} 2>&1"
+        " --table {input.table} --record {input.record} {params.tool}"
+        " --out-param {output.param} --out-bin {output.bin}"
+        " --out-record {output.record} > {log} 2>&1"
 
 
 rule quantize_openvino:

@@ -25,7 +25,8 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="files of the network: .param and .bin; .xml and .bin; or .onnx",
+        help="files of the network: .param and .bin; .xml and .bin; or .onnx. The record (.json) of their maker may "
+        "follow; they are compared with it",
     )
     parser.add_argument(
         "--reference-artifact", type=Path, nargs="+", required=True, metavar="FILE", help="files of the FP32 network"

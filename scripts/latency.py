@@ -20,7 +20,7 @@ def parse_arguments() -> argparse.Namespace:
         required=True,
         metavar="WORD",
         help="a network, once for each: its name, its backend (pytorch, onnxruntime, openvino, ncnn), its precision "
-        "(fp32, fp16, bf16, int8) and the files that the backend loads",
+        "(fp32, fp16, bf16, int8), the files that the backend loads, and, if there is one, the record of their maker",
     )
     parser.add_argument(
         "--reference", type=Path, required=True, help="ONNX file of the same model to time them against"
@@ -57,12 +57,15 @@ def main() -> None:
     from posequant.base.files import write_json
     from posequant.base.model_spec import ModelSpec
     from posequant.base.timing import cpu_name
+    from posequant.base.verify import as_made
     from posequant.benchmark.latency import measure_latencies
     from posequant.data.crop_files import load_crops
     from posequant.networks.opening import open_network
 
     spec = ModelSpec.load(arguments.model)
-    rows = parse_rows(arguments.rows)
+    parsed = parse_rows(arguments.rows)
+    made = {name: as_made(files) for name, (_, _, files) in parsed.items()}
+    rows = {name: (backend, precision, list(made[name])) for name, (backend, precision, _) in parsed.items()}
     networks = {name: open_network(*row, spec) for name, row in rows.items()}
     of_reference = ("onnxruntime", "fp32", [arguments.reference])
     same = [name for name, row in rows.items() if row == of_reference]
@@ -74,8 +77,12 @@ def main() -> None:
         seconds=arguments.seconds,
     )
     costs = {
-        name: {"latency": asdict(latency), "size_bytes": sum(path.stat().st_size for path in files)}
-        for (name, (_, _, files)), latency in zip(rows.items(), latencies, strict=True)
+        name: {
+            "latency": asdict(latency),
+            "size_bytes": sum(path.stat().st_size for path in files),
+            "sha256": {path.name: digest for path, digest in files.items()},
+        }
+        for (name, files), latency in zip(made.items(), latencies, strict=True)
     }
     write_json(arguments.out, {"model": spec.name, "cpu": cpu_name(), "rounds": rounds, "rows": costs})
 

@@ -25,7 +25,8 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="files of the network: mmpose config and checkpoint; .onnx; .xml and .bin; or .param and .bin",
+        help="files of the network: mmpose config and checkpoint; .onnx; .xml and .bin; or .param and .bin. "
+        "The record (.json) of their maker may follow; they are compared with it",
     )
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")

@@ -69,7 +69,17 @@ def main() -> None:
             paths = ", ".join(map(str, arguments.latencies))
             raise InputError(f"{metrics_path}: {paths} say nothing of this row's latency. Delete them and run again.")
         require_file(log, f"Make it again with: snakemake -c4 -f {metrics_path}")
-        row = Row(metrics, cost, link(log), certificates.get((metrics["model"], metrics["variant"])))
+        artifact = metrics["sha256"]["artifact"]
+        certificate = certificates.get((metrics["model"], metrics["variant"]))
+        for said, of_whom in (
+            (cost.get("sha256"), "latency"),
+            (certificate.content["sha256"]["artifact"] if certificate else artifact, "certificate"),
+        ):
+            if said != artifact:
+                raise InputError(
+                    f"{metrics_path}: made with another network than the row's {of_whom}. Delete both and run again."
+                )
+        row = Row(metrics, cost, link(log), certificate)
         rows.setdefault(metrics["model"], []).append(row)
     specs = [ModelSpec.load(path) for path in arguments.models]
     models = [

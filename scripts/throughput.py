@@ -22,7 +22,12 @@ def parse_arguments() -> argparse.Namespace:
         help="arithmetic; the backend must offer it",
     )
     parser.add_argument(
-        "--artifact", type=Path, nargs="+", required=True, metavar="FILE", help="the files that the backend loads"
+        "--artifact",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="the files that the backend loads, and, if there is one, the record of their maker",
     )
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
@@ -50,6 +55,7 @@ def main() -> None:
 
     from posequant.base.model_spec import ModelSpec
     from posequant.base.timing import cpu_name
+    from posequant.base.verify import as_made
     from posequant.benchmark.throughput import measure_throughput
     from posequant.data.crops import Cropper, crops_of_images
     from posequant.data.dataset import evaluation_instances
@@ -59,7 +65,9 @@ def main() -> None:
     spec = ModelSpec.load(arguments.model)
     instances = evaluation_instances(arguments.annotations, arguments.detections)
     crops = open_crops(arguments.crops, spec, instances) if arguments.crops else None
-    network = open_network(arguments.backend, arguments.precision, arguments.artifact, spec, arguments.threads)
+    network = open_network(
+        arguments.backend, arguments.precision, list(as_made(arguments.artifact)), spec, arguments.threads
+    )
     throughput = measure_throughput(
         network,
         spec,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
-from posequant.base.files import sha256
+from posequant.base.files import read_json, sha256
 from posequant.base.onnx_files import name_of, one_line, open_session
 from posequant.base.signal import Powers
 
@@ -110,6 +110,35 @@ def verification(difference: Difference, crops: Tensor, min_sqnr_db: float) -> d
 def hashes(*files: Path) -> dict[str, str]:
     """Return the hex SHA-256 of each file, by its name."""
     return {path.name: sha256(path) for path in files}
+
+
+def as_made(files: Sequence[Path]) -> dict[Path, str]:
+    """Return the hex SHA-256 of the files of a network, compared with what its maker wrote down.
+
+    Args:
+        files: of a network; last of them, where there is one, the record (.json) of the step that made them.
+
+    Returns:
+        The hash of each file, without the record.
+
+    Raises:
+        InputError: a file is missing, or not as the record has it; the message names it.
+    """
+    *others, last = files
+    if last.suffix != ".json":
+        return {path: sha256(path) for path in files}
+    content = read_json(last)
+    said = content.get("sha256") if isinstance(content, dict) else None
+    if not isinstance(said, dict):
+        raise InputError(f"{last}: not the record of a step that makes networks. Delete it and run again.")
+    found = {path: sha256(path) for path in others}
+    for path, digest in found.items():
+        if said.get(path.name) != digest:
+            raise InputError(
+                f"{path}: changed after it was made: its SHA-256 is {digest}, but {last} says "
+                f"{said.get(path.name, 'nothing')}. Delete it and run again, which makes it again."
+            )
+    return found
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
 from posequant.base.model_spec import ModelSpec
-from posequant.base.verify import compare, versions
+from posequant.base.verify import as_made, compare, versions
 from posequant.certify import runtime_operators
 from posequant.certify.joints import joint_costs
 from posequant.certify.poses import pose_cost
@@ -54,7 +54,7 @@ def certify(
         reference: those of the FP32 network in the same runtime, for the same people.
         annotations: the COCO keypoint annotations that both were made for.
         model: the model description.
-        artifacts: its files, as `open_network` takes them.
+        artifacts: its files, as for `as_made`.
         reference_artifacts: those of the FP32 network.
         crops: folder of the calibration crops.
         calibration: the calibration set, `calibration.json`.
@@ -66,14 +66,15 @@ def certify(
     candidate, full = Predictions.load(predictions), Predictions.load(reference)
     _require_pair(full, candidate, reference, predictions)
     annotated = load_annotations(annotations)
-    _require_hashes(candidate, predictions, {"annotations": annotations, "model": model}, artifacts)
-    _require_hashes(full, reference, {}, reference_artifacts)
+    made, reference_made = as_made(artifacts), as_made(reference_artifacts)
+    _require_hashes(candidate, predictions, {"annotations": annotations, "model": model}, made)
+    _require_hashes(full, reference, {}, reference_made)
     spec = ModelSpec.load(model)
     backend, precision = (candidate.identity[key] for key in ("backend", "precision"))
     # Only INT8 of ncnn is run on all of them, with Winograd's algorithm and without.
     tensors = load_crops(crops, limit=None if (backend, precision) == ("ncnn", "int8") else _CROPS_COMPARED)
-    float_outputs = open_network(backend, "fp32", reference_artifacts, spec).forward(tensors[:_CROPS_COMPARED])
-    outputs, arithmetic = _run(backend, precision, artifacts, spec, tensors)
+    float_outputs = open_network(backend, "fp32", list(reference_made), spec).forward(tensors[:_CROPS_COMPARED])
+    outputs, arithmetic = _run(backend, precision, list(made), spec, tensors)
     first_outputs = [values[:_CROPS_COMPARED] for values in outputs]
     matches = [match(annotated, coco_results(one, annotated.person_category)) for one in (full, candidate)]
     # The last bit of a matrix product depends on how many threads share it; a certificate does not.
@@ -199,11 +200,11 @@ def _require_pair(full: Predictions, candidate: Predictions, full_path: Path, ca
         raise InputError(f"{candidate_path}: other people, or in another order, than in {full_path}. Predict again.")
 
 
-def _require_hashes(predictions: Predictions, path: Path, files: dict[str, Path], artifacts: Sequence[Path]) -> None:
+def _require_hashes(predictions: Predictions, path: Path, files: dict[str, Path], made: dict[Path, str]) -> None:
     said = predictions.identity["sha256"]
     for name, file in files.items():
         if said[name] != sha256(file):
             raise InputError(f"{path}: made for another {name} than {file}. Predict again.")
-    if sorted(said["artifact"].values()) != sorted(map(sha256, artifacts)):
-        given = " and ".join(map(str, artifacts))
+    if sorted(said["artifact"].values()) != sorted(made.values()):
+        given = " and ".join(map(str, made))
         raise InputError(f"{path}: made by another network than {given}. Predict again.")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
-from posequant.base.verify import versions
+from posequant.base.verify import as_made, versions
 from posequant.data.crops import Cropper, Crops, crops_of_images
 from posequant.data.dataset import CHUNK, Instances, by_image, evaluation_instances, shard_of
 from posequant.data.evaluation_crops import open_crops
@@ -52,7 +52,7 @@ def make_predictions(
         variant: name of the row that the predictions belong to.
         backend: see `open_network`, as for `precision` and `artifacts`.
         precision: the arithmetic.
-        artifacts: files of the network.
+        artifacts: files of the network, as for `as_made`.
         images: folder of the images.
         annotations: COCO keypoint annotations of the evaluation set.
         detections: COCO detection results whose boxes are taken in place of the annotated ones.
@@ -65,7 +65,7 @@ def make_predictions(
     Raises:
         InputError: an input is missing, damaged or does not fit the others; there is no such shard.
     """
-    spec = ModelSpec.load(model)
+    spec, made = ModelSpec.load(model), as_made(artifacts)
     instances = evaluation_instances(annotations, detections)
     identity = {
         "model": spec.name,
@@ -76,7 +76,7 @@ def make_predictions(
         "instances": len(instances),
         "sha256": {
             "model": sha256(model),
-            "artifact": {path.name: sha256(path) for path in artifacts},
+            "artifact": {path.name: digest for path, digest in made.items()},
             "annotations": sha256(annotations),
             "detections": sha256(detections) if detections else None,
         },
@@ -84,7 +84,7 @@ def make_predictions(
     }
     instances = shard_of(instances, shard, shards)
     source = open_crops(crops, spec, instances) if crops else None
-    network = open_network(backend, precision, artifacts, spec, threads)
+    network = open_network(backend, precision, list(made), spec, threads)
     return Predictions(
         ids=instances.ids,
         image_ids=instances.image_ids,

@@ -9,9 +9,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from posequant.base.errors import InputError
-from posequant.base.files import sha256, whole
+from posequant.base.files import whole
 from posequant.base.model_spec import ModelSpec
-from posequant.base.verify import versions
+from posequant.base.verify import hashes, versions
 from posequant.data.crop_files import People, load_crops
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
@@ -187,7 +187,8 @@ def apply_recipe_to_files(
         "rungs": [_record(rung, score) for rung, score in zip(draft.rungs, scores, strict=True)],
         "taken": draft.place if draft.rungs else None,
         "outcome": outcome,
-        "sha256": {path.name: sha256(path) for path in (param, bin_)},
+        "made_from": hashes(param, bin_),
+        "sha256": hashes(*out, table),
         "versions": versions("ncnn", "numpy", "mmpose", "pycocotools"),
     }
 

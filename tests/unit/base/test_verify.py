@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.unit.export_fixtures import random_crops
 
 from posequant.base.errors import InputError
-from posequant.base.verify import Tensor, compare, require_same, run_onnx
+from posequant.base.files import sha256, write_json
+from posequant.base.verify import Tensor, as_made, compare, require_same, run_onnx
 
 
 def test_known_difference() -> None:
@@ -17,6 +18,20 @@ def test_known_difference() -> None:
     assert difference.max_abs == pytest.approx(0.4, abs=1e-6)
     assert difference.rms == pytest.approx(np.sqrt((0.09 + 0.16) / 2), abs=1e-6)
     assert difference.sqnr_db == pytest.approx(10 * np.log10(25 / 0.25), abs=1e-4)
+
+
+def test_record_that_is_none_is_refused(tmp_path: Path) -> None:
+    network, record = tmp_path / "net.onnx", tmp_path / "net.json"
+    network.write_bytes(b"network")
+    assert as_made([network]) == {network: sha256(network)}
+    for content, message in (
+        ({"sha256": "abc"}, "not the record"),
+        ([], "not the record"),
+        ({"sha256": {}}, "nothing"),
+    ):
+        write_json(record, content)
+        with pytest.raises(InputError, match=message):
+            as_made([network, record])
 
 
 def test_equal_outputs_have_no_noise() -> None:

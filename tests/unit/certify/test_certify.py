@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, write_json
+from posequant.base.verify import hashes
 from posequant.certify.certify import certify
 from posequant.certify.joints import joint_costs, nearest_box
 from posequant.certify.page import render, stated
@@ -451,8 +452,26 @@ def test_files_that_do_not_belong_together_are_refused(case: Case, exchange: dic
 
 
 def test_predictions_of_another_network_are_refused(case: Case) -> None:
-    with pytest.raises(InputError, match=r"made by another network than .*int8\.param and .*calibration\.json"):
-        case.certify(artifacts=(case.artifacts[0], case.calibration))
+    with pytest.raises(InputError, match=r"made by another network than .*int8\.param and .*float\.bin"):
+        case.certify(artifacts=(case.artifacts[0], case.reference_artifacts[1]))
+
+
+@pytest.mark.parametrize("place", ["artifacts", "reference_artifacts"])
+def test_network_that_changed_since_it_was_made_or_predicted_with_is_refused(
+    case: Case, tmp_path: Path, place: str
+) -> None:
+    """One bit in the middle of a .bin: the network runs as before, and a little wrong."""
+    param, bin_ = getattr(case, place)
+    record, changed = tmp_path / "record.json", tmp_path / bin_.name
+    content = bytearray(bin_.read_bytes())
+    content[len(content) // 2] ^= 1
+    changed.write_bytes(content)
+    with pytest.raises(InputError, match=r"\.npz: made by another network"):
+        case.certify(**{place: (param, changed)})
+    write_json(record, {"sha256": hashes(param, bin_)})
+    with pytest.raises(InputError, match=rf"{bin_.name}: changed after it was made: .*record\.json says"):
+        case.certify(**{place: (param, changed, record)})
+    case.certify(**{place: (param, bin_, record)})
 
 
 def with_identity(

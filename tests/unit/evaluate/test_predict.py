@@ -19,7 +19,8 @@ from tests.unit.evaluation_fixtures import (
 )
 
 from posequant.base.errors import InputError
-from posequant.base.files import sha256
+from posequant.base.files import sha256, write_json
+from posequant.base.verify import hashes
 from posequant.data.crops import Cropper, crops_of_images
 from posequant.data.dataset import CHUNK, Instances, detected_instances, ground_truth_instances, load_annotations
 from posequant.data.evaluation_crops import keep_crops
@@ -203,6 +204,20 @@ def test_output_that_is_not_finite_is_refused(dataset: Dataset, settings: dict[s
             flip_test=False,
             threads=1,
         )
+
+
+def test_network_that_changed_after_it_was_made_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+    (original,) = settings["artifacts"]
+    network, record = tmp_path / original.name, tmp_path / "export.json"
+    network.write_bytes(original.read_bytes())
+    write_json(record, {"sha256": hashes(network)})
+    settings = settings | {"artifacts": [network, record]}
+    assert make_predictions(**settings).identity["sha256"]["artifact"] == hashes(original)
+    content = bytearray(network.read_bytes())
+    content[len(content) // 2] ^= 1
+    network.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{network.name}: changed after it was made"):
+        make_predictions(**settings)
 
 
 def test_script_from_predictions_to_metrics(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Quantization: weights, scales and marks worked by hand, and the INT8 network in ncnn beside the float one."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, draw_crops, small_network, sqnr, write_crops
 
 from posequant.base.errors import InputError
+from posequant.base.files import read_json, write_json
+from posequant.base.verify import hashes
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize.ncnn2int8 import quantize, quantize_files, quantized
@@ -227,6 +230,24 @@ def test_a_scale_of_other_weights_is_refused(model: Pair, table: Path, tmp_path:
     ):
         quantize_files(*model, table, *out(tmp_path))
     assert not out(tmp_path)[0].exists()
+
+
+def test_script_compares_with_the_makers_record_and_writes_its_own(model: Pair, table: Path, tmp_path: Path) -> None:
+    record, own = tmp_path / "made.json", tmp_path / "ncnn2int8.json"
+    write_json(record, {"keep_float": ["fc"], "sha256": hashes(*model, table)})
+    script = [sys.executable, str(Path(__file__).parents[3] / "scripts/ncnn2int8.py"), "--table", str(table)]
+    files = ("--param", model[0], "--bin", model[1], "--out-param", out(tmp_path)[0], "--out-bin", out(tmp_path)[1])
+    command = [*script, *map(str, files), "--record", str(record), "--out-record", str(own)]
+    subprocess.run(command, check=True, capture_output=True)
+    written = read_json(own)
+    assert written["sha256"] == hashes(*out(tmp_path))
+    assert written["made_from"] == hashes(*model, table)
+    assert "fc" in written["keep_float"]
+    assert "fc" not in written["layers"]
+    table.write_text(table.read_text().replace("7", "8", 1))
+    failed = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"error: {table}: changed after it was made")
 
 
 def test_readers_of_one_requantized_output_need_one_scale(model: Pair, table: Path, tmp_path: Path) -> None:
