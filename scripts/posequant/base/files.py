@@ -24,9 +24,10 @@ def whole(target: Path) -> Iterator[Path]:
     """Give a path beside `target` to write to; rename it to `target` when the block ends well.
 
     The path does not exist yet: the block creates a file or a folder there. An existing `target` is replaced.
-    When the block raises, nothing is left behind and `target` is as it was. When the machine stops, a file is the old
-    one or the new one, with all of its content: it is on the disk before it gets its name. A folder that is replaced is
-    moved aside first, for a moment, into the hidden folder beside it that is worked in.
+    When the block raises, nothing is left behind and `target` is as it was; an `InputError` names `target` where it
+    would name what was written to. When the machine stops, a file is the old one or the new one, with all of its
+    content: it is on the disk before it gets its name. A folder that is replaced is moved aside first, for a moment,
+    into the hidden folder beside it that is worked in.
 
     Raises:
         InputError: the disk is full.
@@ -36,7 +37,8 @@ def whole(target: Path) -> Iterator[Path]:
     # The suffix is kept, as many writers choose their format by it.
     draft = workplace / target.name
     try:
-        yield draft
+        with named_as(workplace, target.parent):
+            yield draft
         _write_through(draft)
         if target.is_dir():
             _replace_folder(target, draft, aside=workplace / "replaced")
@@ -63,6 +65,17 @@ def full_disk(path: Path) -> str:
         f"the disk, a quota or a limit of file sizes is full ({free / 1e6:,.0f} MB are free there). Make space and run "
         "the same command again: it goes on from here."
     )
+
+
+@contextmanager
+def named_as(path: Path | str, name: Path | str) -> Iterator[None]:
+    """Let an `InputError` of the block say `name` where it says `path`, which is gone when the user reads it."""
+    try:
+        yield
+    except InputError as error:
+        if str(path) not in str(error):
+            raise
+        raise InputError(str(error).replace(str(path), str(name))) from error
 
 
 def _replace_folder(target: Path, draft: Path, aside: Path) -> None:

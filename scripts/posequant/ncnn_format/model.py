@@ -153,7 +153,8 @@ def parse_param(text: str) -> list[Layer]:
     if not lines or lines[0].strip() != MAGIC:
         raise InputError(f"not an ncnn .param file: its first line is not {MAGIC}.")
     counts = lines[1].split() if len(lines) > 1 else []
-    if len(counts) != 2 or not all(count.isdecimal() for count in counts):
+    # No file has so many that nine digits are not enough; Python refuses to read some thousands.
+    if len(counts) != 2 or not all(count.isdecimal() and len(count) < 10 for count in counts):
         raise InputError("not an ncnn .param file: its second line is not the counts of layers and blobs.")
     layers = [_parse_layer(line) for line in lines[2:]]
     _check_graph(layers)

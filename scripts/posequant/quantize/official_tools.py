@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posequant.base.errors import InputError
+from posequant.base.files import named_as
 from posequant.quantize.table import CalibrationTable
 
 
@@ -51,7 +52,8 @@ def run_ncnn2table(
             raise InputError(f"{tool}: it could not read everything; its output is above.")
         if not table.is_file():
             raise InputError(f"{tool}: it ended without a table; its output is above.")
-        return CalibrationTable.read(table)
+        with named_as(table, f"{tool}: its table"):
+            return CalibrationTable.read(table)
 
 
 def run_ncnn2int8(tool: str, param: Path, bin_: Path, table: CalibrationTable, *, out: tuple[Path, Path]) -> None:

@@ -90,6 +90,14 @@ def test_whole_puts_an_old_folder_back_where_the_new_one_cannot_take_its_name(
     assert list(tmp_path.rglob("*")) == [target, target / "old"]
 
 
+def test_fault_of_a_draft_names_the_file_that_it_was_to_be(tmp_path: Path) -> None:
+    target = tmp_path / "table.json"
+    with pytest.raises(InputError) as caught, whole(target) as draft:
+        draft.write_text("{")
+        read_json(draft)
+    assert str(caught.value).startswith(f"{target}: not valid JSON")
+
+
 def test_draft_keeps_the_suffix(tmp_path: Path) -> None:
     with whole(tmp_path / "table.npz") as draft:
         assert draft.suffix == ".npz"

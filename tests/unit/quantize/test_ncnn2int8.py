@@ -1,5 +1,6 @@
 """Quantization: weights, scales and marks worked by hand, and the INT8 network in ncnn beside the float one."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -342,7 +343,9 @@ def test_the_official_tool_is_run_in_place_of_ours(model: Pair, table: Path, tmp
 def test_what_the_official_tool_passes_over_is_an_error(
     body: str, message: str, model: Pair, table: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         quantize_files(*model, table, *out(tmp_path), tool=tool(tmp_path, body))
+    # The files that it wrote are gone by now.
+    assert not re.search(r"/\.\S+/", str(caught.value))
     assert not out(tmp_path)[0].exists()
     assert not out(tmp_path)[1].exists()

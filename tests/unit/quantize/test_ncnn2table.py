@@ -162,6 +162,7 @@ def test_the_official_tool_is_given_exact_tensors(model: Pair, tmp_path: Path) -
     ("body", "message"),
     [
         ("sys.exit(3)", "it failed with status 3"),
+        ("Path(sys.argv[4]).write_text('conv_a twenty')", "ncnn2table: its table, line 1: could not convert"),
         ("", "it ended without a table"),
         ("Path(sys.argv[4]).write_text('')", "the file is empty"),
         ("Path(sys.argv[4]).write_text('conv_a_param_0 1.0 \\nconv_a nan \\n')", "layer conv_a has|scale nan of layer"),

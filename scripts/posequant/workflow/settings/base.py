@@ -169,10 +169,12 @@ def _follow(kind: Any, place: Sequence[str | int]) -> tuple[list[str], Any]:
     path = []
     for step in place:
         kind = _bare(kind)
+        if step == "[key]":
+            continue
         if get_origin(kind) in (Union, UnionType):
             # The tag of a kind is the name of its class.
             kind = next(one for one in map(_bare, get_args(kind)) if one.__name__ == step)
-        elif step != "[key]":
+        else:
             path.append(str(step))
             kind = _keys(kind).get(str(step)) if _is_settings(kind) else next(reversed(get_args(kind)), None)
     return path, kind
