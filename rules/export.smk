@@ -97,6 +97,7 @@ rule simplify:
     """Simplify the ONNX graph and check that its output stays the same."""
     input:
         onnx=f"{RESULTS}/onnx/exported.onnx",
+        record=f"{RESULTS}/onnx/export.json",
         crops=f"{RESULTS}/calibration",
     output:
         onnx=f"{RESULTS}/onnx/simplified.onnx",
@@ -113,7 +114,8 @@ rule simplify:
     params:
         code=code("simplify"),
     shell:
-        'python "$SCRIPTS"/simplify.py --onnx {input.onnx} --crops {input.crops}'
+        'python "$SCRIPTS"/simplify.py --onnx {input.onnx}'
+        " --record {input.record} --crops {input.crops}"
         " --out {output.onnx} --out-record {output.record} > {log} 2>&1"
 
 
@@ -122,6 +124,7 @@ rule convert_ncnn:
     input:
         model=f"{RESULTS}/model.json",
         onnx=f"{RESULTS}/onnx/simplified.onnx",
+        record=f"{RESULTS}/onnx/simplify.json",
         crops=f"{RESULTS}/calibration",
     output:
         param=f"{RESULTS}/converted/ncnn-{{weights}}.param",
@@ -142,6 +145,7 @@ rule convert_ncnn:
         code=code("convert_ncnn"),
     shell:
         'python "$SCRIPTS"/convert_ncnn.py --model {input.model} --onnx {input.onnx}'
+        " --record {input.record}"
         " --crops {input.crops} --weights {wildcards.weights}"
         " --out-param {output.param} --out-bin {output.bin}"
         " --out-record {output.record} > {log} 2>&1"
@@ -152,6 +156,7 @@ rule convert_openvino:
     input:
         model=f"{RESULTS}/model.json",
         onnx=f"{RESULTS}/onnx/simplified.onnx",
+        record=f"{RESULTS}/onnx/simplify.json",
         crops=f"{RESULTS}/calibration",
     output:
         xml=f"{RESULTS}/converted/openvino.xml",
@@ -170,5 +175,6 @@ rule convert_openvino:
         code=code("convert_openvino"),
     shell:
         'python "$SCRIPTS"/convert_openvino.py --model {input.model} --onnx {input.onnx}'
+        " --record {input.record}"
         " --crops {input.crops}"
         " --out {output.xml} --out-record {output.record} > {log} 2>&1"

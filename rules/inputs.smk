@@ -117,7 +117,10 @@ def artifact_of(variant: str, wildcards) -> list[str]:
     folder = RESULTS.format(**wildcards)
     match config["variants"][variant]:
         case {"backend": "onnxruntime", "precision": "int8"}:
-            return [f"{folder}/{variant}/model.onnx", f"{folder}/{variant}/quantize.json"]
+            return [
+                f"{folder}/{variant}/model.onnx",
+                f"{folder}/{variant}/quantize.json",
+            ]
         case {"backend": "openvino", "precision": "int8"}:
             network = multiext(f"{folder}/{variant}/model", ".xml", ".bin")
             return [*network, f"{folder}/{variant}/quantize.json"]

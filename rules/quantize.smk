@@ -6,6 +6,7 @@ rule ncnn2table:
     input:
         param=f"{RESULTS}/converted/ncnn-fp32.param",
         bin=f"{RESULTS}/converted/ncnn-fp32.bin",
+        record=f"{RESULTS}/converted/ncnn-fp32.json",
         crops=f"{RESULTS}/calibration",
     output:
         f"{RESULTS}/{{variant}}/model.table",
@@ -27,6 +28,7 @@ rule ncnn2table:
         tool=official_tool("ncnn2table"),
     shell:
         'python "$SCRIPTS"/ncnn2table.py --param {input.param} --bin {input.bin}'
+        " --record {input.record}"
         " --crops {input.crops} --method {params.method} --threads {threads}"
         " {params.tool} --out {output} > {log} 2>&1"
 
@@ -66,6 +68,7 @@ rule quantize_openvino:
     input:
         xml=f"{RESULTS}/converted/openvino.xml",
         bin=f"{RESULTS}/converted/openvino.bin",
+        record=f"{RESULTS}/converted/openvino.json",
         model=f"{RESULTS}/model.json",
         crops=f"{RESULTS}/calibration",
     output:
@@ -87,6 +90,7 @@ rule quantize_openvino:
         code=code("quantize_openvino"),
     shell:
         'python "$SCRIPTS"/quantize_openvino.py --xml {input.xml} --bin {input.bin}'
+        " --record {input.record}"
         " --model {input.model} --crops {input.crops}"
         " --out {output.xml} --out-record {output.record} > {log} 2>&1"
 
@@ -95,6 +99,7 @@ rule quantize_onnxruntime:
     """Quantize the simplified ONNX network for ONNX Runtime."""
     input:
         onnx=f"{RESULTS}/onnx/simplified.onnx",
+        record=f"{RESULTS}/onnx/simplify.json",
         model=f"{RESULTS}/model.json",
         crops=f"{RESULTS}/calibration",
     output:
@@ -115,5 +120,6 @@ rule quantize_onnxruntime:
         code=code("quantize_onnxruntime"),
     shell:
         'python "$SCRIPTS"/quantize_onnxruntime.py --onnx {input.onnx}'
+        " --record {input.record}"
         " --model {input.model} --crops {input.crops}"
         " --out {output.onnx} --out-record {output.record} > {log} 2>&1"

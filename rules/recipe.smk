@@ -6,6 +6,7 @@ rule apply_recipe:
     input:
         param=f"{RESULTS}/converted/ncnn-fp32.param",
         bin=f"{RESULTS}/converted/ncnn-fp32.bin",
+        record=f"{RESULTS}/converted/ncnn-fp32.json",
         crops=f"{RESULTS}/calibration",
         model=f"{RESULTS}/model.json",
     output:
@@ -40,6 +41,7 @@ rule apply_recipe:
         recipe=recipe,
     shell:
         'python "$SCRIPTS"/apply_recipe.py --model {input.model} --param {input.param} --bin {input.bin}'
+        " --record {input.record}"
         " --crops {input.crops} --recipe {params.recipe:q} --threads {threads}"
         " --out-param {output.param} --out-bin {output.bin}"
         " --out-table {output.table} --out-record {output.record}"

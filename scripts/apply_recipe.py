@@ -12,6 +12,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
+    parser.add_argument(
+        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
+    )
     parser.add_argument("--crops", type=Path, required=True, help="folder that calibration_crops.py wrote")
     parser.add_argument(
         "--recipe",
@@ -34,11 +37,15 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.base.files import whole, write_json
+    from posequant.base.verify import as_made
     from posequant.recipe.figure import draw
     from posequant.recipe.page import render
     from posequant.recipe.recipe import apply_recipe_to_files
     from posequant.workflow.settings.base import checked_json
     from posequant.workflow.settings.recipe import Recipe
+
+    if arguments.record:
+        as_made([arguments.param, arguments.bin, arguments.record])
 
     record = apply_recipe_to_files(
         checked_json(Recipe, arguments.recipe, option="--recipe"),

@@ -11,6 +11,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="the network, simplified")
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
+    parser.add_argument(
+        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
+    )
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
     parser.add_argument("--out", type=Path, required=True, help=".xml to write; the .bin is written beside it")
     parser.add_argument("--out-record", type=Path, required=True, help="JSON to write: difference, versions, sha256")
@@ -23,8 +26,12 @@ def main() -> None:
     arguments = parse_arguments()
     from posequant.base.files import write_json
     from posequant.base.model_spec import ModelSpec
+    from posequant.base.verify import as_made
     from posequant.data.crop_files import load_crops
     from posequant.export.convert import convert_to_openvino
+
+    if arguments.record:
+        as_made([arguments.onnx, arguments.record])
 
     spec, crops = ModelSpec.load(arguments.model), load_crops(arguments.crops)
     write_json(arguments.out_record, convert_to_openvino(arguments.onnx, spec, crops, arguments.out))

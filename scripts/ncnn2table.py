@@ -13,6 +13,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
     parser.add_argument(
+        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
+    )
+    parser.add_argument(
         "--crops", type=Path, required=True, help="folder with the crops, float32 .npy tensors, and their list.txt"
     )
     parser.add_argument("--method", choices=METHODS, default="kl", help="how activations are clipped (default: kl)")
@@ -33,7 +36,11 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
+    from posequant.base.verify import as_made
     from posequant.quantize.ncnn2table import write_table
+
+    if arguments.record:
+        as_made([arguments.param, arguments.bin, arguments.record])
 
     write_table(
         arguments.out,

@@ -10,6 +10,9 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="the network in fp32, simplified")
+    parser.add_argument(
+        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
+    )
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops to calibrate on")
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
@@ -23,8 +26,12 @@ def main() -> None:
     arguments = parse_arguments()
     from posequant.base.files import write_json
     from posequant.base.model_spec import ModelSpec
+    from posequant.base.verify import as_made
     from posequant.data.crop_files import load_crops
     from posequant.quantize.onnxruntime import quantize_onnxruntime
+
+    if arguments.record:
+        as_made([arguments.onnx, arguments.record])
 
     spec, crops = ModelSpec.load(arguments.model), load_crops(arguments.crops, limit=None)
     record = quantize_onnxruntime(arguments.onnx, spec, crops, arguments.out)

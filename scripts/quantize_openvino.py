@@ -11,6 +11,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--xml", type=Path, required=True, help="the network in fp32")
     parser.add_argument("--bin", type=Path, required=True, help="its weights")
+    parser.add_argument(
+        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
+    )
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops to calibrate on")
     parser.add_argument("--out", type=Path, required=True, help=".xml to write; the .bin is written beside it")
@@ -24,8 +27,12 @@ def main() -> None:
     arguments = parse_arguments()
     from posequant.base.files import write_json
     from posequant.base.model_spec import ModelSpec
+    from posequant.base.verify import as_made
     from posequant.data.crop_files import load_crops
     from posequant.quantize.openvino import quantize_openvino
+
+    if arguments.record:
+        as_made([arguments.xml, arguments.bin, arguments.record])
 
     spec, crops = ModelSpec.load(arguments.model), load_crops(arguments.crops, limit=None)
     record = quantize_openvino(arguments.xml, arguments.bin, spec, crops, arguments.out)

@@ -10,6 +10,9 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="ONNX file to simplify")
+    parser.add_argument(
+        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
+    )
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
     parser.add_argument("--out-record", type=Path, required=True, help="JSON to write: node counts, difference, sha256")
@@ -21,8 +24,12 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.base.files import write_json
+    from posequant.base.verify import as_made
     from posequant.data.crop_files import load_crops
     from posequant.export.simplify import simplify_verified
+
+    if arguments.record:
+        as_made([arguments.onnx, arguments.record])
 
     write_json(arguments.out_record, simplify_verified(arguments.onnx, load_crops(arguments.crops), arguments.out))
 

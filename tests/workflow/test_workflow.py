@@ -273,6 +273,38 @@ def test_row_by_itself_needs_no_latency(workflow: Workflow) -> None:
     assert "latency" not in jobs
 
 
+@pytest.mark.parametrize(
+    ("network", "target", "log"),
+    [
+        ("ncnn-int8/model.bin", "ncnn-int8/certificate.json", "ncnn-int8/shards/1-of-1.log"),
+        ("onnx/simplified.onnx", "converted/ncnn-fp32.param", "converted/convert_ncnn-fp32.log"),
+    ],
+)
+def test_network_with_a_flipped_bit_is_neither_scored_nor_converted(
+    workflow: Workflow, tmp_path: Path, network: str, target: str, log: str
+) -> None:
+    other = Workflow(shutil.copytree(workflow.folder, tmp_path / "other", symlinks=True))
+    path = other.folder / MODEL / network
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    other.run(f"{MODEL}/{target}", succeeds=False)
+    said = (other.folder / MODEL / log).read_text()
+    assert f"error: {MODEL}/{network}: changed after it was made" in said
+
+
+def test_page_is_not_rendered_from_figures_of_two_networks(workflow: Workflow, tmp_path: Path) -> None:
+    other = Workflow(shutil.copytree(workflow.folder, tmp_path / "other", symlinks=True))
+    measured = other.folder / MODEL / "latency.json"
+    content = json.loads(measured.read_text())
+    assert content["rows"]["ncnn"]["sha256"] != content["rows"]["ncnn-fp16"]["sha256"]
+    content["rows"]["ncnn"]["sha256"] = content["rows"]["ncnn-fp16"]["sha256"]
+    measured.write_text(json.dumps(content))
+    other.run("results/demo/result.md", succeeds=False)
+    said = (other.folder / "results/demo/render_result.log").read_text()
+    assert f"{MODEL}/ncnn/metrics.json: made with another network than the row's latency" in said
+
+
 def test_latencies_of_all_rows_are_measured_in_one_run(workflow: Workflow) -> None:
     measured = json.loads((workflow.folder / MODEL / "latency.json").read_text())
     assert list(measured["rows"]) == VARIANTS

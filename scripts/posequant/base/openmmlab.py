@@ -132,8 +132,8 @@ def build_model(config: "Config", checkpoint: Path | None, seed: int | None = No
         seed: of the random weights; None means 0.
 
     Raises:
-        InputError: mmpose lacks a part of the network; or the checkpoint is refused by `read_weights`, or does not fit
-            the network: the message names the file and the first key that differs.
+        InputError: mmpose lacks a part of the network, or does not take its settings; or the checkpoint is refused by
+            `read_weights`, or does not fit the network: the message names the file and the first key that differs.
     """
     make_importable()
     import torch
@@ -144,8 +144,9 @@ def build_model(config: "Config", checkpoint: Path | None, seed: int | None = No
         with warnings.catch_warnings(action="ignore"):
             try:
                 model: torch.nn.Module = init_model(config.copy(), checkpoint=None, device="cpu")
-            except (ImportError, KeyError) as error:  # a package of OpenMMLab that is not installed, a mistyped layer
-                reason = str(error.args[0]).partition(". ")[0]
+            except Exception as error:  # a package that is not installed, a mistyped layer, settings of any kind
+                reason = str(error.args[0] if error.args else type(error).__name__).strip().partition("\n")[0]
+                reason = reason.partition(". ")[0]
                 raise InputError(f"{config.filename}: mmpose cannot build the network: {reason}") from error
     if checkpoint is not None:
         _load_weights(model, checkpoint)

@@ -13,7 +13,7 @@ import numpy as np
 from posequant.base.errors import InputError
 from posequant.base.files import require_file, whole
 from posequant.base.model_spec import ModelSpec
-from posequant.base.onnx_files import save_onnx
+from posequant.base.onnx_files import one_line, save_onnx
 from posequant.base.openmmlab import build_model, forward_tensors, load_config, make_importable
 from posequant.base.verify import MIN_SQNR_DB, Tensor, hashes, require_same, run_onnx, verification, versions
 from posequant.export.describe import require_matching_graph
@@ -89,7 +89,7 @@ def export_onnx(config: "Config", model: "torch.nn.Module", deploy_config: Path)
         try:
             torch2onnx(picture, folder, "model.onnx", deployment, config.copy(), weights, device="cpu")
         except (OnnxExporterError, NotImplementedError) as error:
-            raise InputError(f"{deploy_config}: the network cannot be exported to ONNX: {error}") from error
+            raise InputError(f"{deploy_config}: the network cannot be exported to ONNX: {one_line(error)}") from error
         exported = onnx.load(Path(folder) / "model.onnx")
     for node in exported.graph.node:
         node.ClearField("doc_string")  # source lines, by absolute path
@@ -119,7 +119,10 @@ def export_verified(
 
     content = load_config(config)
     model = build_model(content, checkpoint)
-    reference = [output.numpy() for output in forward_tensors(model, torch.from_numpy(crops))]
+    try:
+        reference = [output.numpy() for output in forward_tensors(model, torch.from_numpy(crops))]
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # layers that do not fit
+        raise InputError(f"{config}: the network does not run on a crop: {one_line(error)}") from error
     exported = export_onnx(content, model, deploy_config)
     require_matching_graph(spec, exported, deploy_config)
     minimum = MIN_SQNR_DB["fp32"]

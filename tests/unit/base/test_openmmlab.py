@@ -75,6 +75,20 @@ def test_config_that_is_none(tmp_path: Path, text: str, message: str) -> None:
         load_config(tmp_path / "broken.py")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("depth=18", "depth='deep'"), ("base_channels=4", "base_channels=-4"), ("depth=18", "deepness=18")],
+)
+def test_layer_of_other_settings_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    path = write_config(tmp_path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=r"config\.py: mmpose cannot build the network: \S+") as caught:
+        build_model(load_config(path), None)
+    assert "\n" not in str(caught.value)
+
+
 def test_random_weights_follow_the_seed_and_leave_the_generator_alone(config: Path) -> None:
     content = load_config(config)
     before = torch.random.get_rng_state()

@@ -96,6 +96,21 @@ def test_network_of_another_size_is_refused(network: ExportedNetwork, tmp_path: 
     assert not target.exists()
 
 
+def test_network_whose_layers_do_not_fit_is_refused(network: ExportedNetwork, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace("in_channels=32", "in_channels=16"))
+    torch.save(build_model(load_config(config), None).state_dict(), tmp_path / "checkpoint.pth")
+    with pytest.raises(InputError, match=r"config\.py: the network does not run on a crop: .*channels"):
+        export_verified(
+            config,
+            tmp_path / "checkpoint.pth",
+            network.deploy_config,
+            spec=network.spec,
+            crops=network.crops,
+            target=tmp_path / "model.onnx",
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
