@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posequant.base.errors import InputError
-from posequant.base.files import require_file, whole
+from posequant.base.files import named_as, require_file, whole
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import MIN_SQNR_DB, Tensor, hashes, require_same, run_onnx, verification, versions
 from posequant.export.audit import ncnn_has_layer
@@ -45,7 +45,7 @@ def convert_to_ncnn(
     from posequant.networks.ncnn import NcnnNetwork
 
     require_file(onnx_file)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, named_as(folder, f"{onnx_file}, converted"):
         draft_param, draft_bin, log = _run_pnnx(onnx_file, spec, weights, Path(folder))
         layers = _require_layers(draft_param, spec, onnx_file, log)
         network = NcnnNetwork(draft_param, draft_bin, "fp32", spec.input_shape, spec.output_shapes)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
+from posequant.base.files import named_as
 from posequant.base.supervision import doing, note
 from posequant.ncnn_format.model import PAIR_HINT, Layer, NcnnModel, is_grouped, weighted_inputs
 from posequant.networks.base import join_rows, require_crops
@@ -103,7 +104,11 @@ class NcnnNetwork:
         with tempfile.TemporaryDirectory() as folder:
             files = Path(folder, "model.param"), Path(folder, "model.bin")
             model.write(*files)
-            return cls(*files, precision, input_shape, output_shapes)
+            with named_as(files[0], "the network"):
+                network = cls(*files, precision, input_shape, output_shapes)
+        # How later messages name it.
+        network._param = Path("the network")
+        return network
 
     def forward_on_threads(self, crops: NDArray[np.float32], threads: int) -> list[NDArray[np.float32]]:
         """Return what `forward` does; so many crops are computed at a time.

@@ -105,6 +105,12 @@ def test_layer_that_ncnn_lacks_is_named(tmp_path: Path) -> None:
         )
 
 
+def test_fault_of_a_converted_network_names_the_users_file(network: ExportedNetwork, tmp_path: Path) -> None:
+    other = replace(network.spec, codec=network.spec.codec | {"heatmap_size": [16, 16]})
+    with pytest.raises(InputError, match=rf"^{network.onnx}, converted/model\.ncnn\.param: its outputs for a crop are"):
+        convert_to_ncnn(network.onnx, other, network.crops, "fp32", out=(tmp_path / "m.param", tmp_path / "m.bin"))
+
+
 def test_openvino_computes_what_onnx_runtime_does(network: ExportedNetwork, tmp_path: Path) -> None:
     xml = tmp_path / "model.xml"
     record = convert_to_openvino(network.onnx, network.spec, network.crops, xml)

@@ -233,3 +233,12 @@ def test_the_batch_axis_that_pnnx_leaves_is_dropped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dropped, crops.reshape(2, 3, 192))
     with pytest.raises(InputError, match=r"outputs for a crop are \[\(1, 3, 192\)\], but the codec reads \?x384"):
         NcnnNetwork(*pair, "fp32", INPUT_SHAPE, [(None, 384)])
+
+
+def test_network_from_memory_is_not_named_by_a_file_that_is_gone() -> None:
+    with pytest.raises(InputError, match=r"^the network: no layer is marked as INT8"):
+        NcnnNetwork.of(small_network().model(), "int8", INPUT_SHAPE)
+    model = small_network().model()
+    model.named("conv_out")[1]["weight"][:] = np.nan
+    with pytest.raises(InputError, match=r"^the network: blob out0 holds NaN"):
+        NcnnNetwork.of(model, "fp32", INPUT_SHAPE).forward_on_threads(draw_crops(1), 1)
