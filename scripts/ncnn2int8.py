@@ -40,10 +40,11 @@ def main() -> None:
 
     keep_float = [*arguments.keep_float]
     if arguments.record:
+        as_made([arguments.param, arguments.bin, arguments.record])
         record = read_json(arguments.record)
         # A recipe makes the table, too.
-        by_it = [arguments.table] if arguments.table.name in record["sha256"] else []
-        as_made([arguments.param, arguments.bin, *by_it, arguments.record])
+        if arguments.table.name in record["sha256"]:
+            as_made([arguments.table, arguments.record])
         keep_float += record.get("keep_float", [])
     names = quantize_files(
         arguments.param,
