@@ -28,6 +28,7 @@ from posequant.workflow.source_closure import sources_hash
 from posequant.workflow.sources import find_downloads, parse_source
 from posequant.workflow.study_config import validate_config
 from posequant.workflow.terminal import install as install_terminal, summary
+from posequant.workflow.yaml_files import check_yaml
 
 # Jobs find the programs of this environment even where it is not activated, and the scripts from any working folder. No
 # parameter or command names that folder: to move it must not rerun anything.
@@ -64,6 +65,8 @@ if workflow.modifier.skip_configfile:
     update_config(config, given)
 
 try:
+    for configuration in workflow.configfiles:
+        check_yaml(Path(configuration))
     validate_config(config)
     downloads = list(find_downloads(config["studies"], "studies"))
 except InputError as error:

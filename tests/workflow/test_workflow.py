@@ -437,6 +437,13 @@ def test_unknown_key_stops_before_any_job(workflow: Workflow) -> None:
     assert "Traceback" not in output
 
 
+def test_doubled_key_stops_before_any_job(workflow: Workflow) -> None:
+    text = (workflow.folder / "small.yaml").read_text()
+    (workflow.folder / "small.yaml").write_text(f"{text}studies:\n  demo: {{}}\n")
+    output = workflow.run("results/result.md", succeeds=False)
+    assert f"small.yaml:{len(text.splitlines()) + 1}: the key 'studies' is in line 1 already" in output
+
+
 def test_calibrating_on_the_evaluation_set_is_refused(workflow: Workflow) -> None:
     split = {
         "images": "results/demo/dataset/val",

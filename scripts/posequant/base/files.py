@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posequant.base.errors import InputError
+from posequant.base.supervision import noted_as
 
 # No space left on the device, quota exceeded, file larger than the process may write.
 DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -69,9 +70,10 @@ def full_disk(path: Path) -> str:
 
 @contextmanager
 def named_as(path: Path | str, name: Path | str) -> Iterator[None]:
-    """Let an `InputError` of the block say `name` where it says `path`, which is gone when the user reads it."""
+    """Let an `InputError` or a crash of the block say `name`, not `path`, which is gone when the user reads it."""
     try:
-        yield
+        with noted_as(path, name):
+            yield
     except InputError as error:
         if str(path) not in str(error):
             raise

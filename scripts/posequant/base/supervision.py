@@ -9,10 +9,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # What the process is doing, for whoever has to say how it died: text, ended by a zero byte. The memory is shared with
 # the process that watches.
 _note = mmap.mmap(-1, 1024)
+# What notes say in place of a path.
+_names: dict[str, str] = {}
 # prctl(2): a signal to this process when the one that made it ends.
 _PR_SET_PDEATHSIG = 1
 # So long may a process take to clean up when it is asked to end, in seconds.
@@ -39,8 +42,20 @@ def doing(what: str) -> Iterator[None]:
 
 def note(what: str) -> None:
     """Note what is done from now on."""
+    for path, name in _names.items():
+        what = what.replace(path, name)
     text = what.encode(errors="replace")[: len(_note) - 1] + b"\0"
     _note[: len(text)] = text
+
+
+@contextmanager
+def noted_as(path: Path | str, name: Path | str) -> Iterator[None]:
+    """Let notes of the block say `name` where they say `path`."""
+    _names[str(path)] = str(name)
+    try:
+        yield
+    finally:
+        del _names[str(path)]
 
 
 def noted() -> str:
