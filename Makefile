@@ -12,7 +12,7 @@ LOCK := envs/requirements.lock
 READY := $(VENV)/.ready
 SOURCES := scripts tests models envs
 
-.PHONY: result bench profile test test-all survey schema lint format lock help
+.PHONY: result bench profile test test-all fuzz survey schema lint format lock help
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table
@@ -30,6 +30,9 @@ test: $(READY) ## run the unit and workflow tests
 
 test-all: $(READY) ## run the slow tests too: large networks of mmpose
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
+
+fuzz: $(READY) ## try ten thousand arbitrary files on every parser
+	POSEQUANT_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest -n 2 --dist worksteal -m fuzz
 
 survey: $(READY) ## write docs/models.md: how far each network of models/survey.txt comes
 	$(BIN)/python scripts/survey.py --configs $$(grep -v '^#' models/survey.txt) --out docs/models.md
