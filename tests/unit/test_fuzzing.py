@@ -8,10 +8,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.fuzzing import fuzz
 from tests.unit.mutations import mutated_bytes, mutated_lines, mutated_tree, read_or_refused
 from tests.unit.ncnn_fixtures import small_network
 
-from posequant.ncnn_format.model import NcnnModel, format_param, parse_param, weight_slots
+from posequant.ncnn_format.model import NcnnModel, encode_weights, format_param, parse_param, weight_slots
 from posequant.quantize.table import CalibrationTable
 from posequant.quantize.weights import quantizable, weight_scale_count
 from posequant.workflow.study_config import validate_config
@@ -19,6 +20,7 @@ from posequant.workflow.study_config import validate_config
 ROOT = Path(__file__).parents[2]
 PARAM = format_param(small_network().layers)
 MODEL = small_network().model()
+BIN = b"".join(encode_weights(*layer) for layer in zip(MODEL.layers, MODEL.weights, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,7 @@ def config() -> dict[str, Any]:
     return content
 
 
+@fuzz
 @given(text=mutated_lines(PARAM))
 def test_param(text: str) -> None:
     def read() -> None:
@@ -57,16 +60,16 @@ def test_param(text: str) -> None:
     read_or_refused(read)
 
 
-@given(text=mutated_lines(PARAM), same=st.booleans(), data=st.data())
-def test_param_and_bin(folder: Path, text: str, same: bool, data: st.DataObject) -> None:
+@fuzz
+@given(text=st.just(PARAM) | mutated_lines(PARAM), content=mutated_bytes(BIN))
+def test_param_and_bin(folder: Path, text: str, content: bytes) -> None:
     param, bin_ = folder / "net.param", folder / "net.bin"
-    MODEL.write(param, bin_)
-    if not same:
-        param.write_bytes(text.encode())
-    bin_.write_bytes(data.draw(mutated_bytes(bin_.read_bytes())))
+    param.write_bytes(text.encode())
+    bin_.write_bytes(content)
     read_or_refused(lambda: NcnnModel.read(param, bin_))
 
 
+@fuzz
 @given(text=mutated_lines(table_text()))
 def test_table(folder: Path, text: str) -> None:
     path = folder / "net.table"
@@ -82,6 +85,7 @@ def test_table(folder: Path, text: str) -> None:
     read_or_refused(read)
 
 
+@fuzz
 @given(content=mutated_tree(config()))
 def test_configuration(content: dict[str, Any]) -> None:
     read_or_refused(lambda: validate_config(content))

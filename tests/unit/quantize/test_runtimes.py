@@ -309,7 +309,11 @@ def test_missing_damaged_and_quantized_files_are_named(quantized: Quantized, bac
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_network_without_anything_to_quantize_is_refused(backend: str, tmp_path: Path) -> None:
-    nodes = [helper.make_node("ReduceMax", ["x"], ["a"], axes=[1]), helper.make_node("Mul", ["a", "weight"], ["y"])]
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], axes=[1]),
+        helper.make_node("Sin", ["largest"], ["a"]),
+        helper.make_node("Mul", ["a", "weight"], ["y"]),
+    ]
     weight = {"weight": np.full((1, 17, 1, 1), 2, np.float32)}
     source = save_onnx_by_hand(tmp_path / "mine.onnx", nodes, weight)
     spec = describe_onnx("by_hand", source, SETTINGS)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.fuzzing import fuzz
 
 from posequant.base.errors import InputError
 from posequant.workflow.yaml_files import check_yaml
@@ -70,6 +71,7 @@ def test_what_yaml_allows_is_good(tmp_path: Path, content: str) -> None:
     check_yaml(written(tmp_path, content))
 
 
+@fuzz
 @given(content=st.text(st.sampled_from("ab:{}[],- \n\t'\"#&*!|>?1<")))
 def test_any_text_is_good_or_refused(tmp_path_factory: pytest.TempPathFactory, content: str) -> None:
     with suppress(InputError):
