@@ -213,3 +213,21 @@ def test_sigterm_ends_a_run_at_once_and_leaves_nothing_half_written(study: OwnSt
     assert not (study.folder / target).exists()
     assert not list((study.folder / "results/demo").rglob(".*"))
     assert study.planned(target) == {"demo_dataset": 1}
+
+
+def test_run_needs_no_path_of_programs(study: OwnStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        "../the checkout/Snakefile",
+        "-c2",
+        "--configfile",
+        "small.yaml",
+    ]
+    monkeypatch.delenv("PATH")
+    done = subprocess.run(
+        [*command, "-f", "results/mine/calibration.json"], cwd=study.folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
