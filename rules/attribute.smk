@@ -32,8 +32,8 @@ rule attribute:
         ENVIRONMENT
     threads: 4
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         code=code("attribute"),
     shell:

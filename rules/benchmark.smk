@@ -19,7 +19,7 @@ rule latency:
     threads: all_cores()
     resources:
         mem_mb=latency_memory,
-        runtime=60,
+        runtime=growing(60),
     params:
         code=code("latency"),
         rows=latency_options,
@@ -46,8 +46,8 @@ rule throughput:
         ENVIRONMENT
     threads: all_cores()
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         code=code("throughput"),
         images=images_state("val"),
@@ -75,11 +75,12 @@ rule render_throughput:
         table="results/{study}/throughput.csv",
     log:
         "results/{study}/render_throughput.log",
+    localrule: True
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=1000,
-        runtime=5,
+        mem_mb=growing(1000),
+        runtime=growing(5),
     params:
         code=code("render_throughput"),
     shell:

@@ -28,8 +28,8 @@ rule certify:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         code=code("certify"),
         settings=lookup("studies/{study}/certificate", within=config),

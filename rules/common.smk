@@ -24,6 +24,7 @@ from posequant.workflow.ending import end_on_sigterm
 from posequant.workflow.leftovers import notices as leftover_notices
 from posequant.workflow.local_files import find_file, fingerprint
 from posequant.workflow.settings.quantize import METHODS
+from posequant.workflow.slurm_queue import watch as watch_queue
 from posequant.workflow.source_closure import sources_hash
 from posequant.workflow.sources import find_downloads, parse_source
 from posequant.workflow.study_config import validate_config
@@ -124,3 +125,12 @@ wildcard_constraints:
 def code(script: str) -> str:
     """Hash of the files that `scripts/{script}.py` is made of: as a parameter, an edit of any of them reruns the rule."""
     return sources_hash(ROOT / "scripts" / f"{script}.py")
+
+
+def growing(first: int):
+    """Resource: `first`, and as much again on each retry."""
+
+    def amount(wildcards, attempt) -> int:
+        return first * attempt
+
+    return amount

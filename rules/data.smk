@@ -17,8 +17,8 @@ rule calibration_set:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=growing(10),
     params:
         code=code("calibration_set"),
         settings=lookup("studies/{study}/calibration", within=config),
@@ -41,11 +41,12 @@ rule calibration_crops:
         f"{RESULTS}/calibration_crops.log",
     benchmark:
         f"{RESULTS}/calibration_crops.benchmark.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     params:
         code=code("calibration_crops"),
         images=calibration_images_state,
@@ -78,8 +79,8 @@ rule evaluation_crops:
         ENVIRONMENT
     threads: 4
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=code("evaluation_crops"),
         images=images_state("val"),

@@ -16,8 +16,8 @@ rule demo_dataset:
         ENVIRONMENT
     threads: 4
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     params:
         code=code("demo_dataset"),
         folder="results/{study}/dataset",

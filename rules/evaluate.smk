@@ -27,8 +27,8 @@ rule predict:
         ENVIRONMENT
     threads: PREDICTION_THREADS
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         code=code("predict"),
         images=images_state("val"),
@@ -64,8 +64,8 @@ rule evaluate:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         code=code("evaluate"),
         detections=detections_option,

@@ -11,11 +11,12 @@ rule describe:
         f"{RESULTS}/describe.log",
     benchmark:
         f"{RESULTS}/describe.benchmark.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=code("describe"),
         source=description_options,
@@ -46,8 +47,8 @@ rule export:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         code=code("export"),
         settings=lookup("studies/{study}/export", within=config),
@@ -83,8 +84,8 @@ rule import_onnx:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=growing(10),
     params:
         code=code("import_onnx"),
     shell:
@@ -109,8 +110,8 @@ rule simplify:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         code=code("simplify"),
     shell:
@@ -139,8 +140,8 @@ rule convert_ncnn:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         code=code("convert_ncnn"),
     shell:
@@ -169,8 +170,8 @@ rule convert_openvino:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         code=code("convert_openvino"),
     shell:

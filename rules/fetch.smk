@@ -32,8 +32,8 @@ rule download:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=500,
-        runtime=240,
+        mem_mb=growing(500),
+        runtime=growing(240),
     params:
         address=address,
     shell:
@@ -53,8 +53,8 @@ rule unpack_file:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=500,
-        runtime=30,
+        mem_mb=growing(500),
+        runtime=growing(30),
     params:
         member=member,
     shell:
@@ -82,8 +82,8 @@ rule calibration_images:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     shell:
         'python "$SCRIPTS"/calibration_images.py --calibration {input.calibration}'
         " --annotations {input.annotations:q} --out {output} > {log} 2>&1"

@@ -344,9 +344,9 @@ def latency_artifacts(wildcards) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def latency_memory(wildcards, input) -> int:
+def latency_memory(wildcards, input, attempt) -> int:
     """Memory for all networks of a model at once, in MB: what a runtime makes of its files is up to four times as large."""
-    return max(4000, 4 * input.size_mb)
+    return attempt * max(4000, 4 * input.size_mb)
 
 
 def latency_options(wildcards) -> str:

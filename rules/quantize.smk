@@ -20,8 +20,8 @@ rule ncnn2table:
         ENVIRONMENT
     threads: 4
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         code=code("ncnn2table"),
         method=lookup("variants/{variant}/calibration", within=config),
@@ -48,11 +48,12 @@ rule ncnn2int8:
         f"{RESULTS}/{{variant}}/ncnn2int8.benchmark.tsv"
     wildcard_constraints:
         variant=any_of(variants_with(backend="ncnn", precision="int8")),
+    localrule: True
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=2000,
-        runtime=15,
+        mem_mb=growing(2000),
+        runtime=growing(15),
     params:
         code=code("ncnn2int8"),
         tool=official_tool("ncnn2int8"),
@@ -84,8 +85,8 @@ rule quantize_openvino:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=6000,
-        runtime=60,
+        mem_mb=growing(6000),
+        runtime=growing(60),
     params:
         code=code("quantize_openvino"),
     shell:
@@ -114,8 +115,8 @@ rule quantize_onnxruntime:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=6000,
-        runtime=60,
+        mem_mb=growing(6000),
+        runtime=growing(60),
     params:
         code=code("quantize_onnxruntime"),
     shell:

@@ -34,8 +34,8 @@ rule apply_recipe:
         ENVIRONMENT
     threads: 4
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         code=code("apply_recipe"),
         recipe=recipe,
@@ -81,8 +81,8 @@ rule curve:
         ENVIRONMENT
     threads: 4
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         code=code("curve"),
         train_images=images_state("train"),

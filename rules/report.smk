@@ -24,11 +24,12 @@ rule render_result:
         ),
     log:
         "results/{study}/render_result.log",
+    localrule: True
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=1000,
-        runtime=5,
+        mem_mb=growing(1000),
+        runtime=growing(5),
     params:
         code=code("render_result"),
         logs=per_row("evaluate.log"),
@@ -56,8 +57,8 @@ rule result:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=100,
-        runtime=5,
+        mem_mb=growing(100),
+        runtime=growing(5),
     params:
         code=code("result"),
     shell:
@@ -67,6 +68,8 @@ rule result:
 onstart:
     if workflow.is_main_process:
         end_on_sigterm()
+        if workflow.executor_plugin.name == "slurm":
+            watch_queue(Path.cwd(), logger.warning)
     made = [
         file.regex()
         for rule in workflow.rules
