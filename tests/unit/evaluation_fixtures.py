@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
 from posequant.base.openmmlab import build_model, load_config, make_importable
 
@@ -53,6 +54,26 @@ class Model(NamedTuple):
     config: Path
     checkpoint: Path
     spec: ModelSpec
+
+
+def identity_of(dataset: "Dataset", people: int, **changes: Any) -> dict[str, Any]:
+    """Return an identity of predictions for so many people of a dataset, in boxes of the annotations."""
+    return {
+        "model": "m",
+        "variant": "v",
+        "backend": "onnxruntime",
+        "precision": "fp32",
+        "protocol": {"boxes": "ground-truth", "flip_test": False},
+        "instances": people,
+        "sha256": {
+            "model": "0",
+            "artifact": {"model.onnx": "0"},
+            "annotations": sha256(dataset.annotations),
+            "detections": None,
+        },
+        "versions": {"numpy": "2"},
+        **changes,
+    }
 
 
 def draw_dataset(folder: Path, seed: int = 0, first_image: int = 1, count: int = 6) -> Dataset:

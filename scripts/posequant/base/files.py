@@ -127,10 +127,13 @@ def sha256(*paths: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Return the parsed JSON of `path`; `InputError` if it is missing or not JSON."""
+    """Return the parsed JSON of `path`; `InputError` if it is missing or not JSON.
+
+    Brackets in many hundreds of each other are refused, too, and whole numbers of thousands of digits.
+    """
     try:
         return json.loads(require_file(path).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error}). Delete it and run again.") from error
 
 

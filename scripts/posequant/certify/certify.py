@@ -22,7 +22,7 @@ from posequant.data.dataset import Annotations, load_annotations
 from posequant.evaluate.bootstrap import Bootstrap, ImageDraws, bootstrap, images_to_decide, match, verdict
 from posequant.evaluate.ground import require_common_ground
 from posequant.evaluate.keypoint_metrics import coco_results
-from posequant.evaluate.predictions import Predictions
+from posequant.evaluate.predictions import Predictions, require_everyone
 from posequant.networks import ncnn_layers
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.opening import open_network
@@ -69,6 +69,8 @@ def certify(
     made, reference_made = as_made(artifacts), as_made(reference_artifacts)
     _require_hashes(candidate, predictions, {"annotations": annotations, "model": model}, made)
     _require_hashes(full, reference, {}, reference_made)
+    for each, path in ((candidate, predictions), (full, reference)):
+        require_everyone(each, path, annotated)
     spec = ModelSpec.load(model)
     backend, precision = (candidate.identity[key] for key in ("backend", "precision"))
     # Only INT8 of ncnn is run on all of them, with Winograd's algorithm and without.

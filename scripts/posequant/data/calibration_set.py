@@ -12,6 +12,7 @@ from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
 from posequant.base.keypoints import NUM_KEYPOINTS
 from posequant.base.model_spec import ModelSpec
+from posequant.data import coco_format
 from posequant.data.crop_files import People
 from posequant.data.crops import Cropper
 from posequant.data.dataset import (
@@ -21,7 +22,10 @@ from posequant.data.dataset import (
     load_annotations,
     read_image,
     require_images,
+    say_notices,
 )
+
+_REMAKE = "Delete it and run again."
 
 
 def choose_people(instances: Instances, count: int, seed: int) -> NDArray[np.int64]:
@@ -61,6 +65,7 @@ def choose_calibration_set(annotations: Path, evaluation_annotations: Path, peop
     """
     annotated = load_annotations(annotations)
     training = ground_truth_instances(annotated)
+    say_notices(training)
     annotations_of = annotated.coco.anns
     evaluation_images = load_annotations(evaluation_annotations).images
     chosen = training.select(choose_people(training, people, seed))
@@ -151,18 +156,23 @@ def load_people(calibration: Path) -> list[Person]:
     Raises:
         InputError: the file is missing or not a calibration set.
     """
+    content = read_json(calibration)
+    people = content.get("people") if isinstance(content, dict) else None
+    if not isinstance(people, list) or not people:
+        raise InputError(f"{calibration}: not a calibration set. {_REMAKE}")
     try:
-        return [
-            Person(
-                ImageFile(**person["image"]),
-                np.array(person["bbox"], np.float32).reshape(4),
-                np.array(person["keypoints"], np.float32).reshape(NUM_KEYPOINTS, 3),
-                float(person["area"]),
-            )
-            for person in read_json(calibration)["people"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{calibration}: not a calibration set. Delete it and run again.") from error
+        coco_format.check_entries(calibration, "person", people, coco_format.CalibrationPerson)
+    except InputError as error:
+        raise InputError(f"{calibration}: not a calibration set ({error}). {_REMAKE}") from error
+    return [
+        Person(
+            ImageFile(*(person["image"][name] for name in ImageFile.__annotations__)),
+            np.array(person["bbox"], np.float32),
+            np.array(person["keypoints"], np.float32).reshape(NUM_KEYPOINTS, 3),
+            float(person["area"]),
+        )
+        for person in people
+    ]
 
 
 def _require_disjoint(chosen: list[ImageFile], evaluation: tuple[ImageFile, ...]) -> None:

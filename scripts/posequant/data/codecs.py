@@ -4,6 +4,7 @@ Each codec is that of mmpose 1.3.2 (codecs/*.py), for all crops at once and with
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,14 +144,27 @@ def refine_by_dark_udp(positions: Floats, heatmaps: Floats, blur_kernel_size: in
     yy = at(1, 0) - 2 * at(0, 0) + at(-1, 0)
     xy = np.float32(0.5) * (at(1, 1) - at(0, 1) - at(1, 0) + at(0, 0) + at(0, 0) - at(0, -1) - at(-1, 0) + at(-1, -1))
     hessians = np.stack([xx, xy, xy, yy], axis=-1).reshape(count, keypoints, 2, 2)
-    inverses = np.linalg.inv(hessians + np.finfo(np.float32).eps * np.eye(2))
+    inverses = _inverses(hessians + np.finfo(np.float32).eps * np.eye(2))
     gradients = np.stack([x, y], axis=-1)[..., np.newaxis]
     positions -= np.einsum("ckmn,ckni->ckmi", inverses, gradients)[..., 0]
+
+
+def _inverses(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the inverses of matrices (..., 2, 2); 0 for those that have none, at which mmpose fails."""
+    try:
+        return np.asarray(np.linalg.inv(matrices), np.float64)
+    except np.linalg.LinAlgError:
+        inverses = np.zeros_like(matrices)
+        for place in np.ndindex(matrices.shape[:-2]):
+            with suppress(np.linalg.LinAlgError):
+                inverses[place] = np.linalg.inv(matrices[place])
+        return inverses
 
 
 def blurred(heatmaps: Floats, kernel_size: int) -> Floats:
     """Return heatmaps (N, K, h, w), each blurred by a Gaussian, with zeros around it, to the maximum that it had.
 
+    One that is 0 everywhere stays so, and gives no keypoint; mmpose divides by its maximum, and gives NaN.
     Source: codecs/utils/post_processing.py, `gaussian_blur`.
     """
     border = (kernel_size - 1) // 2
@@ -161,7 +175,8 @@ def blurred(heatmaps: Floats, kernel_size: int) -> Floats:
     for heatmap, target in zip(heatmaps.reshape(-1, height, width), smooth.reshape(-1, height, width), strict=True):
         padded[inner] = heatmap
         target[:] = cv2.GaussianBlur(padded, (kernel_size, kernel_size), 0)[inner]
-        target *= heatmap.max() / target.max()
+        if peak := target.max():
+            target *= heatmap.max() / peak
     return smooth
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from posequant.base.errors import InputError
 from posequant.base.files import read_json
 from posequant.base.keypoints import KEYPOINTS, SIGMAS
 from posequant.base.keypoints import NUM_KEYPOINTS as NUM_KEYPOINTS
+from posequant.data import coco_format
 
-_IMAGE_FIELDS = {"id", "file_name", "width", "height"}
-_PERSON_FIELDS = {"image_id", "bbox", "area", "iscrowd", "num_keypoints", "keypoints"}
+_PERSON_FIELDS = tuple(coco_format.PersonAnnotation.model_fields)
+_IMAGE_FIELDS = tuple(coco_format.Image.model_fields)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Instances:
         image_indices: int64 (N,); the image of each, as an index of `images`.
         bboxes: float32 (N, 4); left, top, right, bottom in pixels.
         bbox_scores: float32 (N,); confidence of the box, 1 for annotated ones.
-        images: the images, each once.
+        images: the images, each once, whether somebody is in them or not.
+        notices: who is not among them though the file has them, and probably by a mistake in it: sentences.
     """
 
     ids: NDArray[np.int64]
@@ -48,6 +52,7 @@ class Instances:
     bboxes: NDArray[np.float32]
     bbox_scores: NDArray[np.float32]
     images: tuple[ImageFile, ...]
+    notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of people."""
@@ -96,11 +101,12 @@ def shard_of(instances: Instances, shard: int, shards: int) -> Instances:
 
 @dataclass(frozen=True)
 class Annotations:
-    """A COCO keypoint annotation file that was found to be complete.
+    """A COCO keypoint annotation file that was found to be sound.
 
     Attributes:
         path: the file.
-        coco: its content in pycocotools' index.
+        coco: in pycocotools' index, its people and images, each with the fields that `coco_format` checks, and images
+            with their `coco_url`, unchecked.
         person_category: the category id of the annotations that have keypoints.
         images: all its images, in its order.
     """
@@ -114,27 +120,42 @@ class Annotations:
 def load_annotations(path: Path) -> Annotations:
     """Read a COCO keypoint annotation file.
 
+    Whatever a later step reads of the file is checked: nothing else is handed on.
+
     Raises:
         InputError: the file is missing, is not in COCO's format, holds no people with 17 keypoints, or an image or
-            annotation lacks what evaluation needs (the message names it).
+            annotation is not as `coco_format` has it (the message names it).
     """
     content = read_json(path)
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
     ):
         raise InputError(f"{path}: not a COCO annotation file: it needs the lists images, annotations and categories")
-    _require_fields(path, "image", content["images"], _IMAGE_FIELDS)
-    _require_fields(path, "annotation", content["annotations"], {"id", "category_id"})
+    for name, kind in (("image", coco_format.Image), ("annotation", coco_format.Annotation)):
+        coco_format.check_entries(path, name, content[f"{name}s"], kind)
+        _require_each_once(path, name, content[f"{name}s"])
     categories = {entry["category_id"] for entry in content["annotations"] if entry.get("keypoints")}
     if not categories:
         raise InputError(f"{path}: no annotation has keypoints. Give COCO's person_keypoints file, not instances.")
     if len(categories) != 1:
         raise InputError(f"{path}: keypoints of {len(categories)} categories; keep those of one, the person")
     people = [entry for entry in content["annotations"] if entry["category_id"] in categories]
-    _require_fields(path, "annotation", people, _PERSON_FIELDS)
-    _require_sound_people(path, people, {image["id"] for image in content["images"]})
+    coco_format.check_entries(path, "annotation", people, coco_format.PersonAnnotation)
     images = tuple(ImageFile(*(image[name] for name in ImageFile.__annotations__)) for image in content["images"])
-    return Annotations(path, index_annotations(content), categories.pop(), images)
+    known = {image.id for image in images}
+    for entry in people:
+        if entry["image_id"] not in known:
+            raise InputError(f"{path}: annotation id {entry['id']} is of image {entry['image_id']}, which is not there")
+    (category,) = categories
+    checked = {
+        "images": [
+            {name: image[name] for name in _IMAGE_FIELDS} | {"coco_url": image.get("coco_url")}
+            for image in content["images"]
+        ],
+        "annotations": [{name: entry[name] for name in _PERSON_FIELDS} for entry in people],
+        "categories": [{"id": category}],
+    }
+    return Annotations(path, index_annotations(checked), category, images)
 
 
 def evaluation_instances(annotations: Path, detections: Path | None) -> Instances:
@@ -151,7 +172,8 @@ def ground_truth_instances(annotations: Annotations) -> Instances:
     """Return the annotated people, image by image, as mmpose's CocoDataset takes them in test mode.
 
     Boxes are clipped to the image; crowds, people without keypoints and empty boxes are left out. Source: mmpose
-    1.3.2, base_coco_style_dataset.py, `parse_data_info` and `_is_valid_instance`.
+    1.3.2, base_coco_style_dataset.py, `parse_data_info` and `_is_valid_instance`. People who are left out though they
+    have keypoints are named in the notices.
 
     Raises:
         InputError: nobody is left.
@@ -160,7 +182,6 @@ def ground_truth_instances(annotations: Annotations) -> Instances:
         (index, entry)
         for index, image in enumerate(annotations.images)
         for entry in annotations.coco.imgToAnns.get(image.id, ())
-        if entry["category_id"] == annotations.person_category
     ]
     image_indices = np.array([index for index, _ in rows], np.int64)
     people = [entry for _, entry in rows]
@@ -169,63 +190,113 @@ def ground_truth_instances(annotations: Annotations) -> Instances:
     last_pixel = sizes[image_indices] - 1
     bboxes = np.hstack([corner.clip(0, last_pixel), (corner + extent).clip(0, last_pixel)]).astype(np.float32)
     keypoints = np.array([entry["keypoints"] for entry in people], np.float32).reshape(-1, NUM_KEYPOINTS, 3)
-    valid = np.array([not entry["iscrowd"] and entry["num_keypoints"] != 0 for entry in people])
-    valid &= (bboxes[:, 2:] > bboxes[:, :2]).all(axis=1)
-    valid &= keypoints[..., :2].max(axis=(1, 2)) > 0
-    if not valid.any():
+    labelled = np.array([not entry["iscrowd"] and entry["num_keypoints"] != 0 for entry in people])
+    inside = (bboxes[:, 2:] > bboxes[:, :2]).all(axis=1) & (keypoints[..., :2].max(axis=(1, 2)) > 0)
+    ids = np.array([entry["id"] for entry in people], np.int64)
+    if not (labelled & inside).any():
         raise InputError(f"{annotations.path}: no person with keypoints and a box inside the image")
+    notices = []
+    if lost := ids[labelled & ~inside].tolist():
+        notices.append(
+            f"{annotations.path}: {len(lost)} of {labelled.sum()} people with keypoints are left out, and count as "
+            "missed where they are evaluated on: their box is empty or outside the image, or no keypoint is inside: "
+            f"annotation ids {first_of(lost)}"
+        )
     found = Instances(
-        ids=np.array([entry["id"] for entry in people], np.int64),
+        ids=ids,
         image_indices=image_indices,
         bboxes=bboxes,
         bbox_scores=np.ones(len(people), np.float32),
         images=annotations.images,
+        notices=tuple(notices),
     )
-    return found.select(valid)
+    return found.select(labelled & inside)
 
 
 def detected_instances(annotations: Annotations, path: Path) -> Instances:
     """Return the person boxes of a COCO detection file, in its order, as mmpose's CocoDataset takes them.
 
     Boxes are neither clipped nor filtered by score. Source: mmpose 1.3.2, base_coco_style_dataset.py,
-    `_load_detection_results`. Boxes without extent, and those in images that are not annotated, are left out.
+    `_load_detection_results`. Boxes without extent, and those in images that are not annotated, are left out and
+    counted in the notices.
 
     Raises:
-        InputError: the file is missing, is no list of detections, or none is left.
+        InputError: the file is missing, is no list of detections, one is not as `coco_format.Detection` has it, or none
+            is left.
     """
     detections = read_json(path)
     if not isinstance(detections, list):
         raise InputError(f"{path}: not COCO detection results: those are a list of boxes")
-    _require_fields(path, "detection", detections, {"image_id", "category_id", "bbox", "score"})
+    coco_format.check_entries(path, "detection", detections, coco_format.Detection)
     people = [entry for entry in detections if entry["category_id"] == annotations.person_category]
     index_of = {image.id: index for index, image in enumerate(annotations.images)}
     image_indices = np.array([index_of.get(entry["image_id"], -1) for entry in people], np.int64)
     # In float32 from the start, as mmpose adds them.
-    boxes = _number_rows(path, [entry["bbox"][:4] for entry in people], 4).astype(np.float32)
-    scores = _number_rows(path, [[entry["score"]] for entry in people], 1).astype(np.float32)[:, 0]
-    known = (image_indices >= 0) & (boxes[:, 2:] > 0).all(axis=1)
-    if not known.any():
+    boxes = np.array([entry["bbox"][:4] for entry in people], np.float64).astype(np.float32).reshape(-1, 4)
+    scores = np.array([entry["score"] for entry in people], np.float64).astype(np.float32)
+    corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    known, extended = image_indices >= 0, (corners[:, 2:] > corners[:, :2]).all(axis=1)
+    if not (known & extended).any():
         raise InputError(f"{path}: no box of a person in an image of {annotations.path}")
+    ids = np.arange(len(people), dtype=np.int64)
+    notices = []
+    if strangers := sorted({entry["image_id"] for entry, there in zip(people, known, strict=True) if not there}):
+        notices.append(
+            f"{path}: {(~known).sum()} of {len(people)} boxes of people are left out: {annotations.path} has no image "
+            f"{first_of(strangers)}"
+        )
+    if empty := ids[known & ~extended].tolist():
+        notices.append(
+            f"{path}: {len(empty)} of {len(people)} boxes of people are left out, as they have no width or height: "
+            f"numbers {first_of(empty)} of the people, from 0"
+        )
     found = Instances(
-        ids=np.arange(len(people), dtype=np.int64),
+        ids=ids,
         image_indices=image_indices,
-        bboxes=np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
+        bboxes=corners,
         bbox_scores=scores,
         images=annotations.images,
+        notices=tuple(notices),
     )
-    return found.select(known)
+    return found.select(known & extended)
+
+
+def say_notices(instances: Instances) -> None:
+    """Print the notices of people to stderr, where the log of a step and the terminal show them."""
+    for notice in instances.notices:
+        print(f"notice: {notice}", file=sys.stderr)
 
 
 def require_images(folder: Path, images: Iterable[ImageFile]) -> None:
     """Raise `InputError` unless the file of every image is in `folder`."""
-    missing = [image.file_name for image in images if not (folder / image.file_name).is_file()]
+    missing = [image.file_name for image in images if not _is_file(folder / image.file_name)]
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(f"{folder}: lacks the annotated images {', '.join(missing[:3])}{more}")
+        raise InputError(f"{folder}: lacks the annotated images {first_of(missing)}")
+
+
+def require_sizes(folder: Path, instances: Instances, shard: int, shards: int) -> None:
+    """Raise `InputError` where an image that nobody of an evaluation set is in has another size than annotated.
+
+    Those with people are read in full, and their size is looked at by `read_image`. Here, of the others that are in
+    `folder`, only the headers are read; a wrong size may be why nobody is left in them.
+
+    Args:
+        folder: of the images.
+        instances: all people of the evaluation set.
+        shard: which of the shards of these images to look at, from 1.
+        shards: how many there are.
+    """
+    others = np.setdiff1d(np.arange(len(instances.images)), instances.image_indices)[shard - 1 :: shards]
+    for image in (instances.images[index] for index in others):
+        path = folder / image.file_name
+        if _is_file(path) and header_size(path) not in (None, (image.width, image.height)):
+            read_image(folder, image)  # what it finds counts
 
 
 def read_image(folder: Path, image: ImageFile) -> NDArray[np.uint8]:
-    """Return the pixels of an image, uint8 (height, width, 3) in BGR.
+    """Return the pixels of an image, uint8 (height, width, 3) in BGR, turned as its EXIF orientation says.
+
+    The same as mmpose reads (mmcv's `imfrombytes`): grey and CMYK become BGR, 16 bits 8, and transparency is ignored.
 
     Raises:
         InputError: the file cannot be read, is damaged, or has another size than annotated.
@@ -237,17 +308,46 @@ def read_image(folder: Path, image: ImageFile) -> NDArray[np.uint8]:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: the image cannot be read ({error.strerror})") from error
+    # Before it is decoded, as that may take more memory than there is. OpenCV knows best which way up it is.
+    size = header_size(BytesIO(data))
+    if size and sorted(size) != sorted((image.width, image.height)):
+        raise _wrong_size(path, size, image)
     # OpenCV fills what a cut-off JPEG lacks with grey and says nothing: look for the end marker of its last scan.
     cut_off = data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data and not cut_off else None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data and not cut_off else None
+    except cv2.error as error:  # too large for it, or for the memory
+        raise InputError(f"{path}: OpenCV cannot read the image ({error.err})") from error
     if pixels is None:
         raise InputError(f"{path}: the image is damaged. Fetch it again.")
     if pixels.shape[:2] != (image.height, image.width):
-        raise InputError(
-            f"{path}: the image has {pixels.shape[1]}x{pixels.shape[0]} pixels, but its annotation says "
-            f"{image.width}x{image.height}"
-        )
+        raise _wrong_size(path, (pixels.shape[1], pixels.shape[0]), image)
     return np.asarray(pixels, np.uint8)
+
+
+def header_size(file: Path | BytesIO) -> tuple[int, int] | None:
+    """Return the width and height of an image as its header has them, turned as its EXIF orientation says.
+
+    None where Pillow does not know the file.
+    """
+    from PIL import ExifTags, Image
+
+    Image.MAX_IMAGE_PIXELS = None  # no pixels are read
+    try:
+        with Image.open(file) as image:
+            # Pillow would decode others to look for what is behind their pixels.
+            tells = image.format == "JPEG" or "exif" in image.info
+            turned = tells and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            width, height = image.size
+    except Exception:  # of a damaged file, of many kinds
+        return None
+    return (height, width) if turned else (width, height)
+
+
+def first_of(names: Sequence[object]) -> str:
+    """Return the first three of many names, and how many there are beside."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(str, names[:3])) + more
 
 
 def keypoint_sigmas() -> NDArray[np.float32]:
@@ -269,37 +369,20 @@ def index_annotations(content: dict[str, Any]) -> COCO:
     return coco
 
 
-def _require_fields(path: Path, kind: str, entries: Sequence[Any], fields: set[str]) -> None:
-    for place, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not fields <= entry.keys():
-            lacking = sorted(fields - entry.keys() if isinstance(entry, dict) else fields)
-            name = f"id {entry['id']}" if isinstance(entry, dict) and "id" in entry else f"number {place}"
-            raise InputError(f"{path}: {kind} {name} lacks {', '.join(lacking)}")
-    if entries and "id" in fields:
-        [(identifier, count)] = Counter(entry["id"] for entry in entries).most_common(1)
+def _require_each_once(path: Path, name: str, entries: Sequence[dict[str, Any]]) -> None:
+    for identifier, count in Counter(entry["id"] for entry in entries).most_common(1):
         if count > 1:
-            raise InputError(f"{path}: {kind} id {identifier} appears {count} times")
+            raise InputError(f"{path}: {name} id {identifier} appears {count} times")
 
 
-def _require_sound_people(path: Path, people: Sequence[dict[str, Any]], image_ids: set[int]) -> None:
-    for entry in people:
-        if entry["image_id"] not in image_ids:
-            raise InputError(f"{path}: annotation id {entry['id']} is of image {entry['image_id']}, which is not there")
-        if len(entry["keypoints"]) != 3 * NUM_KEYPOINTS:
-            raise InputError(
-                f"{path}: annotation id {entry['id']} has {len(entry['keypoints']) / 3:g} keypoints; "
-                f"people in COCO's format have {NUM_KEYPOINTS}"
-            )
-    _number_rows(path, [entry["bbox"] for entry in people], 4)
-    _number_rows(path, [entry["keypoints"] for entry in people], 3 * NUM_KEYPOINTS)
-
-
-def _number_rows(path: Path, rows: Sequence[Sequence[float]], length: int) -> NDArray[np.float64]:
-    """Return `rows` as (N, length); `InputError` if one has another length or holds no finite numbers."""
+def _is_file(path: Path) -> bool:
     try:
-        numbers = np.array(rows, np.float64).reshape(-1, length)
-        if len(numbers) == len(rows) and np.isfinite(numbers).all():
-            return numbers
-    except (TypeError, ValueError):
-        pass
-    raise InputError(f"{path}: a box, score or keypoint is not made of finite numbers, {length} in a row")
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _wrong_size(path: Path, size: tuple[int, int], image: ImageFile) -> InputError:
+    return InputError(
+        f"{path}: the image has {size[0]}x{size[1]} pixels, but its annotation says {image.width}x{image.height}"
+    )

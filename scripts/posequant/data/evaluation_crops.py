@@ -14,7 +14,15 @@ from posequant.base.errors import InputError
 from posequant.base.files import read_json, write_json
 from posequant.base.model_spec import ModelSpec
 from posequant.data.crops import Cropper, Crops, crops_of_images
-from posequant.data.dataset import CHUNK, Instances, by_image, evaluation_instances, shard_of
+from posequant.data.dataset import (
+    CHUNK,
+    Instances,
+    by_image,
+    evaluation_instances,
+    require_sizes,
+    say_notices,
+    shard_of,
+)
 from posequant.workflow.settings.data import EvaluationCrops
 
 DEFAULT = EvaluationCrops()
@@ -34,6 +42,8 @@ def keep_crops(
     shards: int = 1,
 ) -> dict[str, Any]:
     """Write the crops of a shard of an evaluation set, unless those of the whole set take more than a limit.
+
+    The first shard says who is left out (`Instances.notices`).
 
     Args:
         model: the model description, `model.json`.
@@ -57,6 +67,9 @@ def keep_crops(
     spec = ModelSpec.load(model)
     everyone = evaluation_instances(annotations, detections)
     instances = shard_of(everyone, shard, shards)
+    if shard == 1:
+        say_notices(everyone)
+    require_sizes(images, everyone, shard, shards)
     width, height = spec.input_size
     gigabytes = len(everyone) * height * width * 3 / 1e9
     record = {
@@ -85,7 +98,7 @@ def open_crops(folder: Path, spec: ModelSpec, instances: Instances) -> Crops | N
     record = read_json(folder / "crops.json")
     if not isinstance(record, dict) or record.get("made_of") != _made_of(spec, instances):
         raise InputError(f"{folder}: holds the crops of other people, or made in another way. {_REMAKE}")
-    if not record["kept"]:
+    if not record.get("kept"):
         return None
     path = folder / "crops.npy"
     width, height = spec.input_size

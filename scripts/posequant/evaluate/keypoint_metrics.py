@@ -13,7 +13,7 @@ from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.verify import versions
 from posequant.data.dataset import Annotations, keypoint_sigmas, load_annotations
-from posequant.evaluate.predictions import Predictions
+from posequant.evaluate.predictions import Predictions, require_everyone
 
 # In the order in which pycocotools' COCOeval gives them.
 STATISTICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -33,12 +33,14 @@ def evaluate_predictions(predictions_path: Path, annotations_path: Path) -> tupl
         duplicates; the version of pycocotools. And pycocotools' summary in words.
 
     Raises:
-        InputError: a file is missing or damaged, or the predictions were made for other annotations.
+        InputError: a file is missing or damaged, or the predictions were made for other annotations, or not for each
+            of their people once.
     """
     predictions = Predictions.load(predictions_path)
     annotations = load_annotations(annotations_path)
     if predictions.identity["sha256"]["annotations"] != sha256(annotations_path):
         raise InputError(f"{predictions_path}: made for other annotations than {annotations_path}. Predict again.")
+    require_everyone(predictions, predictions_path, annotations)
     results = coco_results(predictions, annotations.person_category)
     statistics, summary = coco_statistics(annotations, results)
     identity = dict(predictions.identity)

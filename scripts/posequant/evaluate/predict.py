@@ -14,7 +14,15 @@ from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import as_made, versions
 from posequant.data.crops import Cropper, Crops, crops_of_images
-from posequant.data.dataset import CHUNK, Instances, by_image, evaluation_instances, shard_of
+from posequant.data.dataset import (
+    CHUNK,
+    Instances,
+    by_image,
+    evaluation_instances,
+    require_sizes,
+    say_notices,
+    shard_of,
+)
 from posequant.data.evaluation_crops import open_crops
 from posequant.evaluate.decode import Decoder, average_with_mirrored, mirror
 from posequant.evaluate.predictions import Poses, Predictions
@@ -82,6 +90,9 @@ def make_predictions(
         },
         "versions": versions(*_PACKAGES[backend], "numpy", "opencv-python-headless"),
     }
+    if not crops:  # whoever kept them has said and done that
+        say_notices(instances)
+        require_sizes(images, instances, shard, shards)
     instances = shard_of(instances, shard, shards)
     source = open_crops(crops, spec, instances) if crops else None
     network = open_network(backend, precision, list(made), spec, threads)
@@ -151,7 +162,13 @@ class _Worker:
         outputs = self._infer(self.cropper.normalise(self.crops(chunk)))
         self._require_finite(outputs, chunk)
         places = self.cropper.frame(self.instances.bboxes[chunk])
-        return Poses(*self.decoder.decode(outputs, *places), *places)
+        poses = Poses(*self.decoder.decode(outputs, *places), *places)
+        if (unsound := poses.unsound()).any():
+            raise InputError(
+                f"model {self.spec.name}: keypoints of {self._name(chunk[unsound][0])} cannot be located: they are not "
+                "finite. Its box is too small, or the network's output is not what its codec reads."
+            )
+        return poses
 
     def _infer(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         outputs = self.network.forward(crops)
@@ -164,8 +181,11 @@ class _Worker:
             return
         for row, person in enumerate(chunk):
             if not all(np.isfinite(output[row]).all() for output in outputs):
-                image = self.instances.images[self.instances.image_indices[person]].file_name
                 raise InputError(
-                    f"model {self.spec.name}: the network's output for person {self.instances.ids[person]} in {image} "
-                    "is not finite. Its weights are damaged, or it overflows in this precision."
+                    f"model {self.spec.name}: the network's output for {self._name(person)} is not finite. Its weights "
+                    "are damaged, or it overflows in this precision."
                 )
+
+    def _name(self, person: np.int64) -> str:
+        image = self.instances.images[self.instances.image_indices[person]].file_name
+        return f"person {self.instances.ids[person]} in {image}"

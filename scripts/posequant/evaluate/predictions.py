@@ -1,8 +1,10 @@
 """Predictions as a file, and shards of them as one."""
 
 import json
+import struct
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,20 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.files import require_file, sha256, whole
-from posequant.data.dataset import NUM_KEYPOINTS, Instances, evaluation_instances
+from posequant.data.dataset import (
+    NUM_KEYPOINTS,
+    Annotations,
+    Instances,
+    evaluation_instances,
+    first_of,
+    ground_truth_instances,
+)
+
+# Beyond it, in pixels, no network finds a keypoint: crops are near their images.
+_FARTHEST = 1e9
+# What an identity has, and its hashes.
+_IDENTITY = ("model", "variant", "backend", "precision", "protocol", "instances", "sha256", "versions")
+_HASHES = ("model", "artifact", "annotations", "detections")
 
 
 @dataclass(frozen=True)
@@ -35,13 +50,28 @@ class Poses:
     @classmethod
     def empty(cls, count: int) -> "Poses":
         """Return room for the poses of `count` people."""
-        shapes = [(NUM_KEYPOINTS, 2), (NUM_KEYPOINTS,), (2,), (2,)]
-        return cls(*(np.empty((count, *shape), np.float32) for shape in shapes))
+        return cls(*(np.empty((count, *shape), np.float32) for shape in _ROWS.values()))
 
     def put(self, rows: NDArray[np.int64], poses: "Poses") -> None:
         """Write `poses` into `rows`."""
         for name, values in vars(poses).items():
             getattr(self, name)[rows] = values
+
+    def unsound(self) -> NDArray[np.bool_]:
+        """Return whose poses hold NaN, which COCO scores as found, infinity or what is far off, bool (N,)."""
+        sound = np.ones(len(self.keypoints), bool)
+        for values in vars(self).values():
+            sound &= (np.abs(values) <= _FARTHEST).all(axis=tuple(range(1, values.ndim)))
+        return ~sound
+
+
+# The shape of a row of each array of `Poses`.
+_ROWS: dict[str, tuple[int, ...]] = {
+    "keypoints": (NUM_KEYPOINTS, 2),
+    "keypoint_scores": (NUM_KEYPOINTS,),
+    "centers": (2,),
+    "scales": (2,),
+}
 
 
 @dataclass(frozen=True)
@@ -78,15 +108,55 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":
-        """Read what `save` wrote; `InputError` if it is damaged or something else."""
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: it is damaged or something else; a person is there twice; a value is not finite.
+        """
         try:
             with np.load(require_file(path)) as archive:
                 content = {name: archive[name] for name in archive.files}
             identity = json.loads(str(content.pop("identity")))
             poses = Poses(**{name: content.pop(name) for name in Poses.__annotations__})
-            return cls(**content, poses=poses, identity=identity)
-        except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError) as error:
+            found = cls(**content, poses=poses, identity=identity)
+            found._require_form()
+        except _UNREADABLE as error:
             raise InputError(f"{path}: not a file of predictions, or damaged. Delete it and run again.") from error
+        if doubled := [person for person, count in Counter(found.ids.tolist()).items() if count > 1]:
+            raise InputError(f"{path}: people are there more than once: {first_of(doubled)}. Predict again.")
+        boxes = np.hstack([found.bboxes, found.bbox_scores[:, np.newaxis]])
+        unsound = poses.unsound() | ~np.isfinite(boxes).all(axis=1)
+        if unsound.any():
+            raise InputError(
+                f"{path}: the predictions hold numbers that are not finite, or far beyond all images, for people "
+                f"{first_of(found.ids[unsound].tolist())}. Predict again."
+            )
+        return found
+
+    def _require_form(self) -> None:
+        """Raise `ValueError` unless all arrays have the types and shapes, and the identity the keys, that are said."""
+        forms: dict[str, tuple[type, tuple[int, ...]]] = {
+            "ids": (np.int64, ()),
+            "image_ids": (np.int64, ()),
+            "bboxes": (np.float32, (4,)),
+            "bbox_scores": (np.float32, ()),
+            **{name: (np.float32, row) for name, row in _ROWS.items()},
+        }
+        count = len(self.ids)
+        for name, (kind, row) in forms.items():
+            values = getattr(self.poses if name in _ROWS else self, name)
+            if values.dtype != kind or values.shape != (count, *row):
+                raise ValueError(f"{name} is {values.dtype} {values.shape}")
+        for keys, mapping in ((_IDENTITY, self.identity), (_HASHES, self.identity["sha256"])):
+            if not isinstance(mapping, dict) or not mapping.keys() >= set(keys):
+                raise ValueError("no identity")
+
+
+# What numpy, zipfile and json raise at files that are damaged.
+_UNREADABLE = (
+    *(BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError, AttributeError, zlib.error, MemoryError),
+    *(NotImplementedError, RuntimeError, struct.error),
+)
 
 
 def merge_predictions(shards: Sequence[Path], annotations: Path, detections: Path | None) -> Predictions:
@@ -116,8 +186,11 @@ def merge_predictions(shards: Sequence[Path], annotations: Path, detections: Pat
     _require_each_once(instances, shards, parts)
     row_of = {identifier: row for row, identifier in enumerate(instances.ids.tolist())}
     poses = Poses.empty(len(instances))
-    for part in parts:
-        poses.put(np.array([row_of[identifier] for identifier in part.ids.tolist()], np.int64), part.poses)
+    for path, part in zip(shards, parts, strict=True):
+        rows = np.array([row_of[identifier] for identifier in part.ids.tolist()], np.int64)
+        if not np.array_equal(part.bboxes, instances.bboxes[rows]):
+            raise InputError(f"{path}: made for other boxes than those of the evaluation set. Predict again.")
+        poses.put(rows, part.poses)
     return Predictions(
         ids=instances.ids,
         image_ids=instances.image_ids,
@@ -139,11 +212,34 @@ def _require_each_once(instances: Instances, shards: Sequence[Path], parts: Sequ
     for fault, people in faults.items():
         if people:
             raise InputError(
-                f"{', '.join(map(str, shards))}: {len(people)} of {len(expected)} people {fault}: {_some(people)}. "
-                "Give every shard of one number of shards, each once."
+                f"{', '.join(map(str, shards))}: {len(people)} of {len(expected)} people {fault}: "
+                f"{first_of(sorted(people))}. Give every shard of one number of shards, each once."
             )
 
 
-def _some(people: Iterable[int]) -> str:
-    first, *rest = sorted(people)
-    return ", ".join(map(str, [first, *rest[:2]])) + (" ..." if len(rest) > 2 else "")
+def require_everyone(predictions: Predictions, path: Path, annotations: Annotations) -> None:
+    """Raise `InputError` unless predictions are those of all people of an evaluation set, nobody else's.
+
+    With detected boxes their number is compared, and their images; who they are, `merge_predictions` has compared.
+
+    Args:
+        predictions: whole, not a shard.
+        path: their file, for the message.
+        annotations: that they were made for.
+    """
+    instances, found = predictions.identity["instances"], len(predictions.ids)
+    if found != instances:
+        raise InputError(f"{path}: holds {found} people, but says that it was made for {instances}. Predict again.")
+    if strangers := set(predictions.image_ids.tolist()) - {image.id for image in annotations.images}:
+        raise InputError(
+            f"{path}: predictions in images that {annotations.path} does not have: {first_of(sorted(strangers))}. "
+            "Predict again."
+        )
+    if predictions.identity["protocol"]["boxes"] != "ground-truth":
+        return
+    people = ground_truth_instances(annotations)
+    for name in ("ids", "image_ids", "bboxes"):
+        if not np.array_equal(getattr(predictions, name), getattr(people, name)):
+            raise InputError(
+                f"{path}: the {name.replace('_', ' ')} are not those of {annotations.path}. Predict again."
+            )

@@ -8,9 +8,8 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from posequant.base.errors import InputError
-from posequant.base.files import read_json
 from posequant.data.calibration_set import load_people
-from posequant.data.dataset import ImageFile, read_image
+from posequant.data.dataset import ImageFile, load_annotations, read_image
 from posequant.fetch.download import Patience, download
 
 
@@ -24,18 +23,16 @@ def image_addresses(calibration: Path, annotations: Path) -> dict[ImageFile, str
     Raises:
         InputError: a file is missing or damaged, or the annotations do not say where an image is.
     """
-    try:
-        addresses = {image["id"]: image.get("coco_url") for image in read_json(annotations)["images"]}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{annotations}: not a COCO annotation file: it has no list of images") from error
+    annotated = load_annotations(annotations).coco.imgs
     chosen = {}
     for image in (person.image for person in load_people(calibration)):
-        if not addresses.get(image.id):
+        address = annotated.get(image.id, {}).get("coco_url")
+        if not isinstance(address, str) or not address:
             raise InputError(
                 f"{annotations}: image {image.id} has no coco_url to fetch it from. Name the folder of the training "
                 "images as the `images` of the dataset's `train`."
             )
-        chosen[image] = addresses[image.id]
+        chosen[image] = address
     return chosen
 
 

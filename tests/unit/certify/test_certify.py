@@ -80,7 +80,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
             "backend": "ncnn",
             "precision": precision,
             "protocol": {"boxes": "ground-truth", "flip_test": False},
-            "instances": 10,
+            "instances": len(ground_truth_instances(load_annotations(dataset.annotations))),
             "sha256": {
                 "model": sha256(model),
                 "artifact": {path.name: sha256(path) for path in files},

@@ -165,7 +165,7 @@ def test_inputs_of_crops_are_checked(training: Dataset, evaluation: Dataset, tmp
     model = make_model(tmp_path, "msra")
     model.spec.save(tmp_path / "model.json")
     calibration = tmp_path / "calibration.json"
-    for content in ("[]", '{"people": [{"bbox": [1, 2]}]}'):
+    for content in ("[]", '{"people": []}', '{"people": [{"bbox": [1, 2]}]}', '{"people": [7]}', '{"people": "x"}'):
         calibration.write_text(content)
         with pytest.raises(InputError, match=r"calibration\.json: not a calibration set"):
             make_crops(tmp_path / "model.json", calibration, training.images, tmp_path / "crops")

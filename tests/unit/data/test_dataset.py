@@ -71,6 +71,10 @@ def test_annotations_of_other_things_are_ignored(dataset: Dataset, tmp_path: Pat
     assert found == expected
 
 
+NULL = object()
+"""Stands for null where None stands for a key that is left out."""
+
+
 def spoiled(content: Any, path: list[str | int], value: Any) -> Any:
     content = json.loads(json.dumps(content))
     inner = content
@@ -79,7 +83,7 @@ def spoiled(content: Any, path: list[str | int], value: Any) -> Any:
     if value is None:
         del inner[path[-1]]
     else:
-        inner[path[-1]] = value
+        inner[path[-1]] = None if value is NULL else value
     return content
 
 
@@ -91,7 +95,8 @@ def spoiled(content: Any, path: list[str | int], value: Any) -> Any:
         (["images", 2, "width"], None, "image id 3 lacks width"),
         (["images", 1, "id"], 1, "image id 1 appears 2 times"),
         (["annotations"], [{"id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}], "person_keypoints file"),
-        (["annotations", 5], "x", "annotation number 5 lacks category_id, id"),
+        (["annotations", 5], "x", "annotation number 5 is 'x', not a mapping"),
+        (["annotations", 5], [[]], "annotation number 5 is .*, not a mapping"),
         (["annotations", 5, "category_id"], None, "annotation id 1005 lacks category_id"),
         (["annotations", 5, "keypoints"], None, "annotation id 1005 lacks keypoints"),
         (["annotations", 0, "area"], None, "annotation id 1000 lacks area"),
@@ -99,9 +104,49 @@ def spoiled(content: Any, path: list[str | int], value: Any) -> Any:
         (["annotations", 3, "image_id"], 77, "annotation id 1003 is of image 77"),
         (["annotations", 2, "keypoints"], [1, 2, 2], "annotation id 1002 has 1 keypoints"),
         (["annotations", 2, "category_id"], 5, "keypoints of 2 categories"),
-        (["annotations", 2, "bbox"], [1, 2, 3, float("nan")], "finite numbers"),
-        (["annotations", 2, "bbox"], [1, 2, 3], "finite numbers"),
-        (["annotations", 2, "keypoints", 4], "x", "finite numbers"),
+        (["images", 0, "id"], "1", "image number 0: id is '1'; it should be a valid integer"),
+        (["images", 0, "id"], [1], r"image number 0: id is \[1\]; it should be a valid integer"),
+        (["images", 0, "id"], 2**63, "image id 9223372036854775808: id is"),
+        (["images", 0, "width"], NULL, "image id 1: width is None; it should be a valid integer"),
+        (["images", 0, "height"], 0, "image id 1: height is 0; it should be greater"),
+        (["images", 0, "width"], 199.5, "image id 1: width is 199.5; it should be a valid integer"),
+        (["images", 0], {"id": 1, "file_name": "x", "width": 40000, "height": 40000}, "image id 1: 40000x40000 pixels"),
+        (["images", 0, "file_name"], "../1.jpg", r"image id 1: file_name '../1.jpg' leads out of the folder"),
+        (["images", 0, "file_name"], "a/../../1.jpg", "leads out of the folder"),
+        (["images", 0, "file_name"], "/etc/passwd", "leads out of the folder"),
+        (["images", 0, "file_name"], "..\\1.jpg", "leads out of the folder"),
+        (["images", 0, "file_name"], "x" * 256, "longer than the name of a file may be"),
+        (["images", 0, "file_name"], "d/" * 600 + "x", "longer than the name of a file may be"),
+        (["images", 0, "file_name"], "", "is no name of a file"),
+        (["images", 0, "file_name"], "a\0b", "is no name of a file"),
+        (["images", 0, "file_name"], "\ud800.jpg", "image id 1: file_name"),
+        (["images", 0, "file_name"], 7, "image id 1: file_name is 7; it should be a valid string"),
+        (["annotations", 2, "id"], "1002", "annotation number 2: id is '1002'"),
+        (["annotations", 2, "id"], 0, "annotation id 0: id is 0; it should be greater than or equal to 1"),
+        (["annotations", 2, "id"], 2**63, "id is 9223372036854775808; it should be less than 9223372036854775808"),
+        (["annotations", 2, "image_id"], [1], r"annotation id 1002: image_id is \[1\]"),
+        (["annotations", 2, "category_id"], [], r"annotation id 1002: category_id is \[\]"),
+        (["annotations", 2, "bbox"], NULL, "annotation id 1002: bbox is None; it should be a valid list"),
+        (["annotations", 2, "bbox"], [1, 2, 3, float("nan")], r"bbox\[3\] is nan; it should be a finite number"),
+        (["annotations", 2, "bbox"], [1, 2, 3, 1e300], r"bbox\[3\] is 1e\+300; it should be less"),
+        (["annotations", 2, "bbox"], [1, 2, 3], "bbox has 3 numbers, not 4"),
+        (["annotations", 2, "bbox", 1], True, r"bbox\[1\] is True; it should be a valid number"),
+        (["annotations", 2, "keypoints"], NULL, "annotation id 1002: keypoints is None"),
+        (["annotations", 2, "keypoints", 4], "x", r"keypoints\[4\] is 'x'; it should be a valid number"),
+        (["annotations", 2, "keypoints", 4], "7", r"keypoints\[4\] is '7'; it should be a valid number"),
+        (["annotations", 2, "keypoints", 3], float("inf"), r"keypoints\[3\] is inf; it should be a finite number"),
+        (["annotations", 2, "keypoints", 5], 0.9, "each third number of keypoints should be 0, 1 or 2"),
+        (["annotations", 2, "num_keypoints"], 0, r"num_keypoints is 0, but \d+ keypoints are labelled"),
+        (["annotations", 4, "num_keypoints"], 5, "num_keypoints is 5, but 0 keypoints are labelled"),
+        (["annotations", 2, "num_keypoints"], NULL, "num_keypoints is None; it should be a valid integer"),
+        (["annotations", 2, "iscrowd"], "no", "annotation id 1002: iscrowd is 'no'"),
+        (["annotations", 2, "iscrowd"], 7, "annotation id 1002: iscrowd is 7"),
+        (["annotations", 2, "area"], float("nan"), "annotation id 1002: area is nan; it should be a finite number"),
+        (["annotations", 2, "area"], 0, "annotation id 1002: area is 0; it should be that of the person"),
+        (["annotations", 2, "area"], -5, "annotation id 1002: area is -5; it should be greater"),
+        (["annotations", 2, "area"], 1e11, r"area is 100000000000.0; it should be less"),
+        (["annotations", 2, "area"], NULL, "annotation id 1002: area is None"),
+        (["annotations", 2, "area"], "600", "annotation id 1002: area is '600'"),
     ],
 )
 def test_incomplete_annotations_are_refused(

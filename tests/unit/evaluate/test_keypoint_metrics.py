@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmpose.evaluation.functional import oks_nms
 from mmpose.evaluation.metrics import CocoMetric
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from tests.unit.evaluation_fixtures import (
     Dataset,
     draw_dataset,
+    identity_of,
     make_model,
     mmpose_dataset,
     mmpose_predictions,
 )
 
 from posequant.base.errors import InputError
-from posequant.base.files import sha256
 from posequant.base.keypoints import SIGMAS
 from posequant.data.crops import Cropper, crops_of_images
 from posequant.data.dataset import Instances, detected_instances, ground_truth_instances, load_annotations
 from posequant.evaluate.keypoint_metrics import (
     STATISTICS,
     coco_results,
+    coco_statistics,
     distinct_people,
     evaluate_predictions,
     person_scores,
@@ -67,18 +70,21 @@ def disturbed_people(dataset: Dataset, boxes: str, seed: int) -> Predictions:
             centers=0.5 * (instances.bboxes[:, 2:] + instances.bboxes[:, :2]),
             scales=scales,
         ),
-        identity={"model": "m", "sha256": {"annotations": sha256(dataset.annotations)}, "versions": {"numpy": "2"}},
+        identity=identity_of(dataset, len(instances), protocol={"boxes": boxes, "flip_test": False}),
     )
 
 
 def twice(predictions: Predictions, rows: list[int], same_ids: bool) -> Predictions:
-    order = np.concatenate([np.arange(len(predictions.ids)), rows])
-    ids = predictions.ids[order]
+    found = some(predictions, np.concatenate([np.arange(len(predictions.ids)), rows]))
     if not same_ids:
-        ids[-len(rows) :] += 100_000
-    columns = {name: getattr(predictions, name)[order] for name in ("image_ids", "bboxes", "bbox_scores")}
-    poses = Poses(**{name: values[order] for name, values in vars(predictions.poses).items()})
-    return Predictions(ids=ids, **columns, poses=poses, identity=predictions.identity)
+        found.ids[-len(rows) :] += 100_000
+    return found
+
+
+def some(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
+    columns = {name: getattr(predictions, name)[rows] for name in ("ids", "image_ids", "bboxes", "bbox_scores")}
+    poses = Poses(**{name: values[rows] for name, values in vars(predictions.poses).items()})
+    return Predictions(**columns, poses=poses, identity=predictions.identity)
 
 
 def statistics_of_mmpose(dataset: Dataset, predictions: Predictions, prefix: Path) -> dict[str, float]:
@@ -109,18 +115,64 @@ def statistics_of_mmpose(dataset: Dataset, predictions: Predictions, prefix: Pat
 def test_statistics_are_those_of_mmpose(dataset: Dataset, tmp_path: Path, boxes: str, seed: int) -> None:
     predictions = twice(disturbed_people(dataset, boxes, seed), [1, 5, 9], same_ids=False)
     predictions = twice(predictions, [2, 3], same_ids=True)
+    results = coco_results(predictions, 1)
+    expected = statistics_of_mmpose(dataset, predictions, tmp_path / "mmpose")
+    written = json.loads((tmp_path / "mmpose.keypoints.json").read_text())
+    assert results == written
+    assert len(written) < len(predictions.ids) - 2
+    statistics, summary = coco_statistics(load_annotations(dataset.annotations), results)
+    assert statistics == pytest.approx(expected, abs=1e-9)
+    assert 0.05 < expected["AP"] < 0.95
+    assert f"= {statistics['AR75']:.3f}" in summary
+
+
+@pytest.mark.parametrize("boxes", ["ground-truth", "detections"])
+def test_file_of_predictions_is_scored(dataset: Dataset, tmp_path: Path, boxes: str) -> None:
+    predictions = disturbed_people(dataset, boxes, 0)
     path = tmp_path / "predictions.npz"
     predictions.save(path)
-    metrics, summary = evaluate_predictions(path, dataset.annotations)
-    expected = statistics_of_mmpose(dataset, predictions, tmp_path / "mmpose")
-    assert metrics["statistics"] == pytest.approx(expected, abs=1e-9)
-    assert 0.05 < metrics["statistics"]["AP"] < 0.95
-    written = json.loads((tmp_path / "mmpose.keypoints.json").read_text())
-    assert coco_results(Predictions.load(path), 1) == written
-    assert metrics["detections"] == len(written) < len(predictions.ids) - 2
+    metrics, _ = evaluate_predictions(path, dataset.annotations)
+    results = coco_results(predictions, 1)
+    assert metrics["statistics"] == coco_statistics(load_annotations(dataset.annotations), results)[0]
+    assert metrics["detections"] == len(results)
     assert metrics["images"] == 6
     assert {"numpy", "pycocotools"} == metrics["versions"].keys()
-    assert f"= {metrics['statistics']['AR75']:.3f}" in summary
+
+
+@pytest.mark.parametrize("boxes", ["ground-truth", "detections"])
+def test_predictions_of_other_people_are_refused(dataset: Dataset, tmp_path: Path, boxes: str) -> None:
+    whole = disturbed_people(dataset, boxes, 0)
+    path, count = tmp_path / "predictions.npz", len(whole.ids)
+    faults = [
+        (twice(whole, [2, 3], same_ids=True), f"people are there more than once: {whole.ids[2]}, {whole.ids[3]}"),
+        (twice(whole, [2], same_ids=False), f"holds {count + 1} people, but says that it was made for {count}"),
+        (some(whole, np.arange(1, count)), f"holds {count - 1} people, but says that it was made for {count}"),
+        (
+            replace(whole, image_ids=whole.image_ids + 100),
+            "predictions in images that .*annotations.json does not have",
+        ),
+    ]
+    if boxes == "ground-truth":
+        fewer = whole.identity | {"instances": count - 1}
+        faults += [
+            (replace(some(whole, np.arange(1, count)), identity=fewer), "the ids are not those of .*annotations.json"),
+            (replace(whole, bboxes=whole.bboxes + np.float32(1)), "the bboxes are not those of .*annotations.json"),
+        ]
+    for predictions, message in faults:
+        predictions.save(path)
+        with pytest.raises(InputError, match=rf"predictions\.npz: {message}.* Predict again"):
+            evaluate_predictions(path, dataset.annotations)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("name", ["keypoints", "keypoint_scores", "centers", "scales"])
+def test_predictions_that_are_no_numbers_are_refused(dataset: Dataset, tmp_path: Path, name: str, value: float) -> None:
+    predictions = disturbed_people(dataset, "ground-truth", 0)
+    getattr(predictions.poses, name)[3] = value
+    path = tmp_path / "predictions.npz"
+    predictions.save(path)
+    with pytest.raises(InputError, match=rf"predictions\.npz: .*not finite.* for people {predictions.ids[3]}\."):
+        evaluate_predictions(path, dataset.annotations)
 
 
 def test_whole_way_is_that_of_mmpose(dataset: Dataset, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.evaluation_fixtures import Dataset, draw_dataset, make_model
+from tests.unit.evaluation_fixtures import Dataset, draw_dataset, identity_of, make_model
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
@@ -82,8 +82,7 @@ def halves(dataset: Dataset, tmp_path: Path) -> list[Path]:
         poses = Poses.empty(len(people))
         for values in vars(poses).values():
             values[:] = 0
-        digests = {"annotations": sha256(dataset.annotations), "detections": None}
-        identity = {"model": "m", "variant": "v", "sha256": digests}
+        identity = identity_of(dataset, len(instances))
         Predictions(people.ids, people.image_ids, people.bboxes, people.bbox_scores, poses, identity).save(path)
     return paths
 
@@ -105,12 +104,12 @@ def test_missing_people_are_named(dataset: Dataset, halves: list[Path]) -> None:
 
 def test_missing_shard_names_its_first_people(dataset: Dataset, halves: list[Path]) -> None:
     first = ", ".join(map(str, sorted(Predictions.load(halves[0]).ids.tolist())[:3]))
-    with pytest.raises(InputError, match=rf"people are missing: {first} \.\.\."):
+    with pytest.raises(InputError, match=rf"people are missing: {first} and \d+ more"):
         merge_predictions(halves[1:], dataset.annotations, None)
 
 
 def test_shard_given_twice_is_refused(dataset: Dataset, halves: list[Path]) -> None:
-    with pytest.raises(InputError, match=r"people are there more than once: \d+, \d+, \d+ \.\.\."):
+    with pytest.raises(InputError, match=r"people are there more than once: \d+, \d+, \d+ and \d+ more"):
         merge_predictions([*halves, halves[0]], dataset.annotations, None)
 
 
@@ -135,3 +134,26 @@ def test_shards_of_another_evaluation_set_are_refused(dataset: Dataset, halves: 
     other.write_text(dataset.annotations.read_text() + "\n")
     with pytest.raises(InputError, match=r"1-of-2\.npz: made for other annotations than .*other\.json"):
         merge_predictions(halves, other, None)
+
+
+def test_shard_for_other_boxes_is_refused(dataset: Dataset, halves: list[Path]) -> None:
+    found = Predictions.load(halves[1])
+    replace(found, bboxes=found.bboxes + np.float32(1)).save(halves[1])
+    with pytest.raises(InputError, match=r"2-of-2\.npz: made for other boxes than those of the evaluation set"):
+        merge_predictions(halves, dataset.annotations, None)
+
+
+def test_files_of_another_form_are_refused(halves: list[Path]) -> None:
+    found = Predictions.load(halves[0])
+    poses = found.poses
+    for changed in (
+        replace(found, ids=found.ids.astype(np.float64)),
+        replace(found, bboxes=found.bboxes[1:]),
+        replace(found, poses=replace(poses, keypoints=poses.keypoints[:, :16])),
+        replace(found, poses=replace(poses, keypoint_scores=poses.keypoint_scores.astype(np.float64))),
+        replace(found, identity={"model": "m"}),
+        replace(found, identity=found.identity | {"sha256": None}),
+    ):
+        changed.save(halves[0])
+        with pytest.raises(InputError, match=r"1-of-2\.npz: not a file of predictions, or damaged"):
+            Predictions.load(halves[0])

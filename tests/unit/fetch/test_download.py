@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -516,10 +517,12 @@ def write_calibration_set(folder: Path, images: dict[ImageFile, str]) -> tuple[P
     """Two people of each image are chosen; the annotations have one image more."""
     person = {"bbox": [1, 2, 30, 40], "keypoints": [0] * 51, "area": 600}
     people = [{"image": vars(image), **person} for image in images for _ in range(2)]
-    entries = [{**vars(image), "coco_url": url} for image, url in images.items()] + [{"id": 99}]
+    entries = [{**vars(image), "coco_url": url} for image, url in images.items()]
+    entries.append({**vars(next(iter(images))), "id": 99})
+    annotated = person | {"id": 1, "image_id": 99, "category_id": 1, "iscrowd": 0, "num_keypoints": 0}
     calibration, annotations = folder / "calibration.json", folder / "annotations.json"
     calibration.write_text(json.dumps({"people": people}))
-    annotations.write_text(json.dumps({"images": entries}))
+    annotations.write_text(json.dumps({"images": entries, "annotations": [annotated], "categories": []}))
     return calibration, annotations
 
 
@@ -538,8 +541,9 @@ def test_chosen_images_appear_together(site: Site, images: dict[ImageFile, str],
     assert len(site.requests) < len(images)
 
 
-def test_image_without_an_address_is_named(images: dict[ImageFile, str], tmp_path: Path) -> None:
-    calibration, annotations = write_calibration_set(tmp_path, dict.fromkeys(images, ""))
+@pytest.mark.parametrize("address", ["", None, 7, ["http://host/1.jpg"]])
+def test_image_without_an_address_is_named(images: dict[ImageFile, str], tmp_path: Path, address: Any) -> None:
+    calibration, annotations = write_calibration_set(tmp_path, dict.fromkeys(images, address))
     with pytest.raises(InputError, match="image 0 has no coco_url"):
         image_addresses(calibration, annotations)
 
