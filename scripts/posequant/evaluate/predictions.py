@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from posequant.base.errors import InputError
 from posequant.base.files import require_file, sha256, whole
@@ -26,9 +27,35 @@ from posequant.data.dataset import (
 
 # Beyond it, in pixels, no network finds a keypoint: crops are near their images.
 _FARTHEST = 1e9
-# What an identity has, and its hashes.
-_IDENTITY = ("model", "variant", "backend", "precision", "protocol", "instances", "sha256", "versions")
-_HASHES = ("model", "artifact", "annotations", "detections")
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Protocol(_Checked):
+    boxes: Literal["ground-truth", "detections"]
+    flip_test: bool
+
+
+class _Hashes(_Checked):
+    model: str
+    artifact: dict[str, str]
+    annotations: str
+    detections: str | None
+
+
+class _Identity(_Checked):
+    """What the identity of predictions has, at least."""
+
+    model: str
+    variant: str
+    backend: str
+    precision: str
+    protocol: _Protocol
+    instances: int
+    sha256: _Hashes
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -134,7 +161,7 @@ class Predictions:
         return found
 
     def _require_form(self) -> None:
-        """Raise `ValueError` unless all arrays have the types and shapes, and the identity the keys, that are said."""
+        """Raise `ValueError` unless arrays and identity have the types, shapes and keys that are said."""
         forms: dict[str, tuple[type, tuple[int, ...]]] = {
             "ids": (np.int64, ()),
             "image_ids": (np.int64, ()),
@@ -147,9 +174,7 @@ class Predictions:
             values = getattr(self.poses if name in _ROWS else self, name)
             if values.dtype != kind or values.shape != (count, *row):
                 raise ValueError(f"{name} is {values.dtype} {values.shape}")
-        for keys, mapping in ((_IDENTITY, self.identity), (_HASHES, self.identity["sha256"])):
-            if not isinstance(mapping, dict) or not mapping.keys() >= set(keys):
-                raise ValueError("no identity")
+        _Identity.model_validate(self.identity)
 
 
 # What numpy, zipfile and json raise at files that are damaged.

@@ -54,6 +54,11 @@ def test_boxes_without_extent_or_in_other_images_are_left_out(dataset: Dataset, 
     found = detected_instances(load_annotations(dataset.annotations), path)
     assert found.ids.tolist() == [2]
     assert found.bboxes.tolist() == [[1, 2, 4, 6]]
+    assert found.notices == (
+        f"{path}: 1 of 3 boxes of people are left out: {dataset.annotations} has no image 99",
+        f"{path}: 1 of 3 boxes of people are left out, as they have no width or height: "
+        "numbers 1 of the people, from 0",
+    )
     path.write_text(json.dumps(detections[:2]))
     with pytest.raises(InputError, match=r"no box of a person in an image of .*annotations\.json"):
         detected_instances(load_annotations(dataset.annotations), path)
@@ -171,6 +176,94 @@ def test_unreadable_annotations_and_detections_are_refused(dataset: Dataset, tmp
     cut.write_text('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]')
     with pytest.raises(InputError, match=r"cut\.json: detection number 0 lacks score"):
         detected_instances(annotations, cut)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_id": "1"}, "image_id is '1'; it should be a valid integer"),
+        ({"image_id": [1]}, r"image_id is \[1\]"),
+        ({"image_id": 2**63}, "image_id is 9223372036854775808; it should be less"),
+        ({"category_id": None}, "category_id is None"),
+        ({"bbox": None}, "bbox is None; it should be a valid list"),
+        ({"bbox": [1, 2, 3]}, "bbox has 3 numbers, not 4"),
+        ({"bbox": [1, 2, 3, "4"]}, r"bbox\[3\] is '4'; it should be a valid number"),
+        ({"bbox": [1, 2, 1e300, 4]}, r"bbox\[2\] is 1e\+300; it should be less"),
+        ({"bbox": [float("nan"), 2, 3, 4]}, r"bbox\[0\] is nan; it should be a finite number"),
+        ({"score": float("nan")}, "score is nan; it should be a finite number"),
+        ({"score": -0.1}, "score is -0.1; it should be greater"),
+        ({"score": 1e300}, r"score is 1e\+300; it should be less"),
+        ({"score": "high"}, "score is 'high'"),
+    ],
+)
+def test_unsound_detections_are_refused(
+    dataset: Dataset, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    box = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [1, 2, 3, 4]}
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps([box, box | changes]))
+    with pytest.raises(InputError, match=f"broken.json: detection number 1.*{message}"):
+        detected_instances(load_annotations(dataset.annotations), path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"images": ' * 2000, '{"images": [' + "9" * 5000 + "]}", "[" * 900 + "]" * 900]
+)
+def test_what_python_cannot_parse_is_refused(dataset: Dataset, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"deep\.json: not "):
+        load_annotations(path)
+    with pytest.raises(InputError, match=r"deep\.json"):
+        detected_instances(load_annotations(dataset.annotations), path)
+
+
+def test_nothing_but_what_was_checked_is_handed_on(dataset: Dataset, tmp_path: Path) -> None:
+    """What pycocotools copies and looks up would fail at these."""
+    content = json.loads(dataset.annotations.read_text())
+    content |= {"info": json.loads("[" * 400 + "]" * 400), "categories": ["person", {}, None]}
+    content["annotations"][0] |= {"segmentation": 7, "ignore": "x", "_ignore": [], "keypoint_names": {}}
+    content["annotations"].append({"id": 5, "category_id": 2, "image_id": [], "bbox": "none"})
+    path = tmp_path / "more.json"
+    path.write_text(json.dumps(content))
+    annotations, plain = load_annotations(path), load_annotations(dataset.annotations)
+    assert annotations.coco.dataset == plain.coco.dataset
+
+
+def test_people_left_out_by_a_mistake_are_named(dataset: Dataset, tmp_path: Path) -> None:
+    assert ground_truth_instances(load_annotations(dataset.annotations)).notices == (
+        f"{dataset.annotations}: 2 of {len(ground_truth_instances(load_annotations(dataset.annotations))) + 2} people "
+        "with keypoints are left out, and count as missed where they are evaluated on: their box is empty or outside "
+        "the image, or no keypoint is inside: annotation ids 1006, 1008",
+    )
+    content = json.loads(dataset.annotations.read_text())
+    people = [entry for entry in content["annotations"] if entry["num_keypoints"] and not entry["iscrowd"]]
+    for entry in people[:3]:
+        entry["bbox"][2] = 0
+    content["images"][-1]["width"] = 1
+    path = tmp_path / "mistakes.json"
+    path.write_text(json.dumps(content))
+    annotations = load_annotations(path)
+    found = ground_truth_instances(annotations)
+    (notice,) = found.notices
+    lost = [entry["id"] for entry in people if entry["id"] not in found.ids]
+    assert content["images"][-1]["id"] not in found.image_ids
+    assert len(lost) > 5
+    assert f"{len(lost)} of {len(people)} people with keypoints are left out" in notice
+    first, *_ = found.select(np.array([0])).notices
+    assert first == notice
+    said = notice.rpartition("annotation ids ")[2]
+    assert said == f"{', '.join(map(str, lost[:3]))} and {len(lost) - 3} more"
+
+
+def test_people_that_coco_leaves_out_are_no_mistake(dataset: Dataset, tmp_path: Path) -> None:
+    content = json.loads(dataset.annotations.read_text())
+    for entry in content["annotations"]:
+        if entry["id"] in (1006, 1008):
+            entry["iscrowd"] = 1
+    path = tmp_path / "sound.json"
+    path.write_text(json.dumps(content))
+    assert ground_truth_instances(load_annotations(path)).notices == ()
 
 
 def test_nobody_to_evaluate_is_refused(dataset: Dataset, tmp_path: Path) -> None:

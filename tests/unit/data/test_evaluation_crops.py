@@ -124,6 +124,24 @@ def test_damaged_crops_are_refused(sources: dict[str, Any], instances: Instances
         open_crops(sources["folder"], model.spec, instances)
 
 
+def test_whoever_is_left_out_is_told_of_once(sources: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    for shard in (1, 2):
+        keep_crops(**sources | {"folder": sources["folder"] / str(shard), "shard": shard, "shards": 2})
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("notice: ")]
+    assert len(lines) == 1
+    assert "annotations.json: 2 of " in lines[0]
+    assert "annotation ids 1006, 1008" in lines[0]
+
+
+def test_size_of_an_image_without_people_is_checked(sources: dict[str, Any], dataset: Dataset, tmp_path: Path) -> None:
+    content = json.loads(dataset.annotations.read_text())
+    content["images"][-1]["width"] = 1
+    sources["annotations"] = tmp_path / "narrow.json"
+    sources["annotations"].write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"{content['images'][-1]['file_name']}: the image has .* says 1x"):
+        keep_crops(**sources)
+
+
 def test_script_says_whether_they_are_kept(sources: dict[str, Any], tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "made")]
     for name in ("model", "images", "annotations"):

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import shutil
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -448,6 +449,64 @@ def test_truncated_and_corrupt_archives_are_named(tmp_path: Path) -> None:
     struct.pack_into("B", flipped, len(packed) // 2, flipped[len(packed) // 2] ^ 0xFF)
     path.write_bytes(flipped)
     with pytest.raises(InputError, match=r"file\.zip: the archive is damaged or truncated"):
+        unpack(path, "val", tmp_path / "target")
+
+
+def test_encrypted_archive_is_named(tmp_path: Path) -> None:
+    path = write_archive(tmp_path, {"val/1.jpg": b"one"})
+    content = bytearray(path.read_bytes())
+    # The flag in the entry's own header, and in the list at the end.
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"file\.zip: 'val/1\.jpg' is encrypted\. Unpack it by hand"):
+        unpack(path, "val", tmp_path / "target")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["val/1.jpg", "val/1.jpg"], "holds two files of the name 'val/1.jpg'"),
+        (["val/1.jpg", "val/./1.jpg"], "holds two files of the name 'val/1.jpg'"),
+        (["val/a", "val/a/1.jpg"], "'val/a' is a file and a folder"),
+        (["val/a/b/1.jpg", "val/a"], "'val/a' is a file and a folder"),
+        (["val", "val/1.jpg"], "'val' is a file and a folder"),
+    ],
+)
+def test_names_that_clash_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    path = tmp_path / "file.zip"
+    with zipfile.ZipFile(path, "w") as writer:
+        for name in names:
+            writer.writestr(name, name)
+    with pytest.raises(InputError, match=rf"file\.zip: {message}\. Unpack it by hand"):
+        unpack(path, "val", tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_name_that_is_too_long_is_named(tmp_path: Path) -> None:
+    path = write_archive(tmp_path, {f"val/{'x' * 300}": b"one"})
+    with pytest.raises(InputError, match=r"file\.zip: cannot be unpacked to .*target \(File name too long\)"):
+        unpack(path, "val", tmp_path / "target")
+
+
+def test_archive_that_unfolds_without_measure_is_refused(tmp_path: Path) -> None:
+    path = write_archive(tmp_path, {"val/zeros": bytes(150_000_000), "other/1.jpg": b"one"})
+    with pytest.raises(InputError, match=r"file\.zip: its \d+ bytes would unfold to 0\.15 GB, \d+ times as much"):
+        unpack(path, "val", tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+    unpack(path, "other", tmp_path / "target")  # only what is asked for counts
+
+
+def test_archive_that_is_larger_than_the_disk_is_refused(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    path = tmp_path / "file.zip"
+    with path.open("wb") as stream:
+        stream.truncate(free // 25)  # takes no room, and what is before an archive is not looked at
+    with zipfile.ZipFile(path, "a") as writer:
+        writer.writestr("val/1.jpg", b"one")
+        writer.infolist()[0].file_size = 2 * free
+    with pytest.raises(InputError, match=r"file\.zip: unfolds to \S+ GB, but .* has \S+ GB free"):
         unpack(path, "val", tmp_path / "target")
 
 
