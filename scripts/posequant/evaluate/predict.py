@@ -165,8 +165,8 @@ class _Worker:
         poses = Poses(*self.decoder.decode(outputs, *places), *places)
         if (unsound := poses.unsound()).any():
             raise InputError(
-                f"model {self.spec.name}: keypoints of {self._name(chunk[unsound][0])} cannot be located: they are not "
-                "finite. Its box is too small, or the network's output is not what its codec reads."
+                f"model {self.spec.name}: the pose of {self._name(chunk[unsound][0])} is not finite, or far beyond all "
+                "images. The box is too small, or the network's output is not what its codec reads."
             )
         return poses
 

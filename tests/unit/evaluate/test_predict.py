@@ -206,6 +206,29 @@ def test_output_that_is_not_finite_is_refused(dataset: Dataset, settings: dict[s
         )
 
 
+class Immense:
+    """A network whose output is finite, and no heatmap of any kind."""
+
+    def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return [np.full((len(crops), 17, 24, 16), 1e30, np.float32)]
+
+
+def test_pose_that_cannot_be_scored_is_refused(dataset: Dataset, model: Model) -> None:
+    instances: Instances = ground_truth_instances(load_annotations(dataset.annotations))
+    crops = crops_of_images(Cropper(model.spec), instances, dataset.images)
+    with pytest.raises(
+        InputError, match=f"the pose of person {instances.ids[0]} in .*jpg is not finite, or far beyond"
+    ):
+        predict_poses(Immense(), model.spec, instances, crops, flip_test=False, threads=1)
+
+
+def test_without_crops_whoever_is_left_out_is_told_of(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_predictions(**settings)
+    assert "notice: " in capsys.readouterr().err
+
+
 def test_network_that_changed_after_it_was_made_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
     (original,) = settings["artifacts"]
     network, record = tmp_path / original.name, tmp_path / "export.json"
