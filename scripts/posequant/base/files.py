@@ -126,15 +126,15 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: Path) -> Any:
-    """Return the parsed JSON of `path`; `InputError` if it is missing or not JSON.
+def read_json(path: Path, advice: str = "Delete it and run again.") -> Any:
+    """Return the parsed JSON of `path`; `InputError`, which ends in `advice`, if it is missing or not JSON.
 
     Brackets in many hundreds of each other are refused, too, and whole numbers of thousands of digits.
     """
     try:
         return json.loads(require_file(path).read_text())
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}). Delete it and run again.") from error
+        raise InputError(f"{path}: not valid JSON ({error}). {advice}") from error
 
 
 def write_json(path: Path, content: Any) -> None:

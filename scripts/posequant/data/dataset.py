@@ -22,6 +22,7 @@ from posequant.data import coco_format
 
 _PERSON_FIELDS = tuple(coco_format.PersonAnnotation.model_fields)
 _IMAGE_FIELDS = tuple(coco_format.Image.model_fields)
+_USERS_FILE = "Mend it, or fetch it again."
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def load_annotations(path: Path) -> Annotations:
         InputError: the file is missing, is not in COCO's format, holds no people with 17 keypoints, or an image or
             annotation is not as `coco_format` has it (the message names it).
     """
-    content = read_json(path)
+    content = read_json(path, _USERS_FILE)
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
     ):
@@ -224,7 +225,7 @@ def detected_instances(annotations: Annotations, path: Path) -> Instances:
         InputError: the file is missing, is no list of detections, one is not as `coco_format.Detection` has it, or none
             is left.
     """
-    detections = read_json(path)
+    detections = read_json(path, _USERS_FILE)
     if not isinstance(detections, list):
         raise InputError(f"{path}: not COCO detection results: those are a list of boxes")
     coco_format.check_entries(path, "detection", detections, coco_format.Detection)
