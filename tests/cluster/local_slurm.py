@@ -17,7 +17,7 @@ from pathlib import Path
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 MARK = "# A Slurm of one node for the tests of PoseQuant."
 CORES = 2
-MEMORY_MB = 8000
+MEMORY_MB = 16000
 DAEMONS = ("slurmctld", "slurmd", "munged")
 SECONDS = 60
 
@@ -69,7 +69,7 @@ def start(folder: Path) -> None:
     CONFIGURATION.write_text(configuration(folder))
     shutil.rmtree("/run/munge", ignore_errors=True)
     _run("install", "-d", "-o", "munge", "-g", "munge", "-m", "755", "/run/munge")
-    _run("runuser", "-u", "munge", "--", "munged", f"--pid-file=/run/munge/munged.pid")
+    _run("runuser", "-u", "munge", "--", "munged", "--pid-file=/run/munge/munged.pid")
     _run("slurmctld")
     _run("slurmd")
     deadline = time.monotonic() + SECONDS

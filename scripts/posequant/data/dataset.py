@@ -143,10 +143,16 @@ def load_annotations(path: Path) -> Annotations:
     people = [entry for entry in content["annotations"] if entry["category_id"] in categories]
     coco_format.check_entries(path, "annotation", people, coco_format.PersonAnnotation)
     images = tuple(ImageFile(*(image[name] for name in ImageFile.__annotations__)) for image in content["images"])
-    known = {image.id for image in images}
+    pixels = {image.id: image.width * image.height for image in images}
     for entry in people:
-        if entry["image_id"] not in known:
+        if entry["image_id"] not in pixels:
             raise InputError(f"{path}: annotation id {entry['id']} is of image {entry['image_id']}, which is not there")
+        # OKS would take any prediction for right.
+        if entry["area"] > max(pixels[entry["image_id"]], entry["bbox"][2] * entry["bbox"][3]):
+            raise InputError(
+                f"{path}: annotation id {entry['id']}: area is {entry['area']:g}, more than its image and its box have"
+            )
+    _require_order(path, content["categories"], categories)
     (category,) = categories
     checked = {
         "images": [
@@ -374,6 +380,14 @@ def _require_each_once(path: Path, name: str, entries: Sequence[dict[str, Any]])
     for identifier, count in Counter(entry["id"] for entry in entries).most_common(1):
         if count > 1:
             raise InputError(f"{path}: {name} id {identifier} appears {count} times")
+
+
+def _require_order(path: Path, categories: Sequence[Any], used: set[int]) -> None:
+    """Raise `InputError` if a category in use names COCO's keypoints in another order."""
+    for entry in categories:
+        names = entry.get("keypoints") if isinstance(entry, dict) and entry.get("id") in used else None
+        if isinstance(names, list) and names != list(KEYPOINTS) and set(map(str, names)) == set(KEYPOINTS):
+            raise InputError(f"{path}: category {entry['id']} has the keypoints in another order than COCO's")
 
 
 def _is_file(path: Path) -> bool:

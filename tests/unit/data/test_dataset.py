@@ -8,6 +8,7 @@ import pytest
 from tests.unit.evaluation_fixtures import Dataset, draw_dataset, mmpose_dataset
 
 from posequant.base.errors import InputError
+from posequant.base.keypoints import KEYPOINTS
 from posequant.data.dataset import (
     ImageFile,
     Instances,
@@ -78,6 +79,7 @@ def test_annotations_of_other_things_are_ignored(dataset: Dataset, tmp_path: Pat
 
 NULL = object()
 """Stands for null where None stands for a key that is left out."""
+SWAPPED = [*KEYPOINTS[:1], KEYPOINTS[2], KEYPOINTS[1], *KEYPOINTS[3:]]
 
 
 def spoiled(content: Any, path: list[str | int], value: Any) -> Any:
@@ -149,6 +151,8 @@ def spoiled(content: Any, path: list[str | int], value: Any) -> Any:
         (["annotations", 2, "area"], float("nan"), "annotation id 1002: area is nan; it should be a finite number"),
         (["annotations", 2, "area"], 0, "annotation id 1002: area is 0; it should be that of the person"),
         (["annotations", 2, "area"], -5, "annotation id 1002: area is -5; it should be greater"),
+        (["annotations", 2, "area"], 1e9, r"annotation id 1002: area is 1e\+09, more than its image and its box have"),
+        (["categories", 0, "keypoints"], SWAPPED, "category 1 has the keypoints in another order than COCO's"),
         (["annotations", 2, "area"], 1e11, r"area is 100000000000.0; it should be less"),
         (["annotations", 2, "area"], NULL, "annotation id 1002: area is None"),
         (["annotations", 2, "area"], "600", "annotation id 1002: area is '600'"),
