@@ -78,6 +78,10 @@ def test_study_runs_from_a_checkout_elsewhere(study: OwnStudy) -> None:
     assert study.planned(RESULT) == {}
 
 
+def test_people_left_out_by_a_mistake_are_named_on_the_terminal(study: OwnStudy) -> None:
+    assert "    notice: my train/annotations.json: 2 of " in study.first_output
+
+
 def test_config_of_the_working_folder_is_read(study: OwnStudy) -> None:
     own = study.folder / "config.yaml"
     own.write_text(yaml.safe_dump({"studies": {"mine": {"certificate": {"resamples": 500}}}}))

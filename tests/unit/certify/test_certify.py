@@ -451,6 +451,24 @@ def test_files_that_do_not_belong_together_are_refused(case: Case, exchange: dic
         case.certify(**{name: getattr(case, other) for name, other in exchange.items()})
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([*range(1, 16)], "holds 15 people, but says that it was made for 16"), ([0, *range(16)], "more than once: 1000")],
+)
+def test_person_missing_or_doubled_in_both_predictions_is_refused(
+    case: Case, tmp_path: Path, rows: list[int], message: str
+) -> None:
+    paths = {}
+    for name in ("predictions", "reference"):
+        whole = Predictions.load(getattr(case, name))
+        columns = {column: getattr(whole, column)[rows] for column in ("ids", "image_ids", "bboxes", "bbox_scores")}
+        poses = Poses(**{column: values[rows] for column, values in vars(whole.poses).items()})
+        paths[name] = tmp_path / f"{name}.npz"
+        replace(whole, **columns, poses=poses).save(paths[name])
+    with pytest.raises(InputError, match=rf"predictions\.npz: .*{message}"):
+        case.certify(**paths)
+
+
 def test_predictions_of_another_network_are_refused(case: Case) -> None:
     with pytest.raises(InputError, match=r"made by another network than .*int8\.param and .*float\.bin"):
         case.certify(artifacts=(case.artifacts[0], case.reference_artifacts[1]))
