@@ -52,7 +52,7 @@ rule throughput:
         code=code("throughput"),
         images=images_state("val"),
         most=PREDICTION_THREADS,
-        variant=lookup("variants/{variant}", within=config),
+        variant=variant_settings,
         detections=detections_option,
     shell:
         'python "$SCRIPTS"/throughput.py --model {input.model}'

@@ -32,7 +32,7 @@ rule certify:
         runtime=growing(60),
     params:
         code=code("certify"),
-        settings=lookup("studies/{study}/certificate", within=config),
+        settings=study_settings("certificate"),
     shell:
         'python "$SCRIPTS"/certify.py --predictions {input.predictions}'
         " --reference {input.reference} --annotations {input.annotations:q}"

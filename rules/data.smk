@@ -21,7 +21,7 @@ rule calibration_set:
         runtime=growing(10),
     params:
         code=code("calibration_set"),
-        settings=lookup("studies/{study}/calibration", within=config),
+        settings=study_settings("calibration"),
     shell:
         'python "$SCRIPTS"/calibration_set.py --annotations {input.annotations:q}'
         " --evaluation-annotations {input.evaluation_annotations:q}"
@@ -85,7 +85,7 @@ rule evaluation_crops:
         code=code("evaluation_crops"),
         images=images_state("val"),
         detections=detections_option,
-        settings=lookup("studies/{study}/crops", within=config),
+        settings=study_settings("crops"),
     shell:
         'python "$SCRIPTS"/evaluation_crops.py --model {input.model}'
         " --annotations {input.annotations:q} --images {input.images:q} {params.detections}"

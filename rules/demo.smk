@@ -21,7 +21,7 @@ rule demo_dataset:
     params:
         code=code("demo_dataset"),
         folder="results/{study}/dataset",
-        settings=lookup("studies/{study}/dataset/synthetic", within=config),
+        settings=study_settings("dataset", "synthetic"),
     shell:
         'python "$SCRIPTS"/demo_dataset.py'
         " --train-images {params.settings[train_images]}"

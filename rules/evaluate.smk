@@ -32,12 +32,9 @@ rule predict:
     params:
         code=code("predict"),
         images=images_state("val"),
-        variant=lookup("variants/{variant}", within=config),
+        variant=variant_settings,
         detections=detections_option,
-        flip_test=branch(
-            lookup("studies/{study}/protocol/flip_test", within=config),
-            then="--flip-test",
-        ),
+        flip_test=flip_test_option,
     shell:
         'python "$SCRIPTS"/predict.py --model {input.model} --variant {wildcards.variant}'
         " --backend {params.variant[backend]} --precision {params.variant[precision]}"

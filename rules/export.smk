@@ -51,12 +51,8 @@ rule export:
         runtime=growing(30),
     params:
         code=code("export"),
-        settings=lookup("studies/{study}/export", within=config),
-        vulkan=branch(
-            lookup("studies/{study}/export/use_vulkan", within=config),
-            then="--use-vulkan",
-            otherwise="--no-use-vulkan",
-        ),
+        settings=study_settings("export"),
+        vulkan=vulkan_option,
     shell:
         'python "$SCRIPTS"/export.py --config {input.config:q}'
         " --checkpoint {input.checkpoint:q} --model {input.model} --crops {input.crops}"

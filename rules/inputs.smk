@@ -31,6 +31,36 @@ def located(source: str, study: str, key: str) -> str:
         sys.exit(1)
 
 
+# Snakemake's `lookup` would walk through the whole configuration for every job: half of the time of a large plan.
+def study_settings(*keys: str):
+    """Parameter: what the configuration says of a study under `keys`, one in the other."""
+
+    def settings(wildcards):
+        found = config["studies"][wildcards.study]
+        for key in keys:
+            found = found[key]
+        return found
+
+    return settings
+
+
+def variant_settings(wildcards) -> dict[str, str]:
+    """Parameter: what the configuration says of a variant."""
+    return config["variants"][wildcards.variant]
+
+
+def flip_test_option(wildcards) -> str:
+    """Option of the protocol's flip test."""
+    study = config["studies"][wildcards.study]
+    return "--flip-test" if study["protocol"]["flip_test"] else ""
+
+
+def vulkan_option(wildcards) -> str:
+    """Option that says whether the export is meant for Vulkan."""
+    settings = config["studies"][wildcards.study]["export"]
+    return "--use-vulkan" if settings["use_vulkan"] else "--no-use-vulkan"
+
+
 def model_file(key: str):
     """Input function: the `config`, `checkpoint` or `onnx` of a model."""
 

@@ -24,7 +24,7 @@ rule ncnn2table:
         runtime=growing(60),
     params:
         code=code("ncnn2table"),
-        method=lookup("variants/{variant}/calibration", within=config),
+        method=recipe_or_method,
         tool=official_tool("ncnn2table"),
     shell:
         'python "$SCRIPTS"/ncnn2table.py --param {input.param} --bin {input.bin}'

@@ -88,7 +88,7 @@ rule curve:
         train_images=images_state("train"),
         images=images_state("val"),
         title="{model}, {variant}",
-        settings=lookup("studies/{study}/curve", within=config),
+        settings=study_settings("curve"),
         recipe=recipe_or_method,
     shell:
         'python "$SCRIPTS"/curve.py --title {params.title:q}'
