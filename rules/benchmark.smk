@@ -32,12 +32,10 @@ rule latency:
 rule throughput:
     """Measure how much of a variant's speed its prediction keeps, in turn with the bare network."""
     input:
+        unpack(evaluation_set),
         model=f"{RESULTS}/model.json",
         artifact=artifact,
         crops=f"{RESULTS}/crops/1-of-1",
-        annotations=dataset("val", "annotations"),
-        images=dataset("val", "images"),
-        detections=detections,
     output:
         f"{RESULTS}/{{variant}}/throughput.json",
     log:
@@ -52,14 +50,12 @@ rule throughput:
         code=code("throughput"),
         images=images_state("val"),
         most=PREDICTION_THREADS,
-        variant=variant_settings,
-        detections=detections_option,
+        options=variant_options,
     shell:
         'python "$SCRIPTS"/throughput.py --model {input.model}'
-        " --variant {wildcards.variant} --backend {params.variant[backend]}"
-        " --precision {params.variant[precision]} --artifact {input.artifact:q}"
+        " --variant {wildcards.variant} {params.options} --artifact {input.artifact:q}"
         " --annotations {input.annotations:q} --images {input.images:q}"
-        " --crops {input.crops} {params.detections}"
+        " --crops {input.crops} --detections {input.detections:q}"
         " --threads $(({threads} < {params.most} ? {threads} : {params.most}))"
         " --out {output} > {log} 2>&1"
 

@@ -62,10 +62,8 @@ rule evaluation_crops:
     They stay: as temporary files they would make a changed variant rerun all others.
     """
     input:
+        unpack(evaluation_set),
         model=f"{RESULTS}/model.json",
-        annotations=dataset("val", "annotations"),
-        images=dataset("val", "images"),
-        detections=detections,
     output:
         directory(CROPS),
     log:
@@ -84,11 +82,10 @@ rule evaluation_crops:
     params:
         code=code("evaluation_crops"),
         images=images_state("val"),
-        detections=detections_option,
         settings=study_settings("crops"),
     shell:
         'python "$SCRIPTS"/evaluation_crops.py --model {input.model}'
-        " --annotations {input.annotations:q} --images {input.images:q} {params.detections}"
+        " --annotations {input.annotations:q} --images {input.images:q} --detections {input.detections:q}"
         " --limit-gb {params.settings[limit_gb]}"
         " --shard {wildcards.shard} --shards {wildcards.shards}"
         " --threads {threads} --out {output} > {log} 2>&1"

@@ -8,12 +8,10 @@ SHARDS = f"{RESULTS}/{{variant}}/shards/{{shard}}-of-{{shards}}"
 rule predict:
     """Predict the keypoints of the people of one shard of the evaluation set."""
     input:
+        unpack(evaluation_set),
         model=f"{RESULTS}/model.json",
         artifact=artifact,
         crops=CROPS,
-        annotations=dataset("val", "annotations"),
-        images=dataset("val", "images"),
-        detections=detections,
     output:
         f"{SHARDS}.npz",
     log:
@@ -32,15 +30,13 @@ rule predict:
     params:
         code=code("predict"),
         images=images_state("val"),
-        variant=variant_settings,
-        detections=detections_option,
-        flip_test=flip_test_option,
+        options=prediction_options,
     shell:
         'python "$SCRIPTS"/predict.py --model {input.model} --variant {wildcards.variant}'
-        " --backend {params.variant[backend]} --precision {params.variant[precision]}"
+        " {params.options}"
         " --artifact {input.artifact:q} --annotations {input.annotations:q}"
         " --images {input.images:q} --crops {input.crops}"
-        " {params.detections} {params.flip_test}"
+        " --detections {input.detections:q}"
         " --shard {wildcards.shard} --shards {wildcards.shards}"
         " --threads {threads} --out {output} > {log} 2>&1"
 
@@ -65,8 +61,7 @@ rule evaluate:
         runtime=growing(30),
     params:
         code=code("evaluate"),
-        detections=detections_option,
     shell:
         'python "$SCRIPTS"/evaluate.py --shards {input.shards}'
-        " --annotations {input.annotations:q} {params.detections}"
+        " --annotations {input.annotations:q} --detections {input.detections:q}"
         " --out {output.metrics} --out-predictions {output.predictions} > {log} 2>&1"

@@ -8,6 +8,7 @@ DETECTIONS_HINT = (
 )
 
 
+@cache
 def located(source: str, study: str, key: str) -> str:
     """Where a file or folder lies that a key of a study names by its path or address.
 
@@ -44,15 +45,17 @@ def study_settings(*keys: str):
     return settings
 
 
-def variant_settings(wildcards) -> dict[str, str]:
-    """Parameter: what the configuration says of a variant."""
-    return config["variants"][wildcards.variant]
+def variant_options(wildcards) -> str:
+    """Options of a variant's network."""
+    variant = config["variants"][wildcards.variant]
+    return f"--backend {variant['backend']} --precision {variant['precision']}"
 
 
-def flip_test_option(wildcards) -> str:
-    """Option of the protocol's flip test."""
-    study = config["studies"][wildcards.study]
-    return "--flip-test" if study["protocol"]["flip_test"] else ""
+def prediction_options(wildcards) -> str:
+    """Options of a variant's network, and of the protocol's flip test."""
+    protocol = config["studies"][wildcards.study]["protocol"]
+    options = variant_options(wildcards)
+    return f"{options} --flip-test" if protocol["flip_test"] else options
 
 
 def vulkan_option(wildcards) -> str:
@@ -132,9 +135,16 @@ def detections(wildcards) -> list[str]:
     return [located(source, wildcards.study, "dataset.detections")]
 
 
-def detections_option(wildcards, input) -> str:
-    """Option that names the detector boxes, where the protocol takes them."""
-    return f"--detections {shlex.join(input.detections)}" if input.detections else ""
+def evaluation_set(wildcards) -> dict[str, str | list[str]]:
+    """Input function: the images, annotations and detector boxes of the evaluation set.
+
+    One function in place of three: Snakemake's cost of calling one is most of what a job adds to a large plan.
+    """
+    return {
+        "annotations": dataset("val", "annotations")(wildcards),
+        "images": dataset("val", "images")(wildcards),
+        "detections": detections(wildcards),
+    }
 
 
 def artifact(wildcards) -> list[str]:

@@ -15,7 +15,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--annotations", type=Path, required=True, help="the COCO keypoint annotations that were predicted for"
     )
-    parser.add_argument("--detections", type=Path, help="the COCO detection results whose boxes were taken, if so")
+    parser.add_argument(
+        "--detections", type=Path, nargs="?", help="the COCO detection results whose boxes were taken, if so"
+    )
     parser.add_argument("--out", type=Path, required=True, help="statistics to write (JSON)")
     parser.add_argument("--out-predictions", type=Path, required=True, help="everybody's predictions to write, .npz")
     return parser.parse_args()

@@ -31,7 +31,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
     parser.add_argument(
-        "--detections", type=Path, help="COCO detection results; their boxes are taken in place of the annotated ones"
+        "--detections",
+        type=Path,
+        nargs="?",
+        help="COCO detection results; their boxes are taken in place of the annotated ones",
     )
     parser.add_argument(
         "--crops",
