@@ -32,9 +32,8 @@ rule latency:
 rule throughput:
     """Measure how much of a variant's speed its prediction keeps, in turn with the bare network."""
     input:
-        unpack(evaluation_set),
+        unpack(to_predict),
         model=f"{RESULTS}/model.json",
-        artifact=artifact,
         crops=f"{RESULTS}/crops/1-of-1",
     output:
         f"{RESULTS}/{{variant}}/throughput.json",
@@ -53,7 +52,7 @@ rule throughput:
         options=variant_options,
     shell:
         'python "$SCRIPTS"/throughput.py --model {input.model}'
-        " --variant {wildcards.variant} {params.options} --artifact {input.artifact:q}"
+        " {params.options} --artifact {input.artifact:q}"
         " --annotations {input.annotations:q} --images {input.images:q}"
         " --crops {input.crops} --detections {input.detections:q}"
         " --threads $(({threads} < {params.most} ? {threads} : {params.most}))"

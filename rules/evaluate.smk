@@ -8,9 +8,8 @@ SHARDS = f"{RESULTS}/{{variant}}/shards/{{shard}}-of-{{shards}}"
 rule predict:
     """Predict the keypoints of the people of one shard of the evaluation set."""
     input:
-        unpack(evaluation_set),
+        unpack(to_predict),
         model=f"{RESULTS}/model.json",
-        artifact=artifact,
         crops=CROPS,
     output:
         f"{SHARDS}.npz",
@@ -29,15 +28,11 @@ rule predict:
         runtime=growing(240),
     params:
         code=code("predict"),
-        images=images_state("val"),
         options=prediction_options,
     shell:
-        'python "$SCRIPTS"/predict.py --model {input.model} --variant {wildcards.variant}'
-        " {params.options}"
+        'python "$SCRIPTS"/predict.py --model {input.model} {params.options}'
         " --artifact {input.artifact:q} --annotations {input.annotations:q}"
-        " --images {input.images:q} --crops {input.crops}"
-        " --detections {input.detections:q}"
-        " --shard {wildcards.shard} --shards {wildcards.shards}"
+        " --images {input.images:q} --crops {input.crops} --detections {input.detections:q}"
         " --threads {threads} --out {output} > {log} 2>&1"
 
 

@@ -47,15 +47,17 @@ def study_settings(*keys: str):
 
 def variant_options(wildcards) -> str:
     """Options of a variant's network."""
-    variant = config["variants"][wildcards.variant]
-    return f"--backend {variant['backend']} --precision {variant['precision']}"
+    name = wildcards.variant
+    variant = config["variants"][name]
+    return f"--variant {name} --backend {variant['backend']} --precision {variant['precision']}"
 
 
 def prediction_options(wildcards) -> str:
-    """Options of a variant's network, and of the protocol's flip test."""
+    """Options of a variant's network, of the protocol's flip test, and of a shard."""
     protocol = config["studies"][wildcards.study]["protocol"]
-    options = variant_options(wildcards)
-    return f"{options} --flip-test" if protocol["flip_test"] else options
+    flip_test = "--flip-test " if protocol["flip_test"] else ""
+    shard = f"--shard {wildcards.shard} --shards {wildcards.shards}"
+    return f"{variant_options(wildcards)} {flip_test}{shard}"
 
 
 def vulkan_option(wildcards) -> str:
@@ -136,15 +138,20 @@ def detections(wildcards) -> list[str]:
 
 
 def evaluation_set(wildcards) -> dict[str, str | list[str]]:
-    """Input function: the images, annotations and detector boxes of the evaluation set.
-
-    One function in place of three: Snakemake's cost of calling one is most of what a job adds to a large plan.
-    """
+    """Input function: the images, annotations and detector boxes of the evaluation set."""
     return {
         "annotations": dataset("val", "annotations")(wildcards),
         "images": dataset("val", "images")(wildcards),
         "detections": detections(wildcards),
     }
+
+
+def to_predict(wildcards) -> dict[str, str | list[str]]:
+    """Input function: the evaluation set, and the files that the variant's backend loads.
+
+    One function in place of four: what Snakemake needs to call one is most of what a job adds to a large plan.
+    """
+    return {**evaluation_set(wildcards), "artifact": artifact(wildcards)}
 
 
 def artifact(wildcards) -> list[str]:
@@ -155,30 +162,26 @@ def artifact(wildcards) -> list[str]:
 def artifact_of(variant: str, wildcards) -> list[str]:
     """The files that a variant's backend loads, of the wildcards' model, and the record of the step that made them."""
     folder = RESULTS.format(**wildcards)
+    own, converted = f"{folder}/{variant}", f"{folder}/converted"
     match config["variants"][variant]:
         case {"backend": "onnxruntime", "precision": "int8"}:
-            return [
-                f"{folder}/{variant}/model.onnx",
-                f"{folder}/{variant}/quantize.json",
-            ]
+            return [f"{own}/model.onnx", f"{own}/quantize.json"]
         case {"backend": "openvino", "precision": "int8"}:
-            network = multiext(f"{folder}/{variant}/model", ".xml", ".bin")
-            return [*network, f"{folder}/{variant}/quantize.json"]
+            return [f"{own}/model.xml", f"{own}/model.bin", f"{own}/quantize.json"]
         case {"backend": "pytorch"}:
             return [model_file(key)(wildcards) for key in ("config", "checkpoint")]
         case {"backend": "onnxruntime"}:
             return [f"{folder}/onnx/simplified.onnx", f"{folder}/onnx/simplify.json"]
         case {"backend": "openvino"}:
-            return multiext(f"{folder}/converted/openvino", ".xml", ".bin", ".json")
+            return [
+                f"{converted}/openvino.{ending}" for ending in ("xml", "bin", "json")
+            ]
         case {"precision": "int8"}:
-            network = multiext(f"{folder}/{variant}/model", ".param", ".bin")
-            return [*network, f"{folder}/{variant}/ncnn2int8.json"]
+            return [f"{own}/model.param", f"{own}/model.bin", f"{own}/ncnn2int8.json"]
         case {"precision": precision}:
             # bf16 is what the runtime makes of the fp32 weights when it loads them.
-            weights = "fp16" if precision == "fp16" else "fp32"
-            return multiext(
-                f"{folder}/converted/ncnn-{weights}", ".param", ".bin", ".json"
-            )
+            network = f"{converted}/ncnn-{'fp16' if precision == 'fp16' else 'fp32'}"
+            return [f"{network}.{ending}" for ending in ("param", "bin", "json")]
 
 
 def fp32_variant(wildcards) -> str:
