@@ -34,7 +34,7 @@ rule throughput:
     input:
         unpack(to_predict),
         model=f"{RESULTS}/model.json",
-        crops=f"{RESULTS}/crops/1-of-1",
+        crops=first_crops,
     output:
         f"{RESULTS}/{{variant}}/throughput.json",
     log:
@@ -50,11 +50,12 @@ rule throughput:
         images=images_state("val"),
         most=PREDICTION_THREADS,
         options=variant_options,
+        shards=first_shard_option,
     shell:
         'python "$SCRIPTS"/throughput.py --model {input.model}'
         " {params.options} --artifact {input.artifact:q}"
         " --annotations {input.annotations:q} --images {input.images:q}"
-        " --crops {input.crops} --detections {input.detections:q}"
+        " --crops {input.crops} {params.shards} --detections {input.detections:q}"
         " --threads $(({threads} < {params.most} ? {threads} : {params.most}))"
         " --out {output} > {log} 2>&1"
 

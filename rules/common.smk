@@ -9,6 +9,7 @@ import shutil
 import sys
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
@@ -20,6 +21,15 @@ ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from posequant.base.errors import InputError
+from posequant.workflow.costs import (
+    DRAWN,
+    Network,
+    input_pixels,
+    network_of,
+    number_of_shards,
+    people_in,
+    shards_in,
+)
 from posequant.workflow.ending import end_on_sigterm
 from posequant.workflow.leftovers import notices as leftover_notices
 from posequant.workflow.local_files import find_file, fingerprint

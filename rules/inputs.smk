@@ -316,7 +316,7 @@ def description_options(wildcards, input) -> str:
     if wildcards.model not in models_from("onnx"):
         return f"--config {shlex.quote(input.config)}"
     settings = config["studies"][wildcards.study]["models"][wildcards.model]
-    elsewhere = ("source", "architecture", "published", "onnx")
+    elsewhere = ("source", "architecture", "gmac", "published", "onnx")
     told = {key: value for key, value in settings.items() if key not in elsewhere}
     return f"--onnx {input.onnx} --onnx-settings {shlex.quote(json.dumps(told))}"
 
@@ -339,10 +339,85 @@ def to_quantize(wildcards) -> dict[str, str]:
     }
 
 
+@cache
+def network(study: str, model: str) -> Network | None:
+    """What a network takes, as far as it can be told before anything is made."""
+    settings = config["studies"][study]["models"][model]
+    key = "onnx" if settings["source"] == "onnx" else "checkpoint"
+    weights = Path(located(settings[key], study, f"models.{model}.{key}"))
+    description = None
+    if "config" in settings:
+        description = Path(located(settings["config"], study, f"models.{model}.config"))
+    return network_of(
+        weights=weights.stat().st_size if weights.is_file() else None,
+        pixels=input_pixels(settings, description),
+        gmac=settings.get("gmac"),
+    )
+
+
+@cache
+def people(study: str) -> int | None:
+    """How many people are evaluated, about; None while that is not known."""
+    if drawn := config["studies"][study]["dataset"].get("synthetic"):
+        return round(drawn["val_images"] * DRAWN)
+    wildcards = SimpleNamespace(study=study)
+    return people_in(
+        Path(dataset("val", "annotations")(wildcards)),
+        next(map(Path, detections(wildcards)), None),
+    )
+
+
+def seconds_per_person(study: str, variant: str, network: Network) -> float:
+    """How long one thread takes to predict a person with a variant."""
+    settings = config["variants"][variant]
+    return network.seconds(
+        settings["backend"],
+        settings["precision"],
+        flip_test=config["studies"][study]["protocol"]["flip_test"],
+    )
+
+
+@cache
+def shards_of(study: str, model: str) -> int:
+    """Into how many shards the predictions of a model are cut, the same for all its rows.
+
+    On a worker it comes out as in the main process, and after an interruption as before: shards that are there decide.
+    """
+    settings = config["studies"][study]
+    folder = Path(RESULTS.format(study=study, model=model))
+    earlier = [
+        folder / "crops",
+        *(folder / f"{row}/shards" for row in settings["variants"]),
+    ]
+    if count := settings.get("shards") or shards_in(earlier):
+        return count
+    size = network(study, model)
+    if size is None or people(study) is None:
+        return 1
+    slowest = max(seconds_per_person(study, row, size) for row in settings["variants"])
+    return number_of_shards(
+        people(study),
+        slowest,
+        settings["shard_minutes"],
+        threads=PREDICTION_THREADS,
+    )
+
+
 def shards(wildcards) -> list[str]:
     """Input function: the predictions of all shards of the evaluation set."""
-    count = config["studies"][wildcards.study]["shards"]
+    count = shards_of(wildcards.study, wildcards.model)
     return expand(f"{SHARDS}.npz", shard=range(1, count + 1), shards=count, **wildcards)
+
+
+def first_crops(wildcards) -> str:
+    """Input function: the crops of the first shard."""
+    count = shards_of(wildcards.study, wildcards.model)
+    return CROPS.format(**wildcards, shard=1, shards=count)
+
+
+def first_shard_option(wildcards) -> str:
+    """Option that says of how many shards it is the first."""
+    return f"--shards {shards_of(wildcards.study, wildcards.model)}"
 
 
 def recipe(wildcards) -> str:

@@ -40,7 +40,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--crops",
         type=Path,
-        help="what evaluation_crops.py wrote for all of them; without it, images are read and cropped",
+        help="what evaluation_crops.py wrote of the first shard; without it, images are read and cropped",
+    )
+    parser.add_argument(
+        "--shards",
+        type=int,
+        default=1,
+        help="how many shards the people are cut into; those of the first are predicted (default: %(default)s)",
     )
     parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="rounds to time (default: %(default)s)")
@@ -61,12 +67,13 @@ def main() -> None:
     from posequant.base.verify import as_made
     from posequant.benchmark.throughput import measure_throughput
     from posequant.data.crops import Cropper, crops_of_images
-    from posequant.data.dataset import evaluation_instances
+    from posequant.data.dataset import evaluation_instances, shard_of
     from posequant.data.evaluation_crops import open_crops
     from posequant.networks.opening import open_network
 
     spec = ModelSpec.load(arguments.model)
-    instances = evaluation_instances(arguments.annotations, arguments.detections)
+    everyone = evaluation_instances(arguments.annotations, arguments.detections)
+    instances = shard_of(everyone, 1, arguments.shards)
     crops = open_crops(arguments.crops, spec, instances) if arguments.crops else None
     network = open_network(
         arguments.backend, arguments.precision, list(as_made(arguments.artifact)), spec, arguments.threads

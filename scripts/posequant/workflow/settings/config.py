@@ -173,6 +173,14 @@ class _Model(Settings):
     architecture: str | None = Field(
         default=None, description="Name in the Arch column; the default is the model's key."
     )
+    gmac: float | None = Field(
+        default=None,
+        gt=0,
+        description=(
+            "Billions of multiply-accumulates for a crop, to tell how long it takes; the default is an estimate from the "
+            "size of the weights, once they are there."
+        ),
+    )
     published: list[Published] = Field(default=[], description="Figures of the model from elsewhere.")
 
 
@@ -282,10 +290,19 @@ class Study(Settings):
 
     dataset: Dataset = Field(description="The images and annotations.")
     protocol: Protocol = Protocol()
-    shards: int = Field(
-        default=1,
+    shards: int | None = Field(
+        default=None,
         ge=1,
-        description="How many jobs share the prediction of a variant. The result is the same for any number.",
+        description=(
+            "How many jobs share the predictions of a row. The result is the same for any number. The default is as many "
+            "as take `shard_minutes` each; docs/studies.md says how that is told."
+        ),
+    )
+    shard_minutes: float = Field(
+        default=10.0,
+        gt=0,
+        description="How long a job predicts with the slowest row of a model, about, where the study names no `shards`.",
+        json_schema_extra={"unit": "minutes"},
     )
     crops: EvaluationCrops = EvaluationCrops()
     calibration: Calibration = Calibration()

@@ -1,0 +1,121 @@
+"""How long jobs take on a number of cores, and what is said of a run before it starts."""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+# Estimates are rough: an hour is said in steps of ten minutes, a minute in steps of ten seconds.
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job, and what it waits for.
+
+    Attributes:
+        alone: seconds that it computes on one core, whatever it has.
+        shared: seconds of one core that its threads divide among them.
+        threads: how many it has.
+        after: the places of the jobs that must end before, in the sequence of all.
+    """
+
+    alone: float
+    shared: float = 0.0
+    threads: int = 1
+    after: tuple[int, ...] = ()
+
+    def seconds(self, cores: int) -> float:
+        """Return how long it takes where there are so many cores."""
+        return self.alone + self.shared / min(self.threads, cores)
+
+
+def makespan(jobs: Sequence[Job], cores: int, overhead: float = 0.0) -> float:
+    """Return in how many seconds all jobs are done: list scheduling, the first job that is ready and fits is started.
+
+    Args:
+        jobs: each waits for some before or behind it; in no circle.
+        cores: how many there are. A job with more threads takes all.
+        overhead: seconds from the end of a job until those that wait for it can start, as of a cluster's queue. No core
+            is taken meanwhile.
+    """
+    followers: dict[int, list[int]] = defaultdict(list)
+    waits = [len(job.after) for job in jobs]
+    for place, job in enumerate(jobs):
+        for before in job.after:
+            followers[before].append(place)
+    # Ready jobs, by how many cores they take.
+    ready: dict[int, list[int]] = defaultdict(list)
+    # What happens next: a job's cores become free; then it is known to have ended.
+    events: list[tuple[float, int, int]] = []
+    freed, ended = 0, 1
+    now, free = 0.0, cores
+
+    def enter(place: int) -> None:
+        heapq.heappush(ready[min(jobs[place].threads, cores)], place)
+
+    for place, count in enumerate(waits):
+        if not count:
+            enter(place)
+    while True:
+        while fitting := [queue[0] for size, queue in ready.items() if queue and size <= free]:
+            place = min(fitting)
+            size = min(jobs[place].threads, cores)
+            heapq.heappop(ready[size])
+            free -= size
+            end = now + jobs[place].seconds(cores)
+            heapq.heappush(events, (end, freed, place))
+            heapq.heappush(events, (end + overhead, ended, place))
+        if not events:
+            return now
+        now, kind, place = heapq.heappop(events)
+        if kind == freed:
+            free += min(jobs[place].threads, cores)
+            continue
+        for follower in followers[place]:
+            waits[follower] -= 1
+            if not waits[follower]:
+                enter(follower)
+
+
+def roughly(seconds: float) -> str:
+    """Return a duration as an estimate may name it: `40 s`, `5 min`, `3 h 20 min`, `2 days 5 h`."""
+    if seconds < 55:
+        return f"{max(10, 10 * round(seconds / 10))} s"
+    if seconds < 55 * _MINUTE:
+        return f"{max(1, round(seconds / _MINUTE))} min"
+    if seconds < 2 * _DAY:
+        hours, minutes = divmod(10 * round(seconds / (10 * _MINUTE)), 60)
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(round(seconds / _HOUR), 24)
+    return f"{days} days {hours} h" if hours else f"{days} days"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes: `40 MB`, `2.1 GB`, `120 GB`."""
+    if count < 1e9:
+        return f"{max(1, round(count / 1e6))} MB"
+    return f"{count / 1e9:.1f} GB" if count < 1e10 else f"{count / 1e9:.0f} GB"
+
+
+def announcement(seconds: float, cores: int, disk: Mapping[str, float], free: float) -> tuple[str, str]:
+    """Return what a run says before it starts, and a warning where the disk is too small for it, else nothing.
+
+    Args:
+        seconds: that it takes.
+        cores: on how many.
+        disk: bytes that it writes, by what for.
+        free: bytes that the disk has left.
+    """
+    total = sum(disk.values())
+    parts = ", ".join(f"{name} {size(count)}" for name, count in sorted(disk.items(), key=lambda part: -part[1]))
+    said = f"Estimate: about {roughly(seconds)} on {cores} core{'s' if cores > 1 else ''}"
+    if total >= 1e6:
+        said += f", {size(total)} of disk ({parts}); {size(free)} are free"
+    warning = ""
+    if total > free:
+        warning = (
+            f"warning: the run may fill the disk: it writes about {size(total)}, and {size(free)} are free. Where it "
+            "breaks off, the same command goes on once there is room."
+        )
+    return f"{said}.", warning
