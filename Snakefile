@@ -10,6 +10,7 @@ configfile: workflow.current_basedir.join("config.yaml").get_path_or_uri(secret_
 
 include: "rules/common.smk"
 include: "rules/inputs.smk"
+include: "rules/plan.smk"
 include: "rules/demo.smk"
 include: "rules/fetch.smk"
 include: "rules/data.smk"

@@ -70,6 +70,10 @@ onstart:
         end_on_sigterm()
         if workflow.executor_plugin.name == "slurm":
             watch_queue(Path.cwd(), logger.warning)
+        said, warning = estimate(workflow.dag)
+        logger.info(said)
+        if warning:
+            logger.warning(warning)
     made = [
         file.regex()
         for rule in workflow.rules

@@ -45,6 +45,81 @@ _BOX = re.compile(rb'"bbox"\s*:')
 
 
 @dataclass(frozen=True)
+class Step:
+    """What a job of a rule takes, in seconds of one core.
+
+    Attributes:
+        alone: whatever it works on: start, imports, and what does not grow.
+        per_100_mb: for each 100 MB of the network's weights.
+        per_person: for each evaluated person; its threads share it.
+        per_gmac: for each billion of multiply-accumulates of each calibration person; its threads share it.
+    """
+
+    alone: float
+    per_100_mb: float = 0.0
+    per_person: float = 0.0
+    per_gmac: float = 0.0
+
+
+# Rules that are not listed take `_OTHER`. `predict` and `latency` take the network's own time as well.
+STEPS = {
+    "describe": Step(1.0),
+    "demo_dataset": Step(0.5),
+    "calibration_set": Step(1.0),
+    "calibration_images": Step(60.0),
+    "calibration_crops": Step(2.0),
+    "evaluation_crops": Step(1.5, per_person=CUT),
+    "export": Step(5.0, per_100_mb=6.0),
+    "import_onnx": Step(2.0, per_100_mb=3.0),
+    "simplify": Step(2.0, per_100_mb=3.0),
+    "convert_ncnn": Step(1.5, per_100_mb=4.0),
+    "convert_openvino": Step(1.5, per_100_mb=3.0),
+    "ncnn2table": Step(1.5, per_100_mb=1.0, per_gmac=0.03),
+    "ncnn2int8": Step(1.0, per_100_mb=1.0),
+    "apply_recipe": Step(3.0, per_100_mb=2.0, per_gmac=1.0),
+    "quantize_openvino": Step(6.0, per_100_mb=4.0, per_gmac=0.02),
+    "quantize_onnxruntime": Step(3.0, per_100_mb=5.0, per_gmac=0.03),
+    "predict": Step(2.0, per_100_mb=1.0, per_person=BESIDE_THE_NETWORK),
+    "evaluate": Step(1.5, per_person=0.0005),
+    "certify": Step(3.0, per_100_mb=1.0, per_person=0.001),
+    "latency": Step(5.0, per_100_mb=5.0),
+    "render_result": Step(2.0),
+    "result": Step(0.3),
+}
+_OTHER = Step(5.0)
+# Bytes that a rule writes, for each byte of the network's weights.
+_WEIGHTS = {
+    "export": 1.0,
+    "import_onnx": 1.0,
+    "simplify": 1.0,
+    "convert_ncnn": 0.75,
+    "convert_openvino": 1.0,
+    "apply_recipe": 1.0,
+    "ncnn2int8": 0.25,
+    "quantize_openvino": 0.25,
+    "quantize_onnxruntime": 0.25,
+}
+# Of a person, in `predict` and in `evaluate`.
+_PREDICTION_BYTES = 300
+_DRAWN_IMAGE_BYTES = 20_000
+# Seconds to draw an image.
+_DRAWING = 0.012
+# What is downloaded, and what is taken out of it, where its name tells. All else is not counted.
+_KNOWN_BYTES = {
+    "val2017.zip": 816e6,
+    "val2017": 820e6,
+    "annotations_trainval2017.zip": 253e6,
+    "person_keypoints_train2017.json": 239e6,
+    "person_keypoints_val2017.json": 10e6,
+    "hourglass52_coco_256x256-4ec713ba_20200709.pth": 379e6,
+    "hourglass52_coco_384x384-be91ba2b_20200812.pth": 379e6,
+}
+_BYTES_PER_SECOND = 10e6
+# `latency`: rounds, and the seconds after which it begins no other.
+_ROUNDS, _MOST_SECONDS = 60, 20
+
+
+@dataclass(frozen=True)
 class Network:
     """What a network takes.
 
@@ -58,9 +133,30 @@ class Network:
     bytes: float = _USUAL_BYTES
     pixels: int = _USUAL_PIXELS
 
-    def seconds(self, backend: str, precision: str, *, flip_test: bool = False) -> float:
-        """Return how long one thread takes to predict a person."""
-        return (2 if flip_test else 1) * self.gmac / RATES[backend, precision] + BESIDE_THE_NETWORK
+    def seconds(self, backend: str, precision: str) -> float:
+        """Return how long one thread takes for a crop."""
+        return self.gmac / RATES[backend, precision]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job works on.
+
+    Attributes:
+        network: the network, or a usual one where nothing is known of it.
+        people: evaluated people.
+        calibration: calibration people.
+        images: to draw.
+        rows: seconds that one thread takes for a person, of each row that is run.
+        kept: whether the crops of evaluated people are kept.
+    """
+
+    network: Network
+    people: int = 0
+    calibration: int = 0
+    images: int = 0
+    rows: tuple[float, ...] = ()
+    kept: bool = True
 
 
 def network_of(*, weights: int | None, pixels: int | None, gmac: float | None) -> Network | None:
@@ -135,3 +231,51 @@ def shards_in(folders: Iterable[Path]) -> int | None:
         if named:
             return max((path.stat().st_mtime_ns, int(shard[1])) for path, shard in named)[1]
     return None
+
+
+def seconds_of(rule: str, work: Work) -> tuple[float, float]:
+    """Return what a job of a rule takes on one core, in seconds: what it does alone, and what its threads share."""
+    step = STEPS.get(rule, _OTHER)
+    alone = step.alone + step.per_100_mb * work.network.bytes / 1e8
+    shared = step.per_person * work.people + step.per_gmac * work.network.gmac * work.calibration
+    if rule == "predict":
+        shared += work.people * sum(work.rows)
+    elif rule == "latency":
+        alone += sum(min(_ROUNDS * seconds, _MOST_SECONDS) for seconds in work.rows)
+    elif rule == "demo_dataset":
+        shared += _DRAWING * work.images
+    return alone, shared
+
+
+def bytes_of(rule: str, work: Work) -> tuple[str, float]:
+    """Return what a job of a rule writes: what for, in a word, and how many bytes."""
+    match rule:
+        case "evaluation_crops":
+            return "crops", crops_bytes(work.network, work.people) * work.kept
+        case "calibration_crops":
+            return "crops", 4 * crops_bytes(work.network, work.calibration)
+        case "predict" | "evaluate":
+            return "predictions", _PREDICTION_BYTES * work.people
+        case "demo_dataset":
+            return "images", _DRAWN_IMAGE_BYTES * work.images
+        case _:
+            return "networks", _WEIGHTS.get(rule, 0.0) * work.network.bytes
+
+
+def crops_bytes(network: Network, people: int) -> float:
+    """Return how many bytes the crops of people take, before normalisation."""
+    return 3.0 * network.pixels * people
+
+
+def download_bytes(file: str) -> float:
+    """Return how large a download is, or what is taken out of it: from its name.
+
+    A network of an unknown name is one of the usual size; anything else counts nothing."""
+    name = Path(file).name
+    usual = _USUAL_BYTES if name.endswith((".pth", ".pt", ".onnx")) else 0.0
+    return _KNOWN_BYTES.get(name, usual)
+
+
+def download_seconds(count: float) -> float:
+    """Return how long it takes to fetch so many bytes, or to unpack them."""
+    return 1 + count / _BYTES_PER_SECOND

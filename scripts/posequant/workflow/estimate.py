@@ -2,11 +2,13 @@
 
 import heapq
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Estimates are rough: an hour is said in steps of ten minutes, a minute in steps of ten seconds.
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+# Less is not worth a word.
+_LEAST_BYTES = 1e6
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,16 @@ class Job:
         shared: seconds of one core that its threads divide among them.
         threads: how many it has.
         after: the places of the jobs that must end before, in the sequence of all.
+        what: it writes, in a word.
+        bytes: that it writes.
     """
 
     alone: float
     shared: float = 0.0
     threads: int = 1
     after: tuple[int, ...] = ()
+    what: str = ""
+    bytes: float = 0.0
 
     def seconds(self, cores: int) -> float:
         """Return how long it takes where there are so many cores."""
@@ -98,24 +104,27 @@ def size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count < 1e10 else f"{count / 1e9:.0f} GB"
 
 
-def announcement(seconds: float, cores: int, disk: Mapping[str, float], free: float) -> tuple[str, str]:
+def announcement(jobs: Sequence[Job], cores: int, free: float) -> tuple[str, str]:
     """Return what a run says before it starts, and a warning where the disk is too small for it, else nothing.
 
     Args:
-        seconds: that it takes.
+        jobs: that it runs.
         cores: on how many.
-        disk: bytes that it writes, by what for.
         free: bytes that the disk has left.
     """
+    disk: dict[str, float] = defaultdict(float)
+    for job in jobs:
+        disk[job.what] += job.bytes
     total = sum(disk.values())
-    parts = ", ".join(f"{name} {size(count)}" for name, count in sorted(disk.items(), key=lambda part: -part[1]))
-    said = f"Estimate: about {roughly(seconds)} on {cores} core{'s' if cores > 1 else ''}"
-    if total >= 1e6:
+    largest_first = sorted(disk.items(), key=lambda part: -part[1])
+    parts = ", ".join(f"{what} {size(count)}" for what, count in largest_first if count >= _LEAST_BYTES)
+    said = f"Estimate: about {roughly(makespan(jobs, cores))} on {cores} core{'s' if cores > 1 else ''}"
+    if total >= _LEAST_BYTES:
         said += f", {size(total)} of disk ({parts}); {size(free)} are free"
     warning = ""
     if total > free:
         warning = (
-            f"warning: the run may fill the disk: it writes about {size(total)}, and {size(free)} are free. Where it "
-            "breaks off, the same command goes on once there is room."
+            f"warning: the disk may be too small: about {size(total)} are written, and {size(free)} are free. If the "
+            "run breaks off, make room and give the same command again: it goes on where it stopped."
         )
     return f"{said}.", warning

@@ -177,8 +177,8 @@ class _Model(Settings):
         default=None,
         gt=0,
         description=(
-            "Billions of multiply-accumulates for a crop, to tell how long it takes; the default is an estimate from the "
-            "size of the weights, once they are there."
+            "Billions of multiply-accumulates for a crop, to tell how long it takes. The default is an estimate from "
+            "the size of the weights, once they are there."
         ),
     )
     published: list[Published] = Field(default=[], description="Figures of the model from elsewhere.")
@@ -294,14 +294,14 @@ class Study(Settings):
         default=None,
         ge=1,
         description=(
-            "How many jobs share the predictions of a row. The result is the same for any number. The default is as many "
-            "as take `shard_minutes` each; docs/studies.md says how that is told."
+            "How many jobs share the predictions of a row. The result is the same for any number. The default is as "
+            "many as take `shard_minutes` each; docs/studies.md says how that is told."
         ),
     )
     shard_minutes: float = Field(
         default=10.0,
         gt=0,
-        description="How long a job predicts with the slowest row of a model, about, where the study names no `shards`.",
+        description="How long a job takes with the slowest row of a model, about, where the study names no `shards`.",
         json_schema_extra={"unit": "minutes"},
     )
     crops: EvaluationCrops = EvaluationCrops()
