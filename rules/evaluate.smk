@@ -49,10 +49,11 @@ rule evaluate:
         f"{RESULTS}/{{variant}}/evaluate.log",
     benchmark:
         f"{RESULTS}/{{variant}}/evaluate.benchmark.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(2000),
         runtime=growing(30),
     params:
         code=code("evaluate"),

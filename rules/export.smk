@@ -47,7 +47,7 @@ rule export:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(6000),
         runtime=growing(30),
     params:
         code=code("export"),
@@ -136,7 +136,7 @@ rule convert_ncnn:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(6000),
         runtime=growing(30),
     params:
         code=code("convert_ncnn"),

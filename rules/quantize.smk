@@ -85,7 +85,7 @@ rule quantize_openvino:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=growing(6000),
+        mem_mb=growing(8000),
         runtime=growing(60),
     params:
         code=code("quantize_openvino"),
@@ -115,7 +115,7 @@ rule quantize_onnxruntime:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=growing(6000),
+        mem_mb=growing(8000),
         runtime=growing(60),
     params:
         code=code("quantize_onnxruntime"),

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -33,6 +33,13 @@ STUDY: dict[str, Any] = {
 TARGETS = [f"{MODEL}/{variant}/metrics.json" for variant in STUDY["variants"]]
 # Waiting for Slurm ends with a failure after so many seconds.
 PATIENCE = 240
+
+
+class Node(NamedTuple):
+    """A node of Slurm, and the folder of its logs."""
+
+    name: str
+    logs: Path
 
 
 class Run:
@@ -80,12 +87,12 @@ def prepare(folder: Path, **others: Any) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of the one node of a Slurm that runs meanwhile."""
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """The one node of a Slurm that runs meanwhile."""
     folder = tmp_path_factory.mktemp("slurm")
     start(folder)
     try:
-        yield tell("sinfo", "--noheader", "--format", "%n").strip()
+        yield Node(tell("sinfo", "--noheader", "--format", "%n").strip(), folder)
     finally:
         stop(folder)
 
@@ -99,7 +106,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_study_on_slurm_survives_all_and_gives_the_figures_of_a_local_run(
-    node: str, local: Path, tmp_path: Path
+    node: Node, local: Path, tmp_path: Path
 ) -> None:
     folder = prepare(tmp_path / "checkout")
     # Snakemake is killed, and its job with it runs on.
@@ -118,11 +125,11 @@ def test_study_on_slurm_survives_all_and_gives_the_figures_of_a_local_run(
     cancelled = {run.queue("predict", state)[0].number for state in ("PENDING", "RUNNING")}
     tell("scancel", *cancelled)
     # The node is drained meanwhile: the jobs wait, and go on when it is back.
-    tell("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    tell("scontrol", "update", f"nodename={node.name}", "state=drain", "reason=test")
     again = run.wait_for(lambda: [job for job in run.queue("predict", "PENDING") if job.memory == "8000M"])
     assert again[0].number not in cancelled
     assert run.process.poll() is None
-    tell("scontrol", "update", f"nodename={node}", "state=resume")
+    tell("scontrol", "update", f"nodename={node.name}", "state=resume")
     run.finish()
 
     for target in TARGETS:
@@ -132,7 +139,7 @@ def test_study_on_slurm_survives_all_and_gives_the_figures_of_a_local_run(
         assert (local / predictions).read_bytes() == (folder / predictions).read_bytes()
 
 
-def test_out_of_memory_and_out_of_time_are_tried_again_with_more(local: Path, tmp_path: Path) -> None:
+def test_out_of_memory_and_out_of_time_are_tried_again_with_more(node: Node, local: Path, tmp_path: Path) -> None:
     # A tool that needs longer than it is given: 1 minute.
     tool = tmp_path / "ncnn2table"
     tool.write_text("#!/bin/sh\nsleep 1000\n")
@@ -147,7 +154,7 @@ def test_out_of_memory_and_out_of_time_are_tried_again_with_more(local: Path, tm
     run = Run(folder, *forced, "--set-resources", *requests, "--until", "ncnn2table", "export", "--", table, onnx)
     run.wait_for(lambda: [job for job in run.queue("export") if job.memory == "2000M"])
     run.wait_for(lambda: re.search(r"export +demo", run.said()) and (folder / onnx).is_file())
-    assert "OUT_OF_MEMORY" in run.said()
+    assert "exceeded memory limit" in (node.logs / "slurmd.log").read_text()
     run.wait_for(lambda: [job for job in run.queue("ncnn2table") if job.time == "2:00"])
     assert "TIMEOUT" in run.said()
     run.stop()

@@ -48,9 +48,10 @@ class Waiting:
 def parse_queue(listed: str) -> Iterator[Waiting]:
     """Yield the jobs that squeue listed in the format of `_FIELDS` and that a workflow submitted."""
     for line in listed.splitlines():
-        *fields, folder, comment = line.split("|", _FIELDS.count("|"))
+        number, state, reason, cores, memory, time, partition, folder, comment = line.split("|", _FIELDS.count("|"))
         if named := _COMMENT.fullmatch(comment):
-            yield Waiting(*fields, Path(folder), " ".join(filter(None, named.groups())))
+            step = " ".join(filter(None, named.groups()))
+            yield Waiting(number, state, reason, cores, memory, time, partition, Path(folder), step)
 
 
 def read_queue(folder: Path) -> list[Waiting]:
