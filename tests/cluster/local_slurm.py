@@ -1,4 +1,4 @@
-"""Starts a Slurm of one node on this machine, and stops it: `python tests/cluster/local_slurm.py start|stop FOLDER`.
+"""Starts a Slurm of one node on this machine, and stops it.
 
 It needs root, and Debian's packages slurm-wlm and munge, which `start` installs where they are missing. Its
 configuration lies in Slurm's default place, since Snakemake's executor hands no other place on to its jobs. One that
@@ -7,10 +7,8 @@ is there already is left alone, and nothing is started.
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +16,7 @@ CONFIGURATION = Path("/etc/slurm/slurm.conf")
 MARK = "# A Slurm of one node for the tests of PoseQuant."
 CORES = 2
 MEMORY_MB = 16000
-DAEMONS = ("slurmctld", "slurmd", "munged")
+DAEMONS = ("slurmd", "slurmctld", "munged")
 SECONDS = 60
 
 
@@ -62,8 +60,10 @@ def start(folder: Path) -> None:
     if os.geteuid() != 0:
         raise UnavailableError("A Slurm of one's own is started as root; this is not root.")
     install()
-    if CONFIGURATION.exists() and MARK not in CONFIGURATION.read_text():
-        raise UnavailableError(f"{CONFIGURATION} belongs to a Slurm that is not the tests'.")
+    if CONFIGURATION.exists():
+        if MARK not in CONFIGURATION.read_text():
+            raise UnavailableError(f"{CONFIGURATION} belongs to a Slurm that is not the tests'.")
+        stop()  # of tests that were killed
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     CONFIGURATION.write_text(configuration(folder))
@@ -80,15 +80,15 @@ def start(folder: Path) -> None:
         time.sleep(0.2)
 
 
-def stop(folder: Path) -> None:
+def stop() -> None:
     """Stop what `start` started, and take the configuration away."""
     _said("scancel", "--me")
-    for pid in (folder / "slurmd.pid", folder / "slurmctld.pid", Path("/run/munge/munged.pid")):
-        if pid.is_file():
-            os.kill(int(pid.read_text()), signal.SIGTERM)
-            deadline = time.monotonic() + SECONDS
-            while pid.is_file() and time.monotonic() < deadline:
-                time.sleep(0.1)
+    # In this order: the controller would miss its node.
+    for daemon in DAEMONS:
+        _said("pkill", "--exact", daemon)
+        deadline = time.monotonic() + SECONDS
+        while _said("pgrep", "--exact", daemon) and time.monotonic() < deadline:
+            time.sleep(0.1)
     if CONFIGURATION.exists() and MARK in CONFIGURATION.read_text():
         CONFIGURATION.unlink()
 
@@ -115,7 +115,3 @@ def _run(*command: str) -> None:
 
 def _said(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-if __name__ == "__main__":
-    {"start": start, "stop": stop}[sys.argv[1]](Path(sys.argv[2]))

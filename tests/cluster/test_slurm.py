@@ -94,7 +94,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     try:
         yield Node(tell("sinfo", "--noheader", "--format", "%n").strip(), folder)
     finally:
-        stop(folder)
+        stop()
 
 
 @pytest.fixture(scope="module")
