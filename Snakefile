@@ -22,6 +22,7 @@ include: "rules/certify.smk"
 include: "rules/attribute.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
+include: "rules/prune.smk"
 
 
 rule all:

@@ -390,3 +390,28 @@ def latency_options(wildcards) -> str:
     """Options that name all rows of a model."""
     rows = latency_rows(wildcards).values()
     return " ".join(f"--row {shlex.join(row)}" for row in rows)
+
+
+def metrics_of_the_study() -> list[str]:
+    """The metrics of all rows of the study that is run."""
+    return per_row("metrics.json")(SimpleNamespace(study=config["study"]))
+
+
+def prunable() -> list[str]:
+    """Patterns of the files, beside crops, that the study that is run needs no more once it is finished."""
+    row = RESULTS.format(study=config["study"], model="*") + "/*"
+    archives = {
+        f"{DOWNLOADS}/{found.file}"
+        for _, found in find_downloads(config["studies"][config["study"]])
+        if found.is_archive and unpacked(found.file)
+    }
+    return [f"{row}/shards/*.npz", f"{row}/prepared.*", *sorted(archives)]
+
+
+def unpacked(file: str) -> bool:
+    """Whether all that any study takes from an archive has been taken out."""
+    return all(
+        Path(DOWNLOADS, content).exists()
+        for content, (_, download) in UNPACKED.items()
+        if download.file == file
+    )
