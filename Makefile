@@ -10,9 +10,12 @@ INSTALL_LOG := $(VENV)/install.log
 BIN := $(VENV)/bin
 LOCK := envs/requirements.lock
 READY := $(VENV)/.ready
+TOOLS := $(VENV)-tools
+COMPILE := $(TOOLS)/bin/uv pip compile --generate-hashes --no-annotate --no-header --quiet
+EXTRAS := $(filter-out requirements%,$(basename $(notdir $(wildcard envs/*.in))))
 SOURCES := scripts tests models envs
 
-.PHONY: result bench profile test test-all fuzz survey schema lint format lock help
+.PHONY: result bench profile test test-all fuzz survey schema lint format lock audit help
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table
@@ -52,15 +55,21 @@ format: $(READY) ## bring the sources into shape
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/snakefmt Snakefile rules
 
-# Resolves the packages anew: edit envs/*.in, run this, then the tests.
-lock: ## make envs/requirements.lock and the conda files from envs/*.in
+# Resolves the packages anew: edit envs/*.in, run this, then the tests. pip chooses the releases (PyTorch's build for
+# the CPU is on an index of its own), uv adds the hashes of all their files. Other envs/NAME.in are extras, which keep
+# to the releases of requirements.lock.
+lock: $(TOOLS)/.ready ## make envs/*.lock and the conda files from envs/*.in
 	$(PYTHON) -m venv --clear $(VENV)-lock
-	$(VENV)-lock/bin/pip install --retries 1 --extra-index-url $(TORCH_INDEX) --requirement envs/requirements.in
+	$(VENV)-lock/bin/pip install --retries 1 --extra-index-url $(TORCH_INDEX) --report $(VENV)-lock/report.json --requirement envs/requirements.in
 	$(VENV)-lock/bin/pip install --no-deps --no-build-isolation --no-binary xtcocotools --requirement envs/requirements-nodeps.in
-	( echo "# Made by \`make lock\` from requirements.in and requirements-nodeps.in. Every package, exactly."; \
-	  $(VENV)-lock/bin/pip freeze --all --exclude pip | sed 's/+cpu$$//' | sort --ignore-case ) > $(LOCK)
-	$(VENV)-lock/bin/python envs/write_conda_files.py
+	$(VENV)-lock/bin/pip freeze --all --exclude pip --exclude torch | $(COMPILE) --no-deps - > $(VENV)-lock/others
+	$(VENV)-lock/bin/python envs/write_lock.py $(VENV)-lock/report.json $(VENV)-lock/others $(LOCK)
+	$(VENV)-lock/bin/python envs/write_conda_script.py
 	rm -r $(VENV)-lock
+	$(foreach extra,$(EXTRAS),$(COMPILE) --constraint $(LOCK) --output-file envs/$(extra).lock envs/$(extra).in > /dev/null &&) true
+
+audit: $(READY) $(TOOLS)/.ready ## look for known vulnerabilities and for changed files in the environment
+	$(BIN)/python envs/audit.py --pip-audit $(TOOLS)/bin/pip-audit
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -71,14 +80,30 @@ define step
 @$(2) >> $(INSTALL_LOG) 2>&1 || { tail -n 20 $(INSTALL_LOG); echo "The installation failed; all of it is in $(INSTALL_LOG)"; exit 1; }
 endef
 
-# torch first, with the dependencies of the very build that the index gives; then all others exactly as locked,
-# without their own wishes, some of which contradict each other. xtcocotools is compiled against the numpy here.
-# --compile: without bytecode every start of Snakemake takes seconds longer.
+# The lines of the lock for the packages that a regular expression names, hashes included.
+locked = sed -n -E '/^($(1))==/,/[^\\]$$/p' $(LOCK)
+
+# Exactly what is locked, without the packages' own wishes, some of which contradict each other. A file whose hash is not
+# in the lock is refused. --compile: without bytecode every start of Snakemake takes seconds longer.
+INSTALL := $(BIN)/pip install --compile --no-deps --require-hashes
+
+# PyTorch is asked for alone: nothing else is looked for on its index. xtcocotools is compiled against the numpy here.
 $(READY): $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed: make PYTHON=/path/to/python3.11")'
 	@echo "Setting up $(VENV) (about 2.5 GB, some minutes)"
 	@$(PYTHON) -m venv --clear $(VENV)
-	$(call step,[1/3] PyTorch,$(BIN)/pip install --compile --retries 1 --extra-index-url $(TORCH_INDEX) --constraint $(LOCK) torch)
-	$(call step,[2/3] build tools,$(BIN)/pip install --compile --no-deps --constraint $(LOCK) setuptools wheel cython numpy)
-	$(call step,[3/3] all other packages,$(BIN)/pip install --compile --no-deps --no-build-isolation --no-binary xtcocotools --requirement $(LOCK))
+	$(call step,[1/3] PyTorch,$(call locked,torch) | $(INSTALL) --retries 1 --extra-index-url $(TORCH_INDEX) --requirement /dev/stdin)
+	$(call step,[2/3] build tools,$(call locked,setuptools|wheel|cython|numpy) | $(INSTALL) --requirement /dev/stdin)
+	$(call step,[3/3] all other packages,$(INSTALL) --no-build-isolation --no-binary xtcocotools --requirement $(LOCK))
 	@touch $(READY)
+
+# Installs the extra of envs/NAME.lock into the environment.
+$(VENV)/.extra-%: envs/%.lock $(READY)
+	$(call step,The packages of $<,$(INSTALL) --requirement $<)
+	@touch $@
+
+# What looks after the environment has one of its own.
+$(TOOLS)/.ready: envs/tools.lock
+	@$(PYTHON) -m venv --clear $(TOOLS)
+	@$(TOOLS)/bin/pip install --quiet --no-deps --require-hashes --requirement $<
+	@touch $@
