@@ -15,7 +15,7 @@ COMPILE := $(TOOLS)/bin/uv pip compile --generate-hashes --no-annotate --no-head
 EXTRAS := $(filter-out requirements%,$(basename $(notdir $(wildcard envs/*.in))))
 SOURCES := scripts tests models envs
 
-.PHONY: result bench profile test test-all fuzz survey schema lint format lock audit help
+.PHONY: cluster test-slurm result bench profile test test-all fuzz survey schema lint format lock audit help
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table
@@ -36,6 +36,11 @@ test-all: $(READY) ## run the slow tests too: large networks of mmpose
 
 fuzz: $(READY) ## try ten thousand arbitrary files on every parser
 	POSEQUANT_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest -n 2 --dist worksteal -m fuzz
+
+test-slurm: $(VENV)/.extra-cluster ## run the workflow on a Slurm of one node, installed and started here: as root, on Debian
+	$(BIN)/python -m pytest -m slurm tests/cluster
+
+cluster: $(VENV)/.extra-cluster ## install what runs jobs on clusters (docs/cluster.md)
 
 survey: $(READY) ## write docs/models.md: how far each network of models/survey.txt comes
 	$(BIN)/python scripts/survey.py --configs $$(grep -v '^#' models/survey.txt) --out docs/models.md

@@ -20,7 +20,7 @@ rule demo_dataset:
         runtime=growing(15),
     params:
         code=code("demo_dataset"),
-        folder="results/{study}/dataset",
+        folder=subpath(output.train, parent=True),
         settings=study_settings("dataset", "synthetic"),
     shell:
         'python "$SCRIPTS"/demo_dataset.py'

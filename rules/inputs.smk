@@ -97,7 +97,9 @@ def dataset(split: str, part: str):
 
 
 def user_images(split: str, wildcards) -> str:
-    """The folder of a split's images where the user keeps them; empty where a rule makes it."""
+    """The folder of a split's images where the user keeps them here; empty where a rule makes it, or it is elsewhere."""
+    if workflow.storage_settings.default_storage_provider:
+        return ""
     source = config["studies"][wildcards.study]["dataset"].get(split, {})
     kept = "images" in source and not parse_source(source["images"])
     return dataset(split, "images")(wildcards) if kept else ""
