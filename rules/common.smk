@@ -24,20 +24,15 @@ from posequant.base.errors import InputError
 from posequant.workflow.costs import (
     DRAWN,
     Network,
-    Work,
-    bytes_of,
-    crops_bytes,
-    download_bytes,
-    download_seconds,
     input_pixels,
     network_of,
     number_of_shards,
     people_in,
-    seconds_of,
+    row_seconds,
     shards_in,
 )
 from posequant.workflow.ending import end_on_sigterm
-from posequant.workflow.estimate import Job, announcement
+from posequant.workflow.estimate import Job, announcement, planned_job, work
 from posequant.workflow.leftovers import notices as leftover_notices
 from posequant.workflow.local_files import find_file, fingerprint
 from posequant.workflow.settings.quantize import METHODS

@@ -29,13 +29,6 @@ def people(study: str) -> int | None:
     )
 
 
-def seconds_of_row(study: str, variant: str, network: Network) -> float:
-    """How long one thread takes for a person in a row of a study."""
-    row = config["variants"][variant]
-    passes = 2 if config["studies"][study]["protocol"]["flip_test"] else 1
-    return passes * network.seconds(row["backend"], row["precision"])
-
-
 @cache
 def shards_of(study: str, model: str) -> int:
     """Into how many shards the predictions of a model are cut, the same for all its rows.
@@ -53,7 +46,7 @@ def shards_of(study: str, model: str) -> int:
     size = network(study, model)
     if size is None or people(study) is None:
         return 1
-    slowest = max(seconds_of_row(study, row, size) for row in settings["variants"])
+    slowest = max(row_seconds(row, size, config, study) for row in settings["variants"])
     return number_of_shards(
         people(study),
         slowest,
@@ -80,28 +73,16 @@ def first_shard_option(wildcards) -> str:
 
 
 def planned(job, after: tuple[int, ...]) -> Job:
-    """What a job takes, about, and what it writes; it waits for those at the places `after`."""
-    wildcards, name = job.wildcards, job.rule.name
-    if name in ("download", "unpack_file", "unpack_folder"):
-        count = download_bytes(job.output[0])
-        return Job(download_seconds(count), after=after, what="downloads", bytes=count)
-    study = wildcards.get("study", config["study"])
-    settings = config["studies"][study]
-    size = network(study, wildcards.model) if "model" in wildcards.keys() else None
-    size = size or Network()
-    rows = settings["variants"] if name == "latency" else [wildcards.get("variant")]
-    everyone = people(study) or 0
-    drawn = settings["dataset"].get("synthetic", {})
-    cost = Work(
-        size,
-        people=everyone // int(wildcards.get("shards", 1)),
-        calibration=settings["calibration"]["people"],
-        images=drawn.get("train_images", 0) + drawn.get("val_images", 0),
-        rows=tuple(seconds_of_row(study, row, size) for row in rows if row),
-        kept=crops_bytes(size, everyone) <= 1e9 * settings["crops"]["limit_gb"],
+    """What a job takes and writes, about; it waits for those at the places `after`."""
+    study, model = (job.wildcards.get(name, "") for name in ("study", "model"))
+    cost = work(
+        job.rule.name,
+        dict(job.wildcards.items()),
+        config,
+        network=network(study, model) if model else None,
+        people=people(study) if study else None,
     )
-    what, count = bytes_of(name, cost)
-    return Job(*seconds_of(name, cost), job.threads, after, what, count)
+    return planned_job(job.rule.name, cost, job.output, job.threads, after)
 
 
 def estimate(dag) -> tuple[str, str]:

@@ -71,7 +71,8 @@ onstart:
         if workflow.executor_plugin.name == "slurm":
             watch_queue(Path.cwd(), logger.warning)
         said, warning = estimate(workflow.dag)
-        logger.info(said)
+        if said:
+            logger.info(said)
         if warning:
             logger.warning(warning)
     made = [

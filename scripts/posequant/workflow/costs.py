@@ -159,6 +159,13 @@ class Work:
     kept: bool = True
 
 
+def row_seconds(variant: str, network: Network, config: Mapping[str, Any], study: str) -> float:
+    """Return how long one thread takes for a person in a row of a study; `config` is the whole configuration."""
+    row = config["variants"][variant]
+    passes = 2 if config["studies"][study]["protocol"]["flip_test"] else 1
+    return passes * network.seconds(row["backend"], row["precision"])
+
+
 def network_of(*, weights: int | None, pixels: int | None, gmac: float | None) -> Network | None:
     """Return what a network takes, from what is known of it; None if that tells nothing of its arithmetic.
 

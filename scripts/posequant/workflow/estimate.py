@@ -2,13 +2,25 @@
 
 import heapq
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from posequant.workflow.costs import (
+    Network,
+    Work,
+    bytes_of,
+    crops_bytes,
+    download_bytes,
+    download_seconds,
+    row_seconds,
+    seconds_of,
+)
 
 # Estimates are rough: an hour is said in steps of ten minutes, a minute in steps of ten seconds.
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 # Less is not worth a word.
-_LEAST_BYTES = 1e6
+_LEAST_BYTES, _LEAST_SECONDS = 1e6, 20
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,45 @@ class Job:
     def seconds(self, cores: int) -> float:
         """Return how long it takes where there are so many cores."""
         return self.alone + self.shared / min(self.threads, cores)
+
+
+def work(
+    rule: str, wildcards: Mapping[str, str], config: Mapping[str, Any], *, network: Network | None, people: int | None
+) -> Work:
+    """Return what a job works on.
+
+    Args:
+        rule: its name.
+        wildcards: its wildcards, by name.
+        config: the whole configuration.
+        network: of its model, if it is about one and that is known.
+        people: of its study, if it is about one and that is known.
+    """
+    size = network or Network()
+    if "study" not in wildcards:
+        return Work(size)
+    study = wildcards["study"]
+    settings = config["studies"][study]
+    rows = settings["variants"] if rule == "latency" else [wildcards["variant"]] if "variant" in wildcards else []
+    drawn = settings["dataset"].get("synthetic", {})
+    everyone = people or 0
+    return Work(
+        size,
+        people=everyone // int(wildcards.get("shards", 1)),
+        calibration=settings["calibration"]["people"],
+        images=drawn.get("train_images", 0) + drawn.get("val_images", 0),
+        rows=tuple(row_seconds(row, size, config, study) for row in rows),
+        kept=crops_bytes(size, everyone) <= 1e9 * settings["crops"]["limit_gb"],
+    )
+
+
+def planned_job(rule: str, work: Work, output: Sequence[str], threads: int, after: tuple[int, ...]) -> Job:
+    """Return a job of a rule: what it takes, and the `output` that it writes."""
+    if rule in ("download", "unpack_file", "unpack_folder"):
+        count = download_bytes(output[0])
+        return Job(download_seconds(count), after=after, what="downloads", bytes=count)
+    what, count = bytes_of(rule, work)
+    return Job(*seconds_of(rule, work), threads, after, what, count)
 
 
 def makespan(jobs: Sequence[Job], cores: int, overhead: float = 0.0) -> float:
@@ -105,7 +156,7 @@ def size(count: float) -> str:
 
 
 def announcement(jobs: Sequence[Job], cores: int, free: float) -> tuple[str, str]:
-    """Return what a run says before it starts, and a warning where the disk is too small for it, else nothing.
+    """Return what a run says before it starts, and a warning where the disk is too small; nothing of a short run.
 
     Args:
         jobs: that it runs.
@@ -118,7 +169,10 @@ def announcement(jobs: Sequence[Job], cores: int, free: float) -> tuple[str, str
     total = sum(disk.values())
     largest_first = sorted(disk.items(), key=lambda part: -part[1])
     parts = ", ".join(f"{what} {size(count)}" for what, count in largest_first if count >= _LEAST_BYTES)
-    said = f"Estimate: about {roughly(makespan(jobs, cores))} on {cores} core{'s' if cores > 1 else ''}"
+    seconds = makespan(jobs, cores)
+    if seconds < _LEAST_SECONDS:
+        return "", ""
+    said = f"Estimate: about {roughly(seconds)} on {cores} core{'s' if cores > 1 else ''}"
     if total >= _LEAST_BYTES:
         said += f", {size(total)} of disk ({parts}); {size(free)} are free"
     warning = ""
