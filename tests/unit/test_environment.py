@@ -73,13 +73,13 @@ def test_changed_package_is_refused(tmp_path: Path) -> None:
     (source / "pyproject.toml").write_text('[project]\nname = "six"\nversion = "1.17.0"\n')
     pip = [sys.executable, "-m", "pip"]
     wheels = tmp_path / "wheels"
-    build = [*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, source]
+    build = [*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(source)]
     subprocess.run(build, check=True, capture_output=True)
     pin = re.search(r"^six==.*\n( .*\n)+", (ENVS / "requirements.lock").read_text(), flags=re.MULTILINE)
     assert pin is not None
     (tmp_path / "pin.txt").write_text(pin[0])
-    install = [*pip, "install", "--no-deps", "--require-hashes", "--target", tmp_path / "installed", "--no-index"]
-    install += ["--find-links", wheels, "--requirement", tmp_path / "pin.txt"]
+    install = [*pip, "install", "--no-deps", "--require-hashes", "--target", str(tmp_path / "installed"), "--no-index"]
+    install += ["--find-links", str(wheels), "--requirement", str(tmp_path / "pin.txt")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     environment["PIP_CONFIG_FILE"] = os.devnull
     done = subprocess.run(install, env=environment, capture_output=True, text=True, check=False)
