@@ -54,6 +54,7 @@ def parse_rows(rows: list[list[str]]) -> dict[str, tuple[str, str, list[Path]]]:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
+    from posequant import __version__
     from posequant.base.files import write_json
     from posequant.base.model_spec import ModelSpec
     from posequant.base.timing import cpu_name
@@ -84,7 +85,8 @@ def main() -> None:
         }
         for (name, files), latency in zip(made.items(), latencies, strict=True)
     }
-    write_json(arguments.out, {"model": spec.name, "cpu": cpu_name(), "rounds": rounds, "rows": costs})
+    record = {"posequant": __version__, "model": spec.name, "cpu": cpu_name(), "rounds": rounds, "rows": costs}
+    write_json(arguments.out, record)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posequant import __version__
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
 from posequant.base.onnx_files import name_of, one_line, open_session
@@ -142,5 +143,10 @@ def as_made(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def versions(*packages: str) -> dict[str, str]:
+    """Return the version of PoseQuant and the `installed` ones of `packages`: for the record of a result."""
+    return {"posequant": __version__, **installed(*packages)}
+
+
+def installed(*packages: str) -> dict[str, str]:
     """Return the installed versions of `packages`, by their names in the package index."""
     return {package: version(package) for package in packages}

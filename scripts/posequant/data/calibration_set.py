@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from posequant import __version__
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
 from posequant.base.keypoints import NUM_KEYPOINTS
@@ -72,6 +73,7 @@ def choose_calibration_set(annotations: Path, evaluation_annotations: Path, peop
     images = [chosen.images[index] for index in chosen.image_indices]
     _require_disjoint(images, evaluation_images)
     return {
+        "posequant": __version__,
         "seed": seed,
         "annotations": {"file": annotations.name, "sha256": sha256(annotations), "people": len(training)},
         "evaluation": {

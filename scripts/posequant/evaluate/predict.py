@@ -12,7 +12,7 @@ from tqdm import tqdm
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
-from posequant.base.verify import as_made, versions
+from posequant.base.verify import as_made, installed
 from posequant.data.crops import Cropper, Crops, crops_of_images
 from posequant.data.dataset import (
     CHUNK,
@@ -88,7 +88,8 @@ def make_predictions(
             "annotations": sha256(annotations),
             "detections": sha256(detections) if detections else None,
         },
-        "versions": versions(*_PACKAGES[backend], "numpy", "opencv-python-headless"),
+        # Not PoseQuant's own: shards of two versions belong together where the step is the same in both.
+        "versions": installed(*_PACKAGES[backend], "numpy", "opencv-python-headless"),
     }
     if not crops:  # whoever kept them has said and done that
         say_notices(instances)

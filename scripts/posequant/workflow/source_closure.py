@@ -9,6 +9,8 @@ from pathlib import Path
 # A statement that imports, at the start of a line. A sentence of a docstring can look like one.
 _IMPORT = re.compile(r"^[ \t]*((?:import|from)\b[^\n(]*(?:\([^)]*\))?)", re.MULTILINE)
 
+_VERSION = "posequant/__init__.py"
+
 
 def source_closure(script: Path) -> list[Path]:
     """Return `script` and every module beside it that it imports, directly or through others, sorted after the script.
@@ -27,9 +29,14 @@ def source_closure(script: Path) -> list[Path]:
 
 
 def sources_hash(script: Path) -> str:
-    """Return a hash, 16 hex digits, of the names and contents of all files in the `source_closure` of a script."""
+    """Return a hash, 16 hex digits, of the names and contents of all files in the `source_closure` of a script.
+
+    The file that says which version this is does not count.
+    """
     digest = hashlib.sha256()
     for path in source_closure(script):
+        if path == script.parent / _VERSION:
+            continue
         digest.update(f"{path.relative_to(script.parent)}\0".encode())
         digest.update(hashlib.sha256(_content(path)).digest())
     return digest.hexdigest()[:16]

@@ -1,5 +1,8 @@
+import ast
+import re
 from pathlib import Path
 
+from posequant import __version__
 from posequant.workflow.source_closure import source_closure, sources_hash
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
@@ -66,3 +69,22 @@ def test_hash_tells_contents_and_names_and_nothing_else(tmp_path: Path) -> None:
     assert hash_of("import edited", {**files, "used.py": "x = 2\n"}) != first
     renamed = {"run.py": "import other\n", "other.py": "x = 1\n"}
     assert len({first, hash_of("renamed", renamed), hash_of("script edited", {**files, "run.py": "import used"})}) == 3
+
+
+def test_another_version_of_the_project_reruns_nothing(tmp_path: Path) -> None:
+    files = {"run.py": "from posequant import __version__\n", "posequant/__init__.py": '__version__ = "1"\n'}
+    write(tmp_path, files)
+    before = sources_hash(tmp_path / "run.py")
+    other = tmp_path / "other"
+    write(other, files | {"posequant/__init__.py": '__version__ = "2"\n'})
+    assert sources_hash(other / "run.py") == before
+
+
+def test_version_has_a_place_of_its_own_and_is_that_of_the_changelog() -> None:
+    root = SCRIPTS.parent
+    statements = ast.parse((SCRIPTS / "posequant/__init__.py").read_text()).body
+    assert [type(statement) for statement in statements] == [ast.Expr, ast.Assign, ast.Expr]
+    newest = re.search(r"^## (\d+\.\d+\.\d+)", (root / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == __version__
+    assert f"version: {__version__}\n" in (root / "CITATION.cff").read_text()
