@@ -15,7 +15,7 @@ COMPILE := $(TOOLS)/bin/uv pip compile --generate-hashes --no-annotate --no-head
 EXTRAS := $(filter-out requirements%,$(basename $(notdir $(wildcard envs/*.in))))
 SOURCES := scripts tests models envs
 
-.PHONY: cluster test-slurm result bench profile test test-all fuzz survey schema lint format lock audit help
+.PHONY: cluster test-slurm result bench profile test test-all fuzz survey scale schema lint format lock audit help
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table
@@ -44,6 +44,9 @@ cluster: $(VENV)/.extra-cluster ## install what runs jobs on clusters (docs/clus
 
 survey: $(READY) ## write docs/models.md: how far each network of models/survey.txt comes
 	$(BIN)/python scripts/survey.py --configs $$(grep -v '^#' models/survey.txt) --out docs/models.md
+
+scale: $(READY) ## write docs/scale.md: what planning and jobs cost, and a model of the study of COCO on many cores
+	$(BIN)/python scripts/model_scale.py --out docs/scale.md
 
 schema: $(READY) ## write rules/config.schema.json and docs/configuration.md from the settings' classes
 	$(BIN)/python scripts/describe_config.py --out-schema rules/config.schema.json --out-page docs/configuration.md
