@@ -76,7 +76,7 @@ STEPS = {
     "convert_openvino": Step(1.5, per_100_mb=3.0),
     "ncnn2table": Step(1.5, per_100_mb=1.0, per_gmac=0.03),
     "ncnn2int8": Step(1.0, per_100_mb=1.0),
-    "apply_recipe": Step(3.0, per_100_mb=2.0, per_gmac=1.0),
+    "apply_recipe": Step(3.0, per_100_mb=60.0, per_gmac=1.0),
     "quantize_openvino": Step(6.0, per_100_mb=4.0, per_gmac=0.02),
     "quantize_onnxruntime": Step(3.0, per_100_mb=5.0, per_gmac=0.03),
     "predict": Step(2.0, per_100_mb=1.0, per_person=BESIDE_THE_NETWORK),
