@@ -176,6 +176,7 @@ def test_job_that_can_never_start_is_told_of(local: Path, tmp_path: Path) -> Non
 def test_generic_profile_submits_and_sees_the_end(local: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
     shutil.copytree(local, folder)
-    run = Run(folder, "-f", f"{MODEL}/ncnn/shards/1-of-2.npz", profile="profiles/cluster-generic")
+    arguments = ("--max-threads", "2", "-f", f"{MODEL}/ncnn/shards/1-of-2.npz")
+    run = Run(folder, *arguments, profile="profiles/cluster-generic")
     run.finish()
     assert list((folder / ".snakemake/jobs").glob("*.log"))

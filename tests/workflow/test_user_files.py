@@ -36,9 +36,9 @@ class OwnStudy(Workflow):
     def configure(self, **study: Any) -> None:
         (self.folder / "small.yaml").write_text(yaml.safe_dump({"study": "mine", "studies": {"mine": study}}))
 
-    def run(self, *arguments: str, succeeds: bool = True) -> str:
+    def run(self, *arguments: str, **options: bool) -> str:
         place = ("-s", str(self.folder.parent / "the checkout/Snakefile"), "-d", str(self.folder))
-        return super().run(*place, *arguments, succeeds=succeeds)
+        return super().run(*place, *arguments, **options)
 
 
 def contents(folder: Path) -> dict[Path, int]:

@@ -27,6 +27,35 @@ SMALL: dict[str, Any] = {
 }
 
 
+# Runs a command where nothing can be reached but this machine, and writes down what it tried to reach.
+CUT_OFF = ["unshare", "--map-root-user", "--net", "sh", "-c"]
+COUNTING = 'ip link set lo up && "$@"; status=$?; cat /proc/net/snmp /proc/net/snmp6 > attempts.txt; exit $status'
+
+# With these, packages that report their use do not.
+SILENT = {"CI", "ORT_DISABLE_TELEMETRY"}
+# Where they keep the number by which they tell users apart.
+IDENTIFIERS = (".cache/Microsoft", "intel")
+
+
+def can_be_cut_off() -> bool:
+    """Whether this machine has the programs and the right to take the network away from a command."""
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*CUT_OFF, "ip link set lo up"], capture_output=True, check=False).returncode == 0
+
+
+def attempts(folder: Path) -> dict[str, int]:
+    """How often the last command that ran in `folder` under CUT_OFF sent, or had no way to send, by IP version."""
+    text = (folder / "attempts.txt").read_text()
+    names, values = re.findall(r"^Ip: (.*)$", text, flags=re.MULTILINE)
+    version4 = dict(zip(names.split(), map(int, values.split()), strict=True))
+    version6 = {name: int(count) for name, count in re.findall(r"^(Ip6\w+)\s+(\d+)$", text, flags=re.MULTILINE)}
+    return {
+        "4": version4["OutRequests"] + version4["OutNoRoutes"],
+        "6": version6["Ip6OutRequests"] + version6["Ip6OutNoRoutes"],
+    }
+
+
 def copy_checkout(folder: Path) -> None:
     """Copy the parts of the project that a run needs."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,16 +71,21 @@ class Workflow:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.home = folder / "home"
+        self.home.mkdir(exist_ok=True)
         self.first_output = ""
 
     def configure(self, **study: Any) -> None:
         """Write small.yaml: the demo study with the given settings in place of its own."""
         (self.folder / "small.yaml").write_text(yaml.safe_dump({"studies": {"demo": study}}))
 
-    def run(self, *arguments: str, succeeds: bool = True) -> str:
+    def run(self, *arguments: str, succeeds: bool = True, cut_off: bool = False) -> str:
         command = [sys.executable, "-m", "snakemake", "-c4", *arguments, "--configfile", "small.yaml"]
-        # A parent's activated environment must not be what makes the programs found.
-        environment = {**os.environ, "PATH": "/usr/local/bin:/usr/bin:/bin"}
+        if cut_off:
+            command = [*CUT_OFF, COUNTING, "sh", *command]
+        # A parent's activated environment must not be what makes the programs found, nor what keeps them silent.
+        environment = {name: value for name, value in os.environ.items() if name not in SILENT}
+        environment |= {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.home)}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         output = done.stdout + done.stderr
         assert (done.returncode == 0) == succeeds, output
@@ -76,7 +110,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     copy_checkout(folder)
     workflow = Workflow(folder)
     workflow.configure(**SMALL)
-    workflow.first_output = workflow.run("results/result.md")
+    workflow.first_output = workflow.run("results/result.md", cut_off=can_be_cut_off())
     return workflow
 
 
@@ -85,6 +119,45 @@ def workflow(finished: Workflow) -> Workflow:
     """The finished workflow, with the study's settings put back."""
     finished.configure(**SMALL)
     return finished
+
+
+needs_cut_off = pytest.mark.skipif(
+    not can_be_cut_off(), reason="needs `unshare --net` and `ip`, and the right to use them"
+)
+
+
+@needs_cut_off
+def test_a_run_tries_no_connection(finished: Workflow) -> None:
+    assert attempts(finished.folder) == {"4": 0, "6": 0}
+
+
+def test_no_package_prepares_to_report_its_use(finished: Workflow) -> None:
+    """Reports are sent now and then; what is there from the start is the user's number."""
+    assert [name for name in IDENTIFIERS if (finished.home / name).exists()] == []
+
+
+@needs_cut_off
+def test_a_package_that_prepares_to_report_its_use_would_be_seen(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in SILENT} | {"HOME": str(tmp_path)}
+    command = [*CUT_OFF, COUNTING, "sh", sys.executable, "-c", "import onnxruntime"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    assert [name for name in IDENTIFIERS if (tmp_path / name).exists()] == [".cache/Microsoft"]
+
+
+@needs_cut_off
+@pytest.mark.parametrize(
+    ("reach", "seen"),
+    [
+        ("socket.getaddrinfo('posequant.invalid', 443)", {"4"}),
+        ("socket.create_connection(('192.0.2.1', 443))", {"4"}),
+        ("socket.create_connection(('2001:db8::1', 443))", {"6"}),
+    ],
+)
+def test_an_attempt_to_connect_would_be_seen(reach: str, seen: set[str], tmp_path: Path) -> None:
+    command = [*CUT_OFF, COUNTING, "sh", sys.executable, "-c", f"import socket; {reach}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "socket.gaierror" in done.stderr or "Network is unreachable" in done.stderr
+    assert {version for version, count in attempts(tmp_path).items() if count} == seen
 
 
 def test_result_has_a_row_and_a_section_for_every_variant(workflow: Workflow) -> None:

@@ -1,6 +1,5 @@
 """Quantizing an OpenVINO network to INT8 by NNCF's post-training quantization."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,8 +38,6 @@ def quantize_openvino(xml: Path, weights: Path, spec: ModelSpec, crops: Tensor, 
     Raises:
         InputError: a file is missing or damaged, the network is quantized already, or NNCF cannot quantize it.
     """
-    # NNCF would tell its makers over the network that it is used, without asking, unless it believes to be tested.
-    os.environ.setdefault("NNCF_CI", "1")
     import nncf
 
     reference = OpenVinoNetwork(xml, weights, spec, threads=1)

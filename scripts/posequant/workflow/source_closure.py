@@ -9,7 +9,7 @@ from pathlib import Path
 # A statement that imports, at the start of a line. A sentence of a docstring can look like one.
 _IMPORT = re.compile(r"^[ \t]*((?:import|from)\b[^\n(]*(?:\([^)]*\))?)", re.MULTILINE)
 
-_VERSION = "posequant/__init__.py"
+_VERSION = "posequant/version.py"
 
 
 def source_closure(script: Path) -> list[Path]:
