@@ -224,7 +224,8 @@ def test_published_figures_are_checked_and_get_a_tolerance(config: dict[str, Any
 
 def test_shards_are_one_or_more(config: dict[str, Any]) -> None:
     validate_config(config)
-    assert config["studies"]["demo"]["shards"] == 1
+    assert "shards" not in config["studies"]["demo"]
+    assert config["studies"]["demo"]["shard_minutes"] == 10
     config["studies"]["demo"]["shards"] = 0
     with pytest.raises(InputError, match=r"studies\.demo\.shards: 0 is less than the minimum"):
         validate_config(config)
