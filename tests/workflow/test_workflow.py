@@ -194,6 +194,7 @@ def test_terminal_has_the_plan_a_line_a_job_and_the_summary(finished: Workflow) 
     assert len(jobs) == int(total) > len(VARIANTS)
     assert len(lines) <= len(jobs) + 60
     assert "Job stats:" in lines
+    assert any(re.match(r"Estimate: about \d+ (s|min) on \d+ cores?, \d+ MB of disk \(", line) for line in lines)
     summary = lines[lines.index("## Hourglass (demo), 128x128") :]
     rows = [line for line in summary if line.startswith(("PyTorch ", "ONNX Runtime ", "OpenVINO ", "ncnn "))]
     # The first table has all rows, the second those whose poses are compared with FP32's.
@@ -333,6 +334,59 @@ def test_shards_give_the_same_bytes(workflow: Workflow, tmp_path: Path) -> None:
     assert sharded.planned(predictions) == {"evaluation_crops": 3, "predict": 3, "evaluate": 1}
     sharded.run(predictions)
     assert (sharded.folder / predictions).read_bytes() == unsharded
+
+
+def test_shards_are_sized_by_time_and_stay_as_they_were(workflow: Workflow) -> None:
+    # 200 images of one and a half people; no shard has fewer than 64.
+    wide = {
+        "dataset": {"synthetic": {"train_images": 2, "val_images": 200}},
+        "calibration": {"people": 2},
+        "variants": ["ncnn"],
+        "models": yaml.safe_load((workflow.folder / "config.yaml").read_text())["studies"]["demo"]["models"],
+    }
+
+    def shards(**settings: Any) -> int:
+        studies = {"demo": SMALL, "wide": wide | settings}
+        (workflow.folder / "small.yaml").write_text(yaml.safe_dump({"studies": studies}))
+        return workflow.planned("results/wide/hourglass_demo/ncnn/metrics.json")["predict"]
+
+    assert (shards(), shards(shard_minutes=0.0001), shards(shard_minutes=0.0001, shards=2)) == (1, 4, 2)
+    log = workflow.folder / "results/wide/hourglass_demo/crops/1-of-3.log"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    assert (shards(), shards(shard_minutes=0.0001)) == (3, 3)
+    shutil.rmtree(workflow.folder / "results/wide")
+    # The finished study has one shard, and keeps it.
+    workflow.configure(**SMALL | {"shard_minutes": 0.0001})
+    assert workflow.planned("results/result.md") == {}
+
+
+def test_finished_study_is_pruned_and_goes_on(workflow: Workflow, tmp_path: Path) -> None:
+    pruned = Workflow(shutil.copytree(workflow.folder, tmp_path / "pruned", symlinks=True))
+    page = pruned.folder / "results/demo/result.md"
+    page.rename(page.with_suffix(".away"))
+    refused = pruned.run("prune", succeeds=False)
+    assert "results/demo/result.md: not there yet: the study is not finished. Nothing was removed." in refused
+    assert (pruned.folder / MODEL / "crops/1-of-1/crops.npy").is_file()
+    page.with_suffix(".away").rename(page)
+
+    said = pruned.run("prune")
+    for removed in ("crops/1-of-1/crops.npy", "ncnn-int8/shards/1-of-1.npz", "ncnn-int8-tuned/prepared.bin"):
+        assert not (pruned.folder / MODEL / removed).exists()
+    assert re.search(r"removed \d+ MB, 1 file: results/demo/\*/crops/\*-of-\*\n", said), said
+    assert re.search(r"\n\d+ MB freed\n", said), said
+    assert pruned.planned("results/result.md") == {}
+
+    # One row made anew makes what it needs, and nothing of another.
+    predictions = pruned.folder / MODEL / "ncnn-int8/predictions.npz"
+    before = predictions.read_bytes()
+    predictions.unlink()
+    assert pruned.planned(f"{MODEL}/ncnn-int8/metrics.json", f"{MODEL}/ncnn-int8/predictions.npz") == {
+        "predict": 1,
+        "evaluate": 1,
+    }
+    pruned.run(f"{MODEL}/ncnn-int8/predictions.npz")
+    assert predictions.read_bytes() == before
 
 
 def test_removing_a_variant_reruns_only_latencies_and_report(workflow: Workflow) -> None:

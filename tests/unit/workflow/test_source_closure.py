@@ -42,6 +42,25 @@ def test_closure_follows_imports_of_every_form(tmp_path: Path) -> None:
     ]
 
 
+def test_imports_are_found_among_text_that_looks_like_them(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "run.py": (
+                '"""Text.\n\nfrom here to there, or\nimport of all kinds.\n"""\n'
+                "from package import (  # why\n    one,\n    two,\n)\n"
+                "if True:\n    import package.three, \\\n        package.four\n"
+            ),
+            "package/__init__.py": "",
+            **dict.fromkeys((f"package/{name}.py" for name in ("one", "two", "three", "four")), ""),
+        },
+    )
+    assert names(tmp_path / "run.py") == [
+        "run.py",
+        *(f"package/{name}.py" for name in ("__init__", "four", "one", "three", "two")),
+    ]
+
+
 def test_cycles_end(tmp_path: Path) -> None:
     write(tmp_path, {"run.py": "import a", "a.py": "import b", "b.py": "import a"})
     assert names(tmp_path / "run.py") == ["run.py", "a.py", "b.py"]
