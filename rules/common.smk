@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace

@@ -394,14 +394,9 @@ def latency_options(wildcards) -> str:
     return " ".join(f"--row {shlex.join(row)}" for row in rows)
 
 
-def metrics_of_the_study() -> list[str]:
-    """The metrics of all rows of the study that is run."""
-    return per_row("metrics.json")(SimpleNamespace(study=config["study"]))
-
-
 def prunable() -> list[str]:
     """Patterns of the files, beside crops, that the study that is run needs no more once it is finished."""
-    row = RESULTS.format(study=config["study"], model="*") + "/*"
+    row = f"{RESULTS}/{{variant}}".format(study=config["study"], model="*", variant="*")
     archives = {
         f"{DOWNLOADS}/{found.file}"
         for _, found in find_downloads(config["studies"][config["study"]])

@@ -85,6 +85,18 @@ def planned(job, after: tuple[int, ...]) -> Job:
     return planned_job(job.rule.name, cost, job.output, job.threads, after)
 
 
+def refuse_to_prune(dag) -> None:
+    """End a run that is to prune a study that is not finished; Snakemake says what it lacks."""
+    rules = Counter(job.rule.name for job in dag.needrun_jobs())
+    missing = rules.total() - rules["prune"]
+    if rules["prune"] and missing:
+        page = f"results/{config['study']}/result.md"
+        raise WorkflowError(
+            f"{page} is not up to date: {missing} jobs are still to run. Nothing was removed. Finish the study first: "
+            f"snakemake -c all {page}"
+        )
+
+
 def estimate(dag) -> tuple[str, str]:
     """What is said of the jobs that are to run: their time and disk, and a warning if that is too little."""
     waiting = {job: place for place, job in enumerate(dag.needrun_jobs())}

@@ -3,6 +3,10 @@
 
 rule prune:
     """Remove kept crops, predictions of shards, prepared networks and unpacked archives of the study that `study` names."""
+    input:
+        f"results/{config['study']}/result.md",
+    log:
+        f"results/{config['study']}/prune.log",
     localrule: True
     conda:
         ENVIRONMENT
@@ -10,10 +14,8 @@ rule prune:
         mem_mb=500,
         runtime=10,
     params:
-        page=f"results/{config['study']}/result.md",
-        metrics=metrics_of_the_study(),
         crops=CROPS.format(study=config["study"], model="*", shard="*", shards="*"),
         patterns=prunable(),
     shell:
-        'python "$SCRIPTS"/prune.py --page {params.page} --metrics {params.metrics}'
-        " --crops {params.crops:q} --remove {params.patterns:q}"
+        'python "$SCRIPTS"/prune.py --crops {params.crops:q} --remove {params.patterns:q}'
+        " > {log} 2>&1 && cat {log}"

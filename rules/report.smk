@@ -70,6 +70,7 @@ onstart:
         end_on_sigterm()
         if workflow.executor_plugin.name == "slurm":
             watch_queue(Path.cwd(), logger.warning)
+        refuse_to_prune(workflow.dag)
         said, warning = estimate(workflow.dag)
         if said:
             logger.info(said)

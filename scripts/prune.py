@@ -1,4 +1,4 @@
-"""Remove what a finished study needs no more: kept crops, and files that its page does not need."""
+"""Remove what a finished study needs no more; whether it is finished, the workflow knows."""
 
 import argparse
 from pathlib import Path
@@ -9,10 +9,8 @@ from posequant.base.command import command
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--page", type=Path, required=True, help="page of the study; without it nothing is removed")
-    parser.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics of its rows; nor without these")
-    parser.add_argument("--crops", nargs="+", default=[], metavar="PATTERN", help="folders of kept crops")
-    parser.add_argument("--remove", nargs="+", default=[], metavar="PATTERN", help="files to remove")
+    parser.add_argument("--crops", nargs="+", default=[], metavar="PATTERN", help="folders of kept crops, by pattern")
+    parser.add_argument("--remove", nargs="+", default=[], metavar="PATTERN", help="files to remove, by pattern")
     return parser.parse_args()
 
 
@@ -21,9 +19,8 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.workflow.estimate import size
-    from posequant.workflow.prune import prune_crops, remove, require_finished
+    from posequant.workflow.prune import prune_crops, remove
 
-    require_finished(arguments.page, arguments.metrics)
     of_all = 0
     for pattern in arguments.crops + arguments.remove:
         found = sorted(Path().glob(pattern))

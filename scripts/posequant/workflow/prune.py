@@ -1,28 +1,9 @@
 """What a finished study needs no more is removed; all that it says stays."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from posequant.base.errors import InputError
 from posequant.base.files import read_json, write_json
-
-
-def require_finished(page: Path, made_of: Sequence[Path]) -> None:
-    """Check that a study is finished.
-
-    Args:
-        page: of the study.
-        made_of: files that it is made of; they are not newer.
-
-    Raises:
-        InputError: a file is missing, or the page is older than another.
-    """
-    go_on = f"Nothing was removed. Finish the study first: snakemake -c all {page}"
-    for path in (page, *made_of):
-        if not path.is_file():
-            raise InputError(f"{path}: not there yet: the study is not finished. {go_on}")
-        if path.stat().st_mtime_ns > page.stat().st_mtime_ns:
-            raise InputError(f"{page}: older than {path}: the study is not finished. {go_on}")
 
 
 def prune_crops(folders: Iterable[Path]) -> Iterator[Path]:
