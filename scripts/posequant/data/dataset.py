@@ -385,7 +385,7 @@ def _require_each_once(path: Path, name: str, entries: Sequence[dict[str, Any]])
 def _require_order(path: Path, categories: Sequence[Any], used: set[int]) -> None:
     """Raise `InputError` if a category in use names COCO's keypoints in another order."""
     for entry in categories:
-        names = entry.get("keypoints") if isinstance(entry, dict) and entry.get("id") in used else None
+        names = entry.get("keypoints") if isinstance(entry, dict) and entry.get("id") in [*used] else None
         if isinstance(names, list) and names != list(KEYPOINTS) and set(map(str, names)) == set(KEYPOINTS):
             raise InputError(f"{path}: category {entry['id']} has the keypoints in another order than COCO's")
 

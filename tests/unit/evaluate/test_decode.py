@@ -79,7 +79,7 @@ def test_decodes_as_the_network_predicts(
     codec=st.sampled_from([name for name in CODECS if name != "simcc"]),
     size=st.tuples(st.integers(2, 9), st.integers(2, 9)),
     levels=st.integers(1, 6),  # few: maxima tie, and lie on borders
-    rough=st.floats(0, 1),
+    rough=st.just(0.0) | st.floats(1e-6, 1),  # less, and a maximum cannot be divided by
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(deadline=None, max_examples=300)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posequant.workflow.terminal import Terminal, in_words, install, last_line, notices, place_of, summary
@@ -153,6 +153,7 @@ def test_durations(seconds: float, words: str) -> None:
 
 
 @given(st.text(alphabet="ab \r\n", max_size=40))
+@settings(deadline=None)
 def test_last_line_is_the_last_that_is_not_empty(text: str) -> None:
     import tempfile
 
