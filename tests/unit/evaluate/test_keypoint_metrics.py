@@ -136,7 +136,7 @@ def test_file_of_predictions_is_scored(dataset: Dataset, tmp_path: Path, boxes: 
     assert metrics["statistics"] == coco_statistics(load_annotations(dataset.annotations), results)[0]
     assert metrics["detections"] == len(results)
     assert metrics["images"] == 6
-    assert {"numpy", "pycocotools"} == metrics["versions"].keys()
+    assert {"numpy", "posequant", "pycocotools"} == metrics["versions"].keys()
 
 
 @pytest.mark.parametrize("boxes", ["ground-truth", "detections"])
