@@ -105,6 +105,7 @@ def install() -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise UnavailableError(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
+    stop()  # what the packages have started
 
 
 def _run(*command: str) -> None:
