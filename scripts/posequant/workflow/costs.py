@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 # Billions of multiply-accumulates that one thread does in a second, by backend and precision: Hourglass52 at 256x256,
-# one crop at a time, on a core of a 2-core x86 machine with AVX-512 (Intel Sapphire Rapids). `make scale` measures them
-# again, and docs/scale.md has both.
+# one crop at a time, on a core of a 2-core x86 machine with AVX-512 and VNNI. `make scale` measures them again, and
+# docs/scale.md has both: on AMD EPYC all agree but that of ONNX Runtime's INT8, which was a guess, and too low.
 RATES = {
     ("pytorch", "fp32"): 46.0,
     ("onnxruntime", "fp32"): 55.0,
