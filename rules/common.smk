@@ -83,7 +83,8 @@ if workflow.modifier.skip_configfile:
     update_config(config, given)
 
 try:
-    for configuration in workflow.configfiles:
+    # On a worker they are those that the main process has checked.
+    for configuration in workflow.configfiles if workflow.is_main_process else ():
         check_yaml(Path(configuration))
     validate_config(config)
     downloads = list(find_downloads(config["studies"], "studies"))

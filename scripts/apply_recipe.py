@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.command import command
+from posequant.base.command import add_record_option, command
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -12,9 +12,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
-    parser.add_argument(
-        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
-    )
+    add_record_option(parser)
     parser.add_argument("--crops", type=Path, required=True, help="folder that calibration_crops.py wrote")
     parser.add_argument(
         "--recipe",

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.command import command
+from posequant.base.command import add_record_option, command
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -11,9 +11,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="the network, simplified")
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
-    parser.add_argument(
-        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
-    )
+    add_record_option(parser)
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
     parser.add_argument("--weights", choices=["fp32", "fp16"], default="fp32", help="type of the weights in the .bin")
     parser.add_argument("--out-param", type=Path, required=True, help=".param to write")

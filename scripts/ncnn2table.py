@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.command import command
+from posequant.base.command import add_record_option, command
 from posequant.workflow.settings.quantize import METHODS
 
 
@@ -12,9 +12,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
-    parser.add_argument(
-        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
-    )
+    add_record_option(parser)
     parser.add_argument(
         "--crops", type=Path, required=True, help="folder with the crops, float32 .npy tensors, and their list.txt"
     )

@@ -3,16 +3,14 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.command import command
+from posequant.base.command import add_record_option, command
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="ONNX file to simplify")
-    parser.add_argument(
-        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
-    )
+    add_record_option(parser)
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops; the first 8 are compared")
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
     parser.add_argument("--out-record", type=Path, required=True, help="JSON to write: node counts, difference, sha256")

@@ -4,6 +4,7 @@ import functools
 import gc
 import sys
 import tempfile
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from posequant.base.errors import InputError
 from posequant.base.files import DISK_IS_FULL, full_disk
 from posequant.base.profiling import recorded, started
-from posequant.base.supervision import limit_of_memory, noted, supervised
+from posequant.base.supervision import MORE_MEMORY, limit_of_memory, noted, supervised
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
@@ -45,14 +46,18 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     return guarded
 
 
+def add_record_option(parser: ArgumentParser) -> None:
+    """Add `--record`: what the maker of a script's network wrote down, for `verify.as_made`."""
+    parser.add_argument(
+        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
+    )
+
+
 def lacking(error: BaseException) -> str:
     """Return what the system lacks, where an error comes of that, and what to do; else an empty text."""
     what = f" while it {noted()}" if noted() else ""
     if isinstance(error, MemoryError):
-        return (
-            f"there is not enough memory{what}: {limit_of_memory()}. Run fewer jobs at a time (-c), or give the step "
-            "more (--set-resources STEP:mem_mb=...), and run the same command again."
-        )
+        return f"there is not enough memory{what}: {limit_of_memory()}. {MORE_MEMORY}"
     if isinstance(error, BrokenExecutor):
         return (
             f"a worker process was killed{what}, probably for lack of memory. Run fewer jobs at a time (-c), and run "

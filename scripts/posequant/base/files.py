@@ -51,7 +51,7 @@ def whole(target: Path) -> Iterator[Path]:
     except Exception as error:
         # Libraries raise errors of their own where a file cannot be written, most without the reason.
         number = error.errno if isinstance(error, OSError) else None
-        if number in DISK_IS_FULL or shutil.disk_usage(target.parent).free < _NO_SPACE:
+        if number in DISK_IS_FULL or free_space(target) < _NO_SPACE:
             raise InputError(f"{target}: cannot be written: {full_disk(target)}") from error
         raise
     finally:
@@ -60,12 +60,15 @@ def whole(target: Path) -> Iterator[Path]:
 
 def full_disk(path: Path) -> str:
     """Return in words that there is no space for `path`, and what to do."""
-    place = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
     return (
-        f"the disk, a quota or a limit of file sizes is full ({free / 1e6:,.0f} MB are free there). Make space and run "
-        "the same command again: it goes on from here."
+        f"the disk, a quota or a limit of file sizes is full ({free_space(path) / 1e6:,.0f} MB are free there). Make "
+        "space and run the same command again: it goes on from here."
     )
+
+
+def free_space(path: Path) -> int:
+    """Return how many bytes are free on the disk of a path that need not be there yet."""
+    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.is_dir())).free
 
 
 @contextmanager

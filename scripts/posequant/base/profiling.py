@@ -40,12 +40,14 @@ def recorded(script: str, start: float) -> Iterator[None]:
                 "end": time.time(),
                 "start_up": entered - start,
                 "imports": imports.seconds,
-                "cpu": sum(
-                    usage.ru_utime + usage.ru_stime
-                    for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-                ),
+                "cpu": cpu_seconds(resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN),
             }
             Path(folder, f"{script}-{os.getpid()}.json").write_text(json.dumps(record))
+
+
+def cpu_seconds(*whose: int) -> float:
+    """Return what this process (`resource.RUSAGE_SELF`), or those that it waited for (`RUSAGE_CHILDREN`), computed."""
+    return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, whose))
 
 
 class _Imports(threading.local):

@@ -11,6 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+MORE_MEMORY = (
+    "Run fewer jobs at a time (-c), or give the step more (--set-resources STEP:mem_mb=...), and run the same command "
+    "again."
+)
+"""What to do where memory lacks."""
+
 # What the process is doing, for whoever has to say how it died: text, ended by a zero byte. The memory is shared with
 # the process that watches.
 _note = mmap.mmap(-1, 1024)
@@ -117,11 +123,9 @@ def describe_death(number: int, peak: int) -> str:
     what = noted()
     where = f" while it {what}" if what else ""
     if number == signal.SIGKILL:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return (
             f"the step was killed ({name}){where}, probably for lack of memory: it had {peak / 1e9:.1f} GB of the "
-            f"machine's {total / 1e9:.1f} GB, or of what the cluster gave it. Run fewer jobs at a time (-c), or give "
-            "the step more (--set-resources STEP:mem_mb=...), and run the same command again."
+            f"machine's {_machine_memory() / 1e9:.1f} GB, or of what the cluster gave it. {MORE_MEMORY}"
         )
     if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         return f"the step was ended from outside ({name}){where}. Run the same command again: it goes on from here."
@@ -136,6 +140,10 @@ def limit_of_memory() -> str:
     """Return how much memory this process has and may have, in words."""
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    allowed = total if limit == resource.RLIM_INFINITY else min(limit, total)
+    allowed = _machine_memory() if limit == resource.RLIM_INFINITY else min(limit, _machine_memory())
     return f"it had {used / 1e9:.1f} GB of {allowed / 1e9:.1f} GB"
+
+
+def _machine_memory() -> int:
+    """Return how much memory this machine has, in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

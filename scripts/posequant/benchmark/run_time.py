@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posequant.base.markdown import table
-from posequant.base.profiling import VARIABLE
+from posequant.base.profiling import VARIABLE, cpu_seconds
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,10 @@ class Run:
 def watch(command: Sequence[str]) -> Run:
     """Run a command whose jobs are scripts of this project, and return where its time went."""
     with tempfile.TemporaryDirectory() as folder:
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
+        before, start = cpu_seconds(resource.RUSAGE_CHILDREN), time.time()
         status = subprocess.run(command, env={**os.environ, VARIABLE: folder}, check=False).returncode
-        end, after = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        end, cpu = time.time(), cpu_seconds(resource.RUSAGE_CHILDREN) - before
         jobs = [Job(**json.loads(path.read_text())) for path in sorted(Path(folder).iterdir())]
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     busy = covered([(max(job.start, start), min(job.end, end)) for job in jobs])
     return Run(jobs, status, end - start, cpu, end - start - busy)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from posequant.base.markdown import table
+from posequant.base.profiling import cpu_seconds
 from posequant.benchmark.run_time import Job as Measured
 from posequant.workflow.costs import Network
 from posequant.workflow.estimate import Job, makespan, planned_job, roughly, work
@@ -101,12 +102,12 @@ def dry_run(command: Sequence[str], folder: Path) -> tuple[str, float]:
     Raises:
         RuntimeError: it failed.
     """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = cpu_seconds(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    taken = cpu_seconds(resource.RUSAGE_CHILDREN) - before
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.stdout, taken
 
 
 def plan_in_turn(commands: Sequence[Sequence[str]], folder: Path, rounds: int) -> list[Planning]:

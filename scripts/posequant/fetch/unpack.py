@@ -11,7 +11,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from tqdm import tqdm
 
 from posequant.base.errors import InputError
-from posequant.base.files import require_file
+from posequant.base.files import free_space, require_file
 
 # How many times the size of an archive its content may be. Text that repeats much, as annotations do, comes to 20.
 _LARGEST_RATIO = 100
@@ -100,7 +100,6 @@ def _require_room(archive: Path, size: int, target: Path) -> None:
             f"{archive}: its {packed} bytes would unfold to {size / 1e9:.3g} GB, {size / packed:.0f} times as much; "
             f"nothing is unpacked. If it is what it should be: {_BY_HAND[0].lower()}{_BY_HAND[1:]}"
         )
-    place = next(folder for folder in target.absolute().parents if folder.is_dir())
-    free = shutil.disk_usage(place).free
+    free = free_space(target)
     if size > free:
-        raise InputError(f"{archive}: unfolds to {size / 1e9:.3g} GB, but {place} has {free / 1e9:.3g} GB free")
+        raise InputError(f"{archive}: unfolds to {size / 1e9:.3g} GB, but {target.parent} has {free / 1e9:.3g} GB free")

@@ -1,8 +1,7 @@
 """The model of a study on many cores: read from a dry run, worked out by hand."""
 
-from typing import Any
-
 import pytest
+from tests.unit.workflow.test_estimate import CONFIG
 
 from posequant.benchmark.scale import modelled_jobs, planned_jobs, shards_table, start_up
 from posequant.workflow.costs import Network
@@ -32,18 +31,6 @@ rule predict:
 Job stats:
 job         count
 """
-CONFIG: dict[str, Any] = {
-    "variants": {"row": {"backend": "ncnn", "precision": "fp32"}},
-    "studies": {
-        "mine": {
-            "dataset": {},
-            "protocol": {"flip_test": False},
-            "calibration": {"people": 8},
-            "crops": {"limit_gb": 4},
-            "variants": ["row"],
-        }
-    },
-}
 
 
 def test_jobs_of_a_dry_run_wait_for_the_makers_of_their_inputs() -> None:

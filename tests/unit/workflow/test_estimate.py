@@ -7,6 +7,19 @@ import pytest
 from posequant.workflow.costs import Network
 from posequant.workflow.estimate import Job, announcement, makespan, planned_job, roughly, size, work
 
+CONFIG: dict[str, Any] = {
+    "variants": {"row": {"backend": "ncnn", "precision": "fp32"}},
+    "studies": {
+        "mine": {
+            "dataset": {},
+            "protocol": {"flip_test": False},
+            "calibration": {"people": 8},
+            "crops": {"limit_gb": 0.001},
+            "variants": ["row"],
+        }
+    },
+}
+
 
 @pytest.mark.parametrize(
     ("jobs", "cores", "overhead", "seconds"),
@@ -29,22 +42,10 @@ def test_time_of_jobs_on_some_cores(jobs: list[Job], cores: int, overhead: float
 
 
 def test_work_of_a_shard_is_its_share_of_the_people() -> None:
-    config: dict[str, Any] = {
-        "variants": {"row": {"backend": "ncnn", "precision": "fp32"}},
-        "studies": {
-            "mine": {
-                "dataset": {},
-                "protocol": {"flip_test": False},
-                "calibration": {"people": 8},
-                "crops": {"limit_gb": 0.001},
-                "variants": ["row"],
-            }
-        },
-    }
     wildcards = {"study": "mine", "model": "m", "variant": "row", "shard": "1", "shards": "4"}
-    found = work("predict", wildcards, config, network=Network(104.0, 1e6, 1000), people=400)
+    found = work("predict", wildcards, CONFIG, network=Network(104.0, 1e6, 1000), people=400)
     assert (found.people, found.calibration, found.rows, found.kept) == (100, 8, (1.0,), False)
-    assert work("download", {}, config, network=None, people=None).people == 0
+    assert work("download", {}, CONFIG, network=None, people=None).people == 0
     job = planned_job("download", found, ["host/val2017.zip"], 1, (3,))
     assert (job.what, job.bytes, job.after) == ("downloads", 816e6, (3,))
 
