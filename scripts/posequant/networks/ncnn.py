@@ -231,13 +231,12 @@ class NcnnNetwork:
         """
         extractor = self._extractor(np.zeros(self.input_shape, np.float32))
         for layer in self._layers:
-            for blob in layer.bottoms:
-                self._take(extractor, blob)
+            taken = [self._mat(extractor, blob) for blob in layer.bottoms]
             note(f"computed layer {layer.name} ({layer.type}) of {self._param} in ncnn")
             inputs = weighted_inputs(layer)
             if inputs is None:
                 continue
-            shape = self._extract(extractor, layer.bottoms[0], "a crop of zeros").shape
+            shape = self._finite(np.array(taken[0]), layer.bottoms[0], "a crop of zeros").shape
             found = {prod(shape), shape[-1]} if layer.type == "InnerProduct" else {shape[0]}
             if inputs not in found:
                 raise InputError(
@@ -266,17 +265,23 @@ class NcnnNetwork:
         return extractor
 
     def _extract(self, extractor: Any, blob: str, which: str) -> NDArray[np.float32]:
-        values = self._take(extractor, blob)
+        return self._finite(self._take(extractor, blob), blob, which)
+
+    def _finite(self, values: NDArray[np.float32], blob: str, which: str) -> NDArray[np.float32]:
         if not np.isfinite(values).all():
             raise self._not_finite(blob, which)
         return values
 
     def _take(self, extractor: Any, blob: str) -> NDArray[np.float32]:
+        return np.array(self._mat(extractor, blob))
+
+    def _mat(self, extractor: Any, blob: str) -> Any:
+        """Let ncnn compute a blob, and return its Mat."""
         status, mat = extractor.extract(blob)
         # An array made of an empty Mat is a segmentation fault.
         if status != 0 or mat.empty():
             raise InputError(f"{self._param}: ncnn fails to compute blob {blob} from a crop of {self.input_shape}.")
-        return np.array(mat)
+        return mat
 
     def _not_finite(self, blob: str, which: str) -> InputError:
         return InputError(f"{self._param}: blob {blob} holds NaN or infinity for {which}.")
