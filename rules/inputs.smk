@@ -249,22 +249,39 @@ def certificates(wildcards) -> list[str]:
     return [path for path in paths if Path(path).parent.name in REDUCED]
 
 
-def recipe_pages(wildcards) -> list[str]:
-    """Input function: the pages of the recipes that rows of a study were made by."""
-    pages = per_row("recipe.md", backend="ncnn", precision="int8")(wildcards)
-    return [page for page in pages if Path(page).parent.name in WITH_RECIPE]
+def recipe_records(wildcards) -> list[str]:
+    """Input function: the records of the recipes that rows of a study were made by."""
+    records = per_row("recipe.json", backend="ncnn", precision="int8")(wildcards)
+    return [record for record in records if Path(record).parent.name in WITH_RECIPE]
 
 
-def architectures(wildcards) -> list[str]:
-    """The name of each model of a study in the Arch column."""
-    models = config["studies"][wildcards.study]["models"]
-    return [settings.get("architecture", model) for model, settings in models.items()]
+def attributions(wildcards) -> list[str]:
+    """Input function: the attributions of the rows that a study names."""
+    chosen = config["studies"][wildcards.study]["attribution"]
+    paths = per_row("attribution.json")(wildcards)
+    return [path for path in paths if Path(path).parent.name in chosen]
 
 
-def published(wildcards) -> str:
-    """The published figures of each model of a study, as JSON."""
-    models = config["studies"][wildcards.study]["models"]
-    return json.dumps([settings.get("published", []) for settings in models.values()])
+def settings_of_study(wildcards) -> str:
+    """What the configuration says of a study, as JSON: enough to run it again from that alone."""
+    study = config["studies"][wildcards.study]
+    variants = {name: config["variants"][name] for name in study["variants"]}
+    for backend in sorted({variant["backend"] for variant in variants.values()}):
+        # What a row in reduced precision is compared with, whether the study lists it or not.
+        for name in variants_with(backend=backend, precision="fp32"):
+            variants.setdefault(name, config["variants"][name])
+    used = {variant.get("calibration") for variant in variants.values()}
+    return json.dumps(
+        {
+            "study": wildcards.study,
+            "variants": variants,
+            "tools": config["tools"],
+            "recipes": {
+                name: steps for name, steps in config["recipes"].items() if name in used
+            },
+            "studies": {wildcards.study: study},
+        }
+    )
 
 
 def address(wildcards) -> str:

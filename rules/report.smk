@@ -1,8 +1,8 @@
 # The page that the user came for.
 
 
-rule render_result:
-    """Render the page of a study."""
+rule collect_result:
+    """Put what is known of a study together, as one file that the page, the figures and the report are made from."""
     input:
         metrics=per_row("metrics.json"),
         latencies=per_model("latency.json"),
@@ -10,7 +10,36 @@ rule render_result:
         operators=per_model("onnx/operators.md"),
         calibration="results/{study}/calibration.json",
         certificates=certificates,
-        recipes=recipe_pages,
+        recipes=recipe_records,
+        attributions=attributions,
+    output:
+        "results/{study}/result.json",
+    log:
+        "results/{study}/collect_result.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(5),
+    params:
+        code=code("collect_result"),
+        logs=per_row("evaluate.log"),
+        settings=settings_of_study,
+    shell:
+        'python "$SCRIPTS"/collect_result.py --study {wildcards.study}'
+        " --settings {params.settings:q} --metrics {input.metrics} --logs {params.logs}"
+        " --models {input.models} --latencies {input.latencies}"
+        " --operators {input.operators} --calibration {input.calibration}"
+        " --certificates {input.certificates} --recipes {input.recipes}"
+        " --attributions {input.attributions}"
+        " --out {output} > {log} 2>&1"
+
+
+rule render_result:
+    """Render the page of a study."""
+    input:
+        "results/{study}/result.json",
     output:
         page=report(
             "results/{study}/result.md",
@@ -32,16 +61,8 @@ rule render_result:
         runtime=growing(5),
     params:
         code=code("render_result"),
-        logs=per_row("evaluate.log"),
-        architectures=architectures,
-        published=published,
     shell:
-        'python "$SCRIPTS"/render_result.py --metrics {input.metrics}'
-        " --latencies {input.latencies} --logs {params.logs} --models {input.models}"
-        " --operators {input.operators} --architectures {params.architectures:q}"
-        " --published {params.published:q}"
-        " --calibration {input.calibration} --certificates {input.certificates}"
-        " --recipes {input.recipes}"
+        'python "$SCRIPTS"/render_result.py --result {input}'
         " --out {output.page} --out-figure {output.figure} > {log} 2>&1"
 
 

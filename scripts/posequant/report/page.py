@@ -1,231 +1,230 @@
-"""The result of a study as Markdown: a summary of each model, a table of each variant, and what they rest on."""
+"""The page of a study as Markdown: verdicts and a summary of each network, a table of each row, what they rest on."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from posequant.base.markdown import decibels, signed, table
-from posequant.base.model_spec import ModelSpec
-from posequant.certify.page import kept, near, stated, verdicts
-from posequant.evaluate.ground import require_common_ground
+import yaml
+
+from posequant.base.markdown import decibels, figure_or_dash, signed, table
+from posequant.certify.page import near, stated, verdicts
 from posequant.report.published import comparisons, not_comparable
+from posequant.report.result import Network, Protocol, Result, Row
+from posequant.report.words import in_words
 
 SHOWN = ("AP", "AP50", "AP75", "AR", "AR50")
-BACKEND_TITLES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn"}
+# Of a SHA-256, what tells files apart; the whole is in the result's file.
+_HASH_SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """What certification wrote of a variant in reduced precision.
+class Picture:
+    """A picture of the page.
 
     Attributes:
-        content: the certificate.
-        link: to its page, relative to this one.
-        recipe: link to the page of the recipe that made the variant, if one did.
+        link: to the file, relative to the page.
+        title: what it shows, in a few words.
+        caption: how to read it.
     """
 
-    content: Mapping[str, Any]
     link: str
-    recipe: str | None = None
+    title: str
+    caption: str
 
 
-@dataclass(frozen=True)
-class Row:
-    """One variant of one model.
-
-    Attributes:
-        metrics: what evaluation wrote: what was predicted by what from what, counts, statistics.
-        cost: what the latency measurement wrote.
-        log: link to the log of the evaluation, relative to the page.
-        certificate: of a variant in reduced precision, where there is one.
-    """
-
-    metrics: Mapping[str, Any]
-    cost: Mapping[str, Any]
-    log: str
-    certificate: Certificate | None = None
-
-    @property
-    def title(self) -> str:
-        """The variant in words, such as `ncnn INT8 (kl)`."""
-        return variant_title(self.metrics["variant"], self.metrics["backend"], self.metrics["precision"])
-
-
-def variant_title(variant: str, backend: str, precision: str) -> str:
-    """Return the variant's name in words: backend and precision, then what else its name says.
-
-    `ncnn-int8` becomes `ncnn INT8`, `ncnn-int8-aciq` becomes `ncnn INT8 aciq`.
-    """
-    rest = [part for part in variant.split("-") if part not in (backend, precision)]
-    return " ".join([BACKEND_TITLES[backend], precision.upper(), *rest])
-
-
-@dataclass(frozen=True)
-class Model:
-    """One network of the study.
-
-    Attributes:
-        spec: its description.
-        architecture: its name in the Arch column.
-        operators: link to the table of its operators, relative to the page.
-        rows: its rows, in the order in which they are shown.
-        published: figures of it from elsewhere, as in the configuration.
-    """
-
-    spec: ModelSpec
-    architecture: str
-    operators: str
-    rows: Sequence[Row]
-    published: Sequence[Mapping[str, Any]] = ()
-
-    @property
-    def input_size(self) -> str:
-        """Width and height as the tables show them."""
-        return "{}x{}".format(*self.spec.input_size)
-
-
-def render(models: Sequence[Model], calibration: Mapping[str, Any], figure: str) -> str:
+def render(result: Result, data: str, pictures: Sequence[Picture] = ()) -> str:
     """Return the page.
 
     Args:
-        models: the networks of the study.
-        calibration: the calibration set, as it was written.
-        figure: link to the picture of the result, relative to the page.
-
-    Raises:
-        InputError: rows of one model were made under different protocols or on different people.
+        result: of the study.
+        data: link to the file of the result, relative to the page.
+        pictures: shown after the summaries.
     """
-    for model in models:
-        _require_common_ground(model)
     return (
         "\n\n".join(
             [
-                "# Results",
-                *_summary(models),
-                f"![AP, speed and size of every variant]({figure})",
+                f"# Result of the study {result.study}",
+                *_opening(result),
+                *_summaries(result),
+                *_shown(pictures),
                 "# Backends",
-                *_backend_sections(models),
-                *_published(models),
-                *_certificates(models),
+                *_backend_sections(result.networks),
+                *_published(result),
+                *_certificates(result.networks),
                 "# Protocol",
-                *_protocol(models[0].rows[0].metrics),
+                *_protocol(result),
                 "# Calibration set",
-                *_calibration(calibration),
+                *_calibration(result.calibration),
+                "# How to reproduce it",
+                *_reproduction(result, data),
                 "# Versions and artifacts",
-                *_provenance(models),
+                *_provenance(result, data),
             ]
         )
         + "\n"
     )
 
 
-def _require_common_ground(model: Model) -> None:
-    first, *others = [row.metrics for row in model.rows]
-    for other in others:
-        require_common_ground(first, other, (f"{model.spec.name}: {first['variant']}", other["variant"]))
+def _unbroken(lines: Iterable[Mapping[str, str]]) -> str:
+    """Return a table whose cells do not wrap."""
+    return table({title: cell.replace(" ", "\N{NO-BREAK SPACE}") for title, cell in line.items()} for line in lines)
 
 
-def _summary(models: Sequence[Model]) -> Iterable[str]:
-    for model in models:
-        reference = _reference(model)
-        yield f"## {model.architecture}, {model.input_size}"
-        certified = any(row.certificate for row in model.rows)
-        yield table(_summary_line(row, reference) | (_certified_cell(row) if certified else {}) for row in model.rows)
-        cost = model.rows[0].cost
+def _opening(result: Result) -> Iterable[str]:
+    ground = result.ground
+    boxes = {"ground-truth": "boxes of the annotations", "detections": "boxes of a detector"}[ground.protocol.boxes]
+    flip = "with" if ground.protocol.flip_test else "without"
+    yield f"{ground.images:,} images, {ground.instances:,} people, {boxes}, {flip} flip test."
+    if any(row.verdict for network in result.networks for row in network.rows):
         yield (
-            f"AP as a difference to {reference.title}, and the share of its AP that is kept. "
-            f"Latency: median of single crops on one thread ({cost['cpu']}), each timed in turn with ONNX Runtime FP32 "
-            "on the same crop; speed is the median ratio to it. Size: the files that the runtime loads. "
-            f"What the network is made of, in PyTorch, ONNX and ncnn: [operators]({model.operators})."
+            "Every row in reduced precision is compared with FP32 in the same runtime. The tolerance of this study: "
+            f"the loss of OKS to FP32 is at most {result.tolerance.oks_loss:g}, by the upper end of its interval; the "
+            f"loss of AP is at most {result.tolerance.ap_loss:g}, where the people suffice to tell. Brackets hold "
+            "confidence intervals."
         )
-        if certified:
+
+
+def _summaries(result: Result) -> Iterable[str]:
+    for network in result.networks:
+        reference, cost = network.reference, network.measurement
+        yield f"## {network.title}"
+        yield from _verdicts(network)
+        yield _unbroken(_summary_line(row, reference) for row in network.rows)
+        yield (
+            f"AP: the difference to {reference.title}. Latency: median of single crops on one thread of "
+            f"{cost.cpu.name}; the rows were timed in turn, in one run. Speed: against ONNX Runtime FP32. Size: the "
+            f"files that the runtime loads. [Operators of the network]({network.operators})."
+        )
+        if certified := [row for row in network.rows if row.certificate]:
+            yield "### Against FP32 in the same runtime"
+            yield _unbroken(_against_fp32(row) for row in certified)
+            yield _unbroken(_nearness_line(row) for row in certified)
             yield (
-                "AP against FP32: the difference to FP32 in the same runtime, in brackets its confidence interval "
-                "([Certificates](#certificates))."
+                "OKS to FP32 takes the FP32 poses for the truth and needs no labels. Within: the share of the "
+                "keypoints that are no farther from FP32's, in pixels of the image. Each pose is compared with its "
+                "own, so these intervals are narrow: they tell rows apart that AP cannot."
             )
-            yield "How near the poses of each row are to those of FP32 in the same runtime, without labels:"
-            yield table(_nearness_line(row, row.certificate) for row in model.rows if row.certificate)
-            yield (
-                "OKS to FP32 takes the FP32 poses for the truth. Within: the share of the keypoints that are no "
-                "farther from FP32's, in pixels of the image. Each pose is compared with its own, so the intervals in "
-                "brackets are narrow: they tell rows apart that AP cannot."
-            )
-        if departing := _rows_outside_tolerance(model):
+        yield "### Costs"
+        yield _unbroken(_cost_line(network, row) for row in network.rows)
+        yield _cost_words(network)
+        if departing := _rows_outside_tolerance(network, result.ground.protocol):
             yield f"**Not as published: {', '.join(departing)}.** See [Published figures](#published-figures)."
 
 
-def _reference(model: Model) -> Row:
-    by_backend = {row.metrics["backend"]: row for row in reversed(model.rows)}
-    return by_backend.get("pytorch") or by_backend.get("onnxruntime") or model.rows[0]
+def _verdicts(network: Network) -> Iterable[str]:
+    lines = []
+    for row in network.rows:
+        if said := in_words(network, row):
+            lines.append(f"- **{row.title}: {said.headline}.** {said.text}")
+    if lines:
+        yield "\n".join(lines)
 
 
 def _summary_line(row: Row, reference: Row) -> dict[str, str]:
-    precision, average_precision = row.metrics["precision"].upper(), row.metrics["statistics"]["AP"]
-    full = reference.metrics["statistics"]["AP"]
+    difference = None if row.ap is None or reference.ap is None else row.ap - reference.ap
     return {
-        "Backend": row.title.replace(f" {precision}", "", 1),
-        "Precision": precision,
-        "AP": f"{average_precision:.4f}",
-        "Difference": "reference" if row is reference else signed(average_precision - full),
-        "Kept": f"{average_precision / full:.2%}" if full > 0 else "-",
-        "Size": f"{row.cost['size_bytes'] / 1e6:.2f} MB",
-        "Latency": f"{row.cost['latency']['median_ms']:.2f} ms",
-        "Speed": f"{row.cost['latency']['speedup']:.2f}x",
+        "Backend": row.title,
+        "AP": figure_or_dash(row.ap),
+        "Difference": "reference" if row is reference else figure_or_dash(difference, signed),
+        "Size": f"{row.cost.size_bytes / 1e6:.2f} MB",
+        "Latency": f"{row.cost.latency.median_ms:.2f} ms",
+        "Speed": f"{row.cost.latency.speedup:.2f}x",
     }
 
 
-def _nearness_line(row: Row, certificate: Certificate) -> dict[str, str]:
-    cost = certificate.content["without_labels"]
-    within = cost["within"] or {}
+def _against_fp32(row: Row) -> dict[str, str]:
+    certificate = _certificate(row)
+    links = {"certificate": row.links.certificate, "recipe": row.links.recipe, "layers": row.links.attribution}
+    return {
+        "Backend": row.title,
+        "AP against FP32": stated(certificate["statistics"]["AP"]),
+        "Kept": near(certificate["share_of_fp32"], "{:.1%}"),
+        "More": ", ".join(f"[{name}]({link})" for name, link in links.items() if link),
+    }
+
+
+def _nearness_line(row: Row) -> dict[str, str]:
+    cost = _certificate(row)["without_labels"]
     return {
         "Backend": row.title,
         "OKS to FP32": near(cost["oks"]),
-        **{f"Within {limit} px": near(share, "{:.1%}") for limit, share in within.items()},
+        **{f"Within {limit} px": f"{share['value']:.1%}" for limit, share in (cost["within"] or {}).items()},
     }
 
 
-def _certified_cell(row: Row) -> dict[str, str]:
-    if row.certificate is None:
-        return {"AP against FP32": ""}
-    difference = stated(row.certificate.content["statistics"]["AP"])
-    links = [f"[certificate]({row.certificate.link})"]
-    links += [f"[recipe]({row.certificate.recipe})"] if row.certificate.recipe else []
-    return {"AP against FP32": f"{difference} ({', '.join(links)})"}
+def _cost_line(network: Network, row: Row) -> dict[str, str]:
+    cost = row.cost
+    return {
+        "Backend": row.title,
+        "95th percentile": figure_or_dash(cost.latency.p95_ms, "{:.2f} ms".format),
+        "Against FP32": figure_or_dash(cost.latency.against_fp32, "{:.2f}x".format),
+        "Throughput": f"{cost.throughput.per_second:.0f}/s" if cost.throughput else "-",
+        "Memory": figure_or_dash(cost.memory_mb, "{:.0f} MB".format),
+        "Load": figure_or_dash(cost.load_ms, "{:.0f} ms".format),
+    }
 
 
-def _backend_sections(models: Sequence[Model]) -> Iterable[str]:
-    titles = dict.fromkeys(row.title for model in models for row in model.rows)
+def _cost_words(network: Network) -> str:
+    cpu, threads = network.measurement.cpu, {row.cost.throughput.threads for row in network.rows if row.cost.throughput}
+    features = f" ({', '.join(cpu.features)})" if cpu.features else ""
+    on = f" Throughput: crops per second on {' or '.join(map(str, sorted(threads)))} threads." if threads else ""
+    return (
+        f"Measured on {cpu.name}{features}. 95th percentile: of the latency. Against FP32: how many times as fast as "
+        f"FP32 in the same runtime, timed in the same run.{on} Memory: the peak that opening the network and inferring "
+        "single crops adds. Load: the time to open it."
+    )
+
+
+def _shown(pictures: Sequence[Picture]) -> Iterable[str]:
+    if pictures:
+        yield "# Figures"
+    for picture in pictures:
+        yield f"## {picture.title}"
+        yield f"![{picture.title}]({picture.link})"
+        yield picture.caption
+
+
+def _certificate(row: Row) -> Mapping[str, Any]:
+    assert row.certificate is not None
+    return row.certificate
+
+
+def _backend_sections(networks: Sequence[Network]) -> Iterable[str]:
+    titles = dict.fromkeys(row.title for network in networks for row in network.rows)
     for title in titles:
         yield f"## {title}"
         yield table(
             {
-                "Arch": model.architecture,
-                "Input Size": model.input_size,
-                **{name: f"{row.metrics['statistics'][name]:.4f}" for name in SHOWN},
-                "log": f"[log]({row.log})",
+                "Arch": network.architecture,
+                "Input Size": network.input_size,
+                **{name: figure_or_dash(row.statistics[name]) for name in SHOWN},
+                "log": f"[log]({row.links.log})",
             }
-            for model in models
-            for row in model.rows
+            for network in networks
+            for row in network.rows
             if row.title == title
         )
 
 
-def _rows_outside_tolerance(model: Model) -> list[str]:
+def _rows_outside_tolerance(network: Network, protocol: Protocol) -> list[str]:
     return [
-        row.title for row in model.rows if any(found.outside for found in comparisons(row.metrics, model.published))
+        row.title
+        for row in network.rows
+        if any(found.outside for found in comparisons(row, protocol, network.published))
     ]
 
 
-def _published(models: Sequence[Model]) -> Iterable[str]:
-    if any(model.published for model in models):
+def _published(result: Result) -> Iterable[str]:
+    protocol = result.ground.protocol
+    if any(network.published for network in result.networks):
         yield "# Published figures"
-    for model in models:
-        if lines := list(_comparison_lines(model)):
-            yield f"## {model.architecture}, {model.input_size}: published and measured"
+    for network in result.networks:
+        if lines := list(_comparison_lines(network, protocol)):
+            yield f"## {network.title}: published and measured"
             yield table(lines)
-        others = not_comparable(model.rows[0].metrics["protocol"], model.published)
+        others = not_comparable(protocol, network.published)
         if others:
-            yield f"Figures of {model.architecture}, {model.input_size}, under another protocol; not compared:"
+            yield f"Figures of {network.title}, under another protocol; not compared:"
             yield table(
                 {
                     "Variants": ", ".join(entry["variants"]),
@@ -238,11 +237,11 @@ def _published(models: Sequence[Model]) -> Iterable[str]:
             )
 
 
-def _comparison_lines(model: Model) -> Iterable[dict[str, str]]:
+def _comparison_lines(network: Network, protocol: Protocol) -> Iterable[dict[str, str]]:
     """Three lines of the table for each row that has published figures."""
-    names = list(dict.fromkeys(name for entry in model.published for name in entry["statistics"]))
-    for row in model.rows:
-        for found in comparisons(row.metrics, model.published):
+    names = list(dict.fromkeys(name for entry in network.published for name in entry["statistics"]))
+    for row in network.rows:
+        for found in comparisons(row, protocol, network.published):
             verdict = (
                 f"**outside {found.tolerance:g}: {', '.join(found.outside)}**"
                 if found.outside
@@ -258,29 +257,29 @@ def _comparison_lines(model: Model) -> Iterable[dict[str, str]]:
                 yield {"Backend": title, "Figures": kind, **cells, "Remark": remark}
 
 
-def _certificates(models: Sequence[Model]) -> Iterable[str]:
-    rows = [(model, row, row.certificate) for model in models for row in model.rows if row.certificate]
+def _certificates(networks: Sequence[Network]) -> Iterable[str]:
+    rows = [(network, row, row.certificate) for network in networks for row in network.rows if row.certificate]
     if not rows:
         return
     yield "# Certificates"
-    yield table(
+    several = len(networks) > 1
+    yield _unbroken(
         {
-            "Arch": model.architecture,
-            "Backend": f"[{row.title}]({certificate.link})",
-            "AP against FP32": stated(certificate.content["statistics"]["AP"]),
-            "Kept of FP32": kept(certificate.content["share_of_fp32"]),
-            **{f"At least {goal}": said for goal, said in verdicts(certificate.content["share_of_fp32"]).items()},
-            "SQNR": decibels(certificate.content["outputs"]["sqnr_db"]),
-            "Work in INT8": f"{certificate.content['work']['int8']:.1%}",
-            "Can overflow": _can_overflow(certificate.content),
+            **({"Network": network.title} if several else {}),
+            "Backend": f"[{row.title}]({row.links.certificate})" if row.links.certificate else row.title,
+            **{f"Keeps {goal}": said for goal, said in verdicts(certificate["share_of_fp32"]).items()},
+            "SQNR": decibels(certificate["outputs"]["sqnr_db"]),
+            "Work in INT8": f"{certificate['work']['int8']:.1%}",
+            "Can overflow": _can_overflow(certificate),
         }
-        for model, row, certificate in rows
+        for network, row, certificate in rows
     )
-    bootstrap = rows[0][2].content["bootstrap"]
+    bootstrap = rows[0][2]["bootstrap"]
     yield (
-        f"In brackets, {100 * bootstrap['confidence']:g}% intervals of a paired bootstrap over the images "
-        f"({bootstrap['resamples']} draws, seed {bootstrap['seed']}). A target is undecided where the interval of the "
-        "share holds it. SQNR: of the outputs, against FP32, on calibration crops."
+        f"All intervals are {100 * bootstrap['confidence']:g}% intervals of a paired bootstrap over the images "
+        f"({bootstrap['resamples']} draws, seed {bootstrap['seed']}). Keeps: whether at least so much of FP32's AP is "
+        "kept; undecided where its interval holds the target. SQNR: of the outputs, against FP32, on calibration "
+        "crops. Work: share of the multiply-accumulates."
     )
 
 
@@ -296,41 +295,65 @@ def _yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _protocol(metrics: Mapping[str, Any]) -> Iterable[str]:
-    protocol = metrics["protocol"]
-    yield table(
-        [
-            {"Protocol": "Boxes", "": protocol["boxes"]},
-            {"Protocol": "Flip test", "": _yes_no(protocol["flip_test"])},
-            {"Protocol": "Images", "": str(metrics["images"])},
-            {"Protocol": "Instances", "": str(metrics["instances"])},
-            {"Protocol": "Metric", "": "COCO keypoints (OKS), pycocotools; scoring, rescoring and NMS as mmpose's"},
-            {"Protocol": "Annotations", "": f"sha256 `{metrics['sha256']['annotations']}`"},
-        ]
+def _protocol(result: Result) -> Iterable[str]:
+    ground = result.ground
+    yield _facts(
+        {
+            "Boxes": ground.protocol.boxes,
+            "Flip test": _yes_no(ground.protocol.flip_test),
+            "Images": str(ground.images),
+            "Instances": str(ground.instances),
+            "Annotations": _hash(ground.annotations_sha256),
+            **({"Detections": _hash(ground.detections_sha256)} if ground.detections_sha256 else {}),
+        }
     )
+    yield "Metric: COCO keypoints (OKS) by pycocotools; scoring, rescoring and NMS as in mmpose."
 
 
 def _calibration(calibration: Mapping[str, Any]) -> Iterable[str]:
-    yield table(
-        [
-            {"Calibration": "People", "": str(len(calibration["people"]))},
-            {"Calibration": "Images", "": str(calibration["images"])},
-            {"Calibration": "Seed", "": str(calibration["seed"])},
-            {"Calibration": "Shared with the evaluation images", "": str(calibration["evaluation"]["overlap"])},
-            {"Calibration": "Annotations", "": f"sha256 `{calibration['annotations']['sha256']}`"},
-        ]
+    yield _facts(
+        {
+            "People": str(calibration["people"]),
+            "Images": str(calibration["images"]),
+            "Seed": str(calibration["seed"]),
+            "Shared with the evaluation images": str(calibration["evaluation"]["overlap"]),
+            "Annotations": _hash(calibration["annotations"]["sha256"]),
+        }
     )
 
 
-def _provenance(models: Sequence[Model]) -> Iterable[str]:
-    versions: dict[str, str] = {}
-    for model in models:
-        for row in model.rows:
-            versions |= row.metrics["versions"]
-    yield ", ".join(f"{name} {versions[name]}" for name in sorted(versions)) + "."
-    yield table(
-        {"Arch": model.architecture, "Backend": row.title, "File": name, "sha256": f"`{digest}`"}
-        for model in models
-        for row in model.rows
-        for name, digest in row.metrics["sha256"]["artifact"].items()
+def _facts(lines: Mapping[str, str]) -> str:
+    return _unbroken({"Key": key, "Value": value} for key, value in lines.items())
+
+
+def _hash(digest: str) -> str:
+    return f"sha256 `{digest[:_HASH_SHOWN]}`"
+
+
+def _reproduction(result: Result, data: str) -> Iterable[str]:
+    yield f"With PoseQuant {result.posequant}:"
+    yield f"```sh\n{result.command}\n```"
+    settings = yaml.safe_dump(result.settings, sort_keys=False, width=1000, allow_unicode=True)
+    yield (
+        "Where `config.yaml` says something else by now, save what it said, below, as `study.yaml`, and add "
+        "`--configfile study.yaml`."
     )
+    yield f"<details>\n<summary>study.yaml</summary>\n\n```yaml\n{settings}```\n\n</details>"
+    yield f"All figures of this page are in [{data}]({data})."
+
+
+def _provenance(result: Result, data: str) -> Iterable[str]:
+    yield ", ".join(f"{name} {version}" for name, version in result.versions.items()) + "."
+    several = len(result.networks) > 1
+    yield _unbroken(
+        {
+            **({"Network": network.title} if several else {}),
+            "Backend": row.title,
+            "File": name,
+            "sha256": f"`{digest[:_HASH_SHOWN]}`",
+        }
+        for network in result.networks
+        for row in network.rows
+        for name, digest in row.sha256.items()
+    )
+    yield f"The hashes are shortened; [{data}]({data}) has them whole."

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from posequant.report.result import Protocol, Row
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -40,25 +42,26 @@ class Comparison:
         ]
 
 
-def comparisons(metrics: Mapping[str, Any], published: Sequence[Mapping[str, Any]]) -> list[Comparison]:
+def comparisons(row: Row, protocol: Protocol, published: Sequence[Mapping[str, Any]]) -> list[Comparison]:
     """Return the comparison of a row with every entry of `published` that is of its variant and protocol.
 
     Args:
-        metrics: what evaluation wrote of the row.
-        published: as the configuration's `published` of the model.
+        row: what was measured.
+        protocol: how.
+        published: as the configuration's `published` of the network.
     """
     return [
         Comparison(
-            measured={name: metrics["statistics"][name] for name in entry["statistics"]},
+            measured={name: row.statistics[name] for name in entry["statistics"]},
             published=entry["statistics"],
             tolerance=entry["tolerance"],
             source=entry["source"],
         )
         for entry in published
-        if metrics["variant"] in entry["variants"] and metrics["protocol"] == entry["protocol"]
+        if row.variant in entry["variants"] and protocol.model_dump() == entry["protocol"]
     ]
 
 
-def not_comparable(protocol: Mapping[str, Any], published: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def not_comparable(protocol: Protocol, published: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the entries of `published` that are of another protocol than `protocol`."""
-    return [entry for entry in published if entry["protocol"] != protocol]
+    return [entry for entry in published if entry["protocol"] != protocol.model_dump()]

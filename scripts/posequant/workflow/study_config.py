@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from posequant.workflow.settings.base import checked, nearest, not_valid
-from posequant.workflow.settings.config import CocoDataset, Config, Study
+from posequant.workflow.settings.config import CocoDataset, Config, Study, Variant
 from posequant.workflow.settings.quantize import METHODS
 
 
@@ -56,6 +56,11 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
                         f"{place}.variants: '{name}' runs in PyTorch, but model '{model}' is an ONNX file; remove the "
                         "variant"
                     )
+    for name in study.attribution:
+        if name not in study.variants:
+            yield f"{place}.attribution: '{name}' is no row of the study{nearest(name, study.variants)}"
+        elif name in config.variants and not _is_ncnn_int8(config.variants[name]):
+            yield f"{place}.attribution: '{name}' is not INT8 in ncnn; only such rows are attributed to their layers"
     if study.protocol.boxes == "detections" and not (
         isinstance(study.dataset, CocoDataset) and study.dataset.detections
     ):
@@ -69,3 +74,7 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
                 if name not in config.variants:
                     where = f"{place}.models.{model}.published.{number}.variants"
                     yield f"{where}: no variant '{name}'{nearest(name, config.variants)}"
+
+
+def _is_ncnn_int8(variant: Variant) -> bool:
+    return (variant.backend, variant.precision) == ("ncnn", "int8")

@@ -232,13 +232,20 @@ def last_line(logs: tuple[Path, ...]) -> str:
 
 
 def summary(page: str) -> str:
-    """Return the headings and tables with which the page of a study begins, aligned, and without their links."""
-    opening = page.partition("\n# Backends")[0]
-    # A link stands for a page; one in parentheses says nothing without it.
-    opening = re.sub(r" \((?:\[[^\]]*\]\([^)]*\)(?:, )?)+\)", "", opening)
+    """Return the headings, verdicts and tables that the page of a study begins with, aligned and without links."""
+    opening = re.split(r"\n# (?:Figures|Backends)\n", page)[0]
+    # What rows cost beyond latency and size is left to the page.
+    opening = re.sub(r"^### Costs\n.*?(?=^## |\Z)", "", opening, flags=re.MULTILINE | re.DOTALL)
+    opening = opening.replace("\N{NO-BREAK SPACE}", " ")
+    # Links stand for pages; a column of them says nothing without.
+    opening = re.sub(
+        r"^(\|.*?) *\| *(?:More|(?:\[[^\]]*\]\([^)]*\)(?:, )?)+) *\|$", r"\1 |", opening, flags=re.MULTILINE
+    )
     opening = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", opening)
-    blocks = re.findall(r"^## .*$|(?:^\|.*\n?)+", opening, flags=re.MULTILINE)
-    return "\n\n".join(_aligned(block.strip()) for block in blocks)
+    blocks = re.findall(r"^## .*$|(?:^- \*\*.*\n?)+|(?:^\|.*\n?)+", opening, flags=re.MULTILINE)
+    return "\n\n".join(
+        _aligned(re.sub(r"^- \*\*(.*?)\.\*\*.*$", r"\1", block, flags=re.MULTILINE).strip()) for block in blocks
+    )
 
 
 def _aligned(block: str) -> str:

@@ -26,6 +26,7 @@ from posequant.workflow.settings.export import CropAndCodec, Export
 from posequant.workflow.settings.precisions import PRECISIONS
 from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.settings.recipe import Curve, Recipe
+from posequant.workflow.settings.report import Tolerance
 
 
 @dataclass(frozen=True)
@@ -308,6 +309,14 @@ class Study(Settings):
     calibration: Calibration = Calibration()
     curve: Curve = Curve()
     certificate: Sampling = Sampling()
+    tolerance: Tolerance = Tolerance()
+    attribution: list[VariantName] = Field(
+        default=[],
+        description=(
+            "Rows of INT8 in ncnn whose error is attributed to their layers on the report. A page of any other is made "
+            "on request."
+        ),
+    )
     export: Export = Export()
     models: dict[ModelName, Model] = Field(
         min_length=1, description="The networks. The key is the model's name and its folder."

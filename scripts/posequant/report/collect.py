@@ -1,0 +1,177 @@
+"""From what evaluation, measurement and certification wrote to the result of a study."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from posequant import __version__
+from posequant.base.errors import InputError
+from posequant.base.model_spec import ModelSpec
+from posequant.evaluate.ground import require_common_ground
+from posequant.report.result import (
+    SCHEMA,
+    Cost,
+    Ground,
+    Links,
+    Measurement,
+    Network,
+    Processor,
+    Result,
+    Row,
+    variant_title,
+)
+from posequant.report.verdict import judge
+from posequant.workflow.settings.report import Tolerance
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a step wrote, and where it lies.
+
+    Attributes:
+        path: the file, for messages.
+        content: what is in it.
+    """
+
+    path: Path
+    content: Any
+
+
+@dataclass(frozen=True)
+class RowRecords:
+    """What there is of a row: its metrics, and of the other steps what was made.
+
+    Attributes:
+        metrics: of its evaluation.
+        links: where more is said of it, relative to the result.
+        certificate: of a row in reduced precision.
+        recipe: of a row made by a recipe.
+        attribution: of a row that is attributed.
+    """
+
+    metrics: Record
+    links: Links
+    certificate: Record | None = None
+    recipe: Record | None = None
+    attribution: Record | None = None
+
+
+@dataclass(frozen=True)
+class NetworkRecords:
+    """What there is of a network.
+
+    Attributes:
+        spec: its description.
+        operators: link to the table of its operators, relative to the result.
+        latency: the costs of its rows, measured in one run.
+        rows: its rows, in the order in which they are shown.
+    """
+
+    spec: ModelSpec
+    operators: str
+    latency: Record
+    rows: Sequence[RowRecords]
+
+
+def collect(
+    study: str, settings: Mapping[str, Any], networks: Sequence[NetworkRecords], calibration: Mapping[str, Any]
+) -> Result:
+    """Return the result of a study.
+
+    Args:
+        study: its name.
+        settings: what the configuration says of it, defaults filled in.
+        networks: what there is of each network.
+        calibration: the calibration set, `calibration.json`.
+
+    Raises:
+        InputError: rows of one network were made under different protocols or on different people, or two records of
+            a row are of different networks.
+    """
+    of_study = settings["studies"][study]
+    tolerance = Tolerance.model_validate(of_study["tolerance"])
+    first = networks[0].rows[0].metrics.content
+    versions: dict[str, str] = {}
+    for network in networks:
+        for row in network.rows:
+            versions |= row.metrics.content["versions"]
+    return Result(
+        schema=SCHEMA,
+        posequant=__version__,
+        study=study,
+        settings=dict(settings),
+        tolerance=tolerance,
+        ground=Ground(
+            protocol=first["protocol"],
+            images=first["images"],
+            instances=first["instances"],
+            annotations_sha256=first["sha256"]["annotations"],
+            detections_sha256=first["sha256"]["detections"],
+        ),
+        calibration={key: value for key, value in calibration.items() if key != "people"}
+        | {"people": len(calibration["people"])},
+        versions=dict(sorted(versions.items())),
+        networks=[_network(network, of_study["models"][network.spec.name], tolerance) for network in networks],
+    )
+
+
+def _network(records: NetworkRecords, settings: Mapping[str, Any], tolerance: Tolerance) -> Network:
+    spec, measured = records.spec, records.latency.content
+    everybody = [row.metrics.content for row in records.rows]
+    for other in everybody[1:]:
+        names = f"{spec.name}: {everybody[0]['variant']}", other["variant"]
+        require_common_ground(everybody[0], other, names)
+    reference = _reference(everybody)
+    return Network(
+        name=spec.name,
+        architecture=settings.get("architecture", spec.name),
+        spec=asdict(spec),
+        operators=records.operators,
+        measurement=Measurement(
+            run=measured.get("run"),
+            cpu=Processor(name=measured["cpu"]) if isinstance(measured["cpu"], str) else measured["cpu"],
+            rounds=measured["rounds"],
+        ),
+        rows=[_row(row, records.latency, reference, tolerance) for row in records.rows],
+        published=settings.get("published", []),
+    )
+
+
+def _reference(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the row that AP is compared with: PyTorch, else ONNX Runtime in FP32, else the first."""
+    by_backend = {row["backend"]: row["variant"] for row in reversed(rows) if row["precision"] == "fp32"}
+    return str(by_backend.get("pytorch") or by_backend.get("onnxruntime") or rows[0]["variant"])
+
+
+def _row(records: RowRecords, latency: Record, reference: str, tolerance: Tolerance) -> Row:
+    metrics, path = records.metrics.content, records.metrics.path
+    cost = latency.content["rows"].get(metrics["variant"])
+    if cost is None:
+        raise InputError(f"{path}: {latency.path} says nothing of this row's latency. Delete it and run again.")
+    files = metrics["sha256"]["artifact"]
+    certificate = records.certificate
+    made = {"latency": cost["sha256"]}
+    if certificate:
+        made["certificate"] = certificate.content["sha256"]["artifact"]
+    if records.attribution:
+        made["attribution"] = records.attribution.content["sha256"]["int8"]
+    for whose, said in made.items():
+        if said != files:
+            raise InputError(f"{path}: made with another network than the row's {whose}. Delete both and run again.")
+    variant, backend, precision = (metrics[key] for key in ("variant", "backend", "precision"))
+    return Row(
+        variant=variant,
+        title=variant_title(variant, backend, precision),
+        backend=backend,
+        precision=precision,
+        reference=variant == reference,
+        statistics=metrics["statistics"],
+        sha256=files,
+        cost=Cost.model_validate({key: value for key, value in cost.items() if key != "sha256"}),
+        links=records.links,
+        certificate=certificate and certificate.content,
+        verdict=certificate and judge(certificate.content, tolerance),
+        recipe=records.recipe and records.recipe.content,
+        attribution=records.attribution and records.attribution.content,
+    )

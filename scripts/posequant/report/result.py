@@ -1,0 +1,221 @@
+"""The result of a study: everything that its page, its figures and its report say, as one file of data."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from posequant.base.errors import InputError
+from posequant.base.files import read_json, whole
+from posequant.report.parts import Part
+from posequant.report.verdict import Verdict
+from posequant.workflow.settings.base import checked
+from posequant.workflow.settings.report import Tolerance
+
+SCHEMA = 1
+"""Version of the file. It grows where a key is renamed, removed or gets another meaning."""
+
+BACKEND_TITLES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn"}
+
+
+def variant_title(variant: str, backend: str, precision: str) -> str:
+    """Return the variant's name in words: backend and precision, then what else its name says.
+
+    `ncnn-int8` becomes `ncnn INT8`, `ncnn-int8-aciq` becomes `ncnn INT8 aciq`.
+    """
+    rest = [part for part in variant.split("-") if part not in (backend, precision)]
+    return " ".join([BACKEND_TITLES[backend], precision.upper(), *rest])
+
+
+class Latency(Part):
+    """Wall-clock times of single crops on one thread."""
+
+    median_ms: float
+    quartiles_ms: tuple[float, float]
+    p95_ms: float | None = Field(default=None, description="95th percentile.")
+    speedup: float = Field(
+        description="Median over the rounds of ONNX Runtime FP32's time / this row's time; above 1 this row is faster."
+    )
+    against_fp32: float | None = Field(
+        default=None,
+        description="The same with the FP32 row of the same runtime, where it was timed in the same run.",
+    )
+
+
+class Throughput(Part):
+    """Crops per second of the bare network."""
+
+    per_second: float
+    threads: int
+
+
+class Cost(Part):
+    """What a row costs to run."""
+
+    latency: Latency
+    throughput: Throughput | None = None
+    load_ms: float | None = Field(default=None, description="Time to open the network, in milliseconds.")
+    memory_mb: float | None = Field(
+        default=None, description="Peak memory that opening the network and inferring single crops adds, in MB."
+    )
+    size_bytes: int = Field(description="The files that the runtime loads.")
+
+
+class Links(Part):
+    """Where more is said of a row, relative to the file of the result; None where there is nothing."""
+
+    log: str
+    certificate: str | None = None
+    recipe: str | None = None
+    attribution: str | None = None
+    pictures: str | None = None
+
+
+class Row(Part):
+    """One variant of one network."""
+
+    variant: str = Field(description="Its name in the configuration.")
+    title: str = Field(description="Its name in words, such as `ncnn INT8 tuned`.")
+    backend: Literal["pytorch", "onnxruntime", "openvino", "ncnn"]
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    reference: bool = Field(description="Whether the differences of AP in the summary are taken to this row.")
+    statistics: dict[str, float | None] = Field(
+        description="COCO's keypoint statistics by name; None where nobody is of the size."
+    )
+    sha256: dict[str, str] = Field(description="Of the files that the runtime loads, by their names.")
+    cost: Cost
+    links: Links
+    certificate: dict[str, Any] | None = Field(
+        default=None, description="Of a row in reduced precision: its `certificate.json`."
+    )
+    verdict: Verdict | None = Field(default=None, description="Of a row with a certificate.")
+    recipe: dict[str, Any] | None = Field(default=None, description="Of a row made by a recipe: its `recipe.json`.")
+    attribution: dict[str, Any] | None = Field(
+        default=None, description="Of a row that the study attributes: its `attribution.json`."
+    )
+
+    @property
+    def ap(self) -> float | None:
+        """Its AP."""
+        return self.statistics["AP"]
+
+
+class Processor(Part):
+    """The processor that was measured on."""
+
+    name: str
+    features: list[str] = Field(default=[], description="What it has of the instructions that matter to INT8 and FP16.")
+    cores: int | None = None
+
+
+class Measurement(Part):
+    """The run in which the costs of all rows of a network were measured. Those of two runs are not compared."""
+
+    run: str | None = None
+    cpu: Processor
+    rounds: int
+    threads: int = Field(default=1, description="Of the latencies.")
+
+
+class Network(Part):
+    """One network of the study."""
+
+    name: str = Field(description="Its name in the configuration.")
+    architecture: str = Field(description="Its name in the Arch column.")
+    spec: dict[str, Any] = Field(description="Its `model.json`: input, normalisation, codec.")
+    operators: str = Field(description="Link to the table of its operators.")
+    measurement: Measurement
+    rows: list[Row] = Field(min_length=1)
+    published: list[dict[str, Any]] = Field(default=[], description="Figures from elsewhere, as in the configuration.")
+
+    @property
+    def input_size(self) -> str:
+        """Width and height as tables show them."""
+        return "{}x{}".format(*self.spec["input_size"])
+
+    @property
+    def title(self) -> str:
+        """Architecture and input size."""
+        return f"{self.architecture}, {self.input_size}"
+
+    @property
+    def reference(self) -> Row:
+        """The row that the differences of AP in the summary are taken to."""
+        return next(row for row in self.rows if row.reference)
+
+    def row(self, variant: str) -> Row | None:
+        """Return the row of a variant; None where the study does not list it."""
+        return next((row for row in self.rows if row.variant == variant), None)
+
+    def fp32_of(self, row: Row) -> Row | None:
+        """Return the row that a row's certificate compares it with; None where the study does not list it."""
+        return self.row(row.certificate["reference"]) if row.certificate else None
+
+
+class Protocol(Part):
+    """How the people were found and predicted."""
+
+    boxes: Literal["ground-truth", "detections"]
+    flip_test: bool
+
+
+class Ground(Part):
+    """What all rows were evaluated on."""
+
+    protocol: Protocol
+    images: int
+    instances: int
+    annotations_sha256: str
+    detections_sha256: str | None
+
+
+class Result(Part):
+    """The result of a study."""
+
+    schema_: Literal[1] = Field(alias="schema", description="Version of this file.")
+    posequant: str = Field(description="Version of PoseQuant.")
+    study: str = Field(description="Its name in the configuration.")
+    settings: dict[str, Any] = Field(
+        description="What the configuration says of the study, defaults filled in: enough to run it again."
+    )
+    tolerance: Tolerance
+    ground: Ground
+    calibration: dict[str, Any] = Field(description="How the calibration people were chosen, without the people.")
+    versions: dict[str, str] = Field(description="Of the packages that the rows were made with.")
+    networks: list[Network] = Field(min_length=1)
+
+    @property
+    def command(self) -> str:
+        """The command that makes this result."""
+        return f"snakemake -c4 results/{self.study}/result.md"
+
+    @classmethod
+    def read(cls, path: Path) -> "Result":
+        """Read what `write` wrote.
+
+        Raises:
+            InputError: the file is missing or damaged, is of another version, or is no result.
+        """
+        content = read_json(path)
+        version = content.get("schema") if isinstance(content, Mapping) else None
+        if version != SCHEMA:
+            said = "it has no version" if version is None else f"its version is {version!r}"
+            raise InputError(
+                f"{path}: {said}, and version {SCHEMA} of a study's result is needed. Make it again with this version "
+                "of PoseQuant, or read it with the one that made it."
+            )
+        return checked(cls, content, what=str(path))
+
+    def write(self, path: Path) -> None:
+        """Write the result as JSON; equal results give equal bytes."""
+        with whole(path) as draft:
+            draft.write_text(json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n")
+
+
+def schema_text() -> str:
+    """Return the JSON schema of a result's file, for whoever reads it with other programs."""
+    schema = Result.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=1) + "\n"

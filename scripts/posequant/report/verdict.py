@@ -1,0 +1,83 @@
+"""Whether a row in reduced precision is near enough to FP32, by its certificate and the study's tolerance."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from posequant.evaluate.bootstrap import images_to_decide
+from posequant.report.parts import Part
+from posequant.workflow.settings.report import Tolerance
+
+Kind = Literal["within", "outside", "undecided"]
+
+
+class Judgement(Part):
+    """One loss beside its limit.
+
+    Attributes:
+        loss: what is lost against FP32; below 0 where the row is better. None where it is not known.
+        interval: the confidence interval of the loss, from low to high; None where there is none.
+        limit: the largest loss that is tolerated.
+        kind: `within` where the interval's high end is at most the limit, `outside` where its low end is above it.
+        images_to_decide: on about how many images an undecided interval would lie on one side of the limit, if the
+            loss stayed what it is; None where that cannot be told.
+    """
+
+    loss: float | None
+    interval: tuple[float, float] | None
+    limit: float
+    kind: Kind
+    images_to_decide: int | None
+
+
+class Verdict(Part):
+    """What is said of a row.
+
+    Attributes:
+        kind: `outside` where one of the losses is; else what OKS says. AP over few people decides nothing, and its
+            being undecided does not count against a row.
+        oks: loss of OKS to FP32.
+        ap: loss of AP.
+    """
+
+    kind: Kind
+    oks: Judgement
+    ap: Judgement
+
+
+def judge(certificate: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
+    """Return the verdict on a row.
+
+    Args:
+        certificate: as `certify` makes it.
+        tolerance: the study's.
+    """
+    images = certificate["images"]
+    near, precision = certificate["without_labels"]["oks"], certificate["statistics"]["AP"]
+    oks = _judgement(
+        None if near is None else 1 - near["value"],
+        None if near is None or near["interval"] is None else (1 - near["interval"][1], 1 - near["interval"][0]),
+        tolerance.oks_loss,
+        images,
+    )
+    difference, between = precision["difference"], precision["interval"]
+    ap = _judgement(
+        None if difference is None else -difference,
+        None if difference is None or between is None else (-between[1], -between[0]),
+        tolerance.ap_loss,
+        images,
+    )
+    return Verdict(kind="outside" if ap.kind == "outside" else oks.kind, oks=oks, ap=ap)
+
+
+def _judgement(loss: float | None, between: tuple[float, float] | None, limit: float, images: int) -> Judgement:
+    kind: Kind = "undecided"
+    enough = None
+    if loss is not None and between is not None:
+        low, high = between
+        if high <= limit:
+            kind = "within"
+        elif low > limit:
+            kind = "outside"
+        else:
+            enough = images_to_decide(loss, between, limit, images)
+    return Judgement(loss=loss, interval=between, limit=limit, kind=kind, images_to_decide=enough)
