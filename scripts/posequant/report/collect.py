@@ -126,7 +126,7 @@ def _network(records: NetworkRecords, settings: Mapping[str, Any], tolerance: To
     return Network(
         name=spec.name,
         architecture=settings.get("architecture", spec.name),
-        spec=asdict(spec),
+        spec={key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()},
         operators=records.operators,
         measurement=Measurement(
             run=measured.get("run"),

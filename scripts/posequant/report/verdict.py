@@ -9,6 +9,9 @@ from posequant.workflow.settings.report import Tolerance
 
 Kind = Literal["within", "outside", "undecided"]
 
+# Where a loss is so near its limit that more would be needed, nobody will decide it by more images.
+_MOST_IMAGES = 1_000_000
+
 
 class Judgement(Part):
     """One loss beside its limit.
@@ -19,7 +22,7 @@ class Judgement(Part):
         limit: the largest loss that is tolerated.
         kind: `within` where the interval's high end is at most the limit, `outside` where its low end is above it.
         images_to_decide: on about how many images an undecided interval would lie on one side of the limit, if the
-            loss stayed what it is; None where that cannot be told.
+            loss stayed what it is; None where that cannot be told, or where it is more than a million.
     """
 
     loss: float | None
@@ -80,4 +83,5 @@ def _judgement(loss: float | None, between: tuple[float, float] | None, limit: f
             kind = "outside"
         else:
             enough = images_to_decide(loss, between, limit, images)
+            enough = None if enough is None or enough > _MOST_IMAGES else enough
     return Judgement(loss=loss, interval=between, limit=limit, kind=kind, images_to_decide=enough)

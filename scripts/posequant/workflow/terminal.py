@@ -232,20 +232,16 @@ def last_line(logs: tuple[Path, ...]) -> str:
 
 
 def summary(page: str) -> str:
-    """Return the headings, verdicts and tables that the page of a study begins with, aligned and without links."""
-    opening = re.split(r"\n# (?:Figures|Backends)\n", page)[0]
-    # What rows cost beyond latency and size is left to the page.
-    opening = re.sub(r"^### Costs\n.*?(?=^## |\Z)", "", opening, flags=re.MULTILINE | re.DOTALL)
-    opening = opening.replace("\N{NO-BREAK SPACE}", " ")
-    # Links stand for pages; a column of them says nothing without.
-    opening = re.sub(
-        r"^(\|.*?) *\| *(?:More|(?:\[[^\]]*\]\([^)]*\)(?:, )?)+) *\|$", r"\1 |", opening, flags=re.MULTILINE
-    )
+    """Return of the page of a study what a terminal shows: of each network its name, its verdicts and its first table.
+
+    Tables are aligned; links are left out, and of a verdict all but the words in bold.
+    """
+    opening = re.split(r"\n# (?:Figures|Backends)\n", page)[0].replace("\N{NO-BREAK SPACE}", " ")
+    opening = re.sub(r"^### .*?(?=^## |\Z)", "", opening, flags=re.MULTILINE | re.DOTALL)
     opening = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", opening)
-    blocks = re.findall(r"^## .*$|(?:^- \*\*.*\n?)+|(?:^\|.*\n?)+", opening, flags=re.MULTILINE)
-    return "\n\n".join(
-        _aligned(re.sub(r"^- \*\*(.*?)\.\*\*.*$", r"\1", block, flags=re.MULTILINE).strip()) for block in blocks
-    )
+    opening = re.sub(r"^- \*\*(.*?)\.?\*\*.*$", r"- \1", opening, flags=re.MULTILINE)
+    blocks = re.findall(r"^## .*$|(?:^- .*\n?)+|(?:^\|.*\n?)+", opening, flags=re.MULTILINE)
+    return "\n\n".join(_aligned(block.strip()) for block in blocks)
 
 
 def _aligned(block: str) -> str:

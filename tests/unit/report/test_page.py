@@ -1,55 +1,22 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from posequant.base.errors import InputError
-from posequant.base.model_spec import ModelSpec
-from posequant.report.page import Certificate, Model, Row, render, variant_title
-
-SPEC = ModelSpec(
-    name="net",
-    input_size=(192, 256),
-    mean=(0, 0, 0),
-    std=(1, 1, 1),
-    to_rgb=True,
-    padding=1.25,
-    use_udp=False,
-    codec={"type": "MSRAHeatmap"},
-    flip_mode="heatmap",
-    shift_heatmap=True,
-    input_name="input",
-    output_names=("output",),
+import yaml
+from tests.unit.result_fixtures import (
+    GROUND_TRUTH,
+    certificate,
+    metrics,
+    result,
+    row_records,
+    small_result,
 )
-CALIBRATION = {
-    "seed": 7,
-    "images": 2,
-    "people": [{}, {}, {}],
-    "annotations": {"sha256": "feed"},
-    "evaluation": {"overlap": 0},
-}
+
+from posequant.report.page import Picture, render
+from posequant.report.result import Result
 
 
-def row(variant: str, backend: str, precision: str, average_precision: float) -> Row:
-    metrics: dict[str, Any] = {
-        "model": "net",
-        "variant": variant,
-        "backend": backend,
-        "precision": precision,
-        "protocol": {"boxes": "ground-truth", "flip_test": False},
-        "images": 10,
-        "instances": 25,
-        "sha256": {"model": "1", "artifact": {"net.bin": "2"}, "annotations": "beef", "detections": None},
-        "versions": {backend: "1.0", "numpy": "2.0"},
-        "statistics": {"AP": average_precision, "AP50": 0.9, "AP75": 0.8, "AR": 0.75, "AR50": 0.95},
-    }
-    cost = {"latency": {"median_ms": 12.345, "speedup": 2.5}, "size_bytes": 1_234_567, "cpu": "a CPU"}
-    return Row(metrics, cost, f"demo/net/{variant}/evaluate.log")
-
-
-@pytest.fixture
-def rows() -> list[Row]:
-    return [row("ncnn-int8", "ncnn", "int8", 0.57), row("pytorch", "pytorch", "fp32", 0.6)]
+def page_of(study: Result) -> str:
+    return render(study, "result.json").replace("\N{NO-BREAK SPACE}", " ")
 
 
 def cells(page: str, first: str) -> list[list[str]]:
@@ -58,79 +25,73 @@ def cells(page: str, first: str) -> list[list[str]]:
     return [line for line in table if line[0] == first]
 
 
-def test_summary_states_difference_to_pytorch_and_share_kept(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
+def summary(page: str) -> str:
+    return page.partition("# Backends")[0]
+
+
+def test_summary_states_difference_to_the_reference() -> None:
+    page = page_of(small_result())
     assert "## Net, 192x256" in page
-    assert cells(page, "ncnn")[0] == ["ncnn", "INT8", "0.5700", "-0.0300", "95.00%", "1.23 MB", "12.35 ms", "2.50x"]
-    assert cells(page, "PyTorch")[0][2:5] == ["0.6000", "reference", "100.00%"]
+    assert cells(page, "ncnn INT8")[0] == ["ncnn INT8", "0.5700", "-0.0300", "1.23 MB", "12.35 ms", "2.50x"]
+    assert cells(page, "PyTorch FP32")[0][1:3] == ["0.6000", "reference"]
 
 
-def test_every_variant_has_the_table_with_a_link_to_its_log(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
-    section = page.partition("## ncnn INT8\n")[2].partition("\n## ")[0]
+def test_page_opens_with_a_verdict_for_every_row_in_reduced_precision() -> None:
+    page = page_of(small_result())
+    verdicts = [line for line in page.splitlines() if line.startswith("- **")]
+    assert len(verdicts) == 1
+    assert verdicts[0].startswith("- **ncnn INT8: undecided on 10 images.** It keeps 96.6% of FP32's AP")
+    assert page.index(verdicts[0]) < page.index("| Backend")
+    assert "at most 0.03, by the upper end of its interval; the loss of AP is at most 0.02" in page
+
+
+def test_tables_do_not_wrap() -> None:
+    page = render(small_result(), "result.json")
+    (line,) = [line for line in page.splitlines() if "0.9700" in line]
+    assert "0.9700\N{NO-BREAK SPACE}[0.9650,\N{NO-BREAK SPACE}0.9741]" in line
+
+
+def test_every_variant_has_the_table_with_a_link_to_its_log() -> None:
+    section = page_of(small_result()).partition("## ncnn INT8\n")[2].partition("\n## ")[0]
     assert cells(section, "Arch") == [["Arch", "Input Size", "AP", "AP50", "AP75", "AR", "AR50", "log"]]
     assert cells(section, "Net") == [
-        ["Net", "192x256", "0.5700", "0.9000", "0.8000", "0.7500", "0.9500", "[log](demo/net/ncnn-int8/evaluate.log)"]
+        ["Net", "192x256", "0.5700", "0.9000", "0.8000", "0.7500", "0.9500", "[log](net/ncnn-int8/evaluate.log)"]
     ]
 
 
-def test_difference_that_rounds_to_zero_has_no_minus(rows: list[Row]) -> None:
-    page = render(
-        [Model(SPEC, "Net", "operators.md", [rows[1], row("ncnn", "ncnn", "fp32", 0.59999)])], CALIBRATION, "result.svg"
-    )
-    assert cells(page, "ncnn")[0][3] == "+0.0000"
+def test_difference_that_rounds_to_zero_has_no_minus() -> None:
+    rows = (metrics("pytorch", "pytorch", "fp32", 0.6), metrics("ncnn", "ncnn", "fp32", 0.59999))
+    page = page_of(result(*map(row_records, rows)))
+    assert cells(page, "ncnn FP32")[0][2] == "+0.0000"
 
 
-def test_without_pytorch_onnxruntime_is_the_reference() -> None:
-    rows = [row("ncnn", "ncnn", "fp32", 0.5), row("onnxruntime", "onnxruntime", "fp32", 0.5)]
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
-    assert cells(page, "ONNX Runtime")[0][3] == "reference"
+def test_figure_that_nobody_knows_is_a_dash() -> None:
+    page = page_of(result(row_records(metrics("ncnn", "ncnn", "fp32", None))))
+    assert cells(page, "ncnn FP32")[0][1:3] == ["-", "reference"]
 
 
-def test_calibration_counts_people_and_images(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
-    assert cells(page, "People")[0][1] == "3"
-    assert cells(page, "Shared with the evaluation images")[0][1] == "0"
+def test_calibration_counts_people_and_images() -> None:
+    section = page_of(small_result()).partition("# Calibration set")[2]
+    assert cells(section, "People") == [["People", "3"]]
+    assert cells(section, "Shared with the evaluation images") == [["Shared with the evaluation images", "0"]]
 
 
-def test_picture_is_shown(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "operators.md", rows)], CALIBRATION, "result.svg")
-    assert "](result.svg)" in page
+def test_picture_has_its_caption() -> None:
+    page = render(small_result(), "result.json", [Picture("figures/x.svg", "The x", "Read it so.")])
+    assert "## The x\n\n![The x](figures/x.svg)\n\nRead it so." in page
 
 
-def test_versions_of_all_rows_are_listed_once(rows: list[Row]) -> None:
-    page = render([Model(SPEC, "Net", "demo/net/onnx/operators.md", rows)], CALIBRATION, "result.svg")
-    assert "ncnn 1.0, numpy 2.0, pytorch 1.0." in page
+def test_versions_of_all_rows_are_listed_once() -> None:
+    assert "ncnn 1.0, numpy 2.0, pytorch 1.0." in page_of(small_result())
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "named"),
-    [
-        ("instances", 24, "instances is 25 and 24"),
-        ("protocol", {"boxes": "ground-truth", "flip_test": True}, "protocol is"),
-        ("sha256", {"model": "1", "annotations": "dead", "detections": None}, "sha256 of the annotations is"),
-    ],
-)
-def test_rows_on_different_ground_are_refused(rows: list[Row], key: str, value: object, named: str) -> None:
-    other = Row({**rows[1].metrics, key: value}, rows[1].cost, rows[1].log)
-    with pytest.raises(InputError, match=f"net: ncnn-int8 and pytorch cannot be compared: {named}"):
-        render([Model(SPEC, "Net", "demo/net/onnx/operators.md", [rows[0], other])], CALIBRATION, "result.svg")
+def test_says_how_to_make_it_again() -> None:
+    page = page_of(small_result())
+    assert "snakemake -c4 results/mine/result.md" in page
+    said = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    assert said == small_result().settings
 
 
-@pytest.mark.parametrize(
-    ("variant", "backend", "precision", "title"),
-    [
-        ("ncnn", "ncnn", "fp32", "ncnn FP32"),
-        ("ncnn-int8", "ncnn", "int8", "ncnn INT8"),
-        ("ncnn-int8-aciq", "ncnn", "int8", "ncnn INT8 aciq"),
-        ("onnxruntime", "onnxruntime", "fp32", "ONNX Runtime FP32"),
-    ],
-)
-def test_title(variant: str, backend: str, precision: str, title: str) -> None:
-    assert variant_title(variant, backend, precision) == title
-
-
-GROUND_TRUTH = {"boxes": "ground-truth", "flip_test": False}
 FLIPPED = {"boxes": "ground-truth", "flip_test": True}
 
 
@@ -144,16 +105,17 @@ def published(average_precision: float, protocol: dict[str, Any], tolerance: flo
     }
 
 
-def page_with(rows: list[Row], *figures: dict[str, Any]) -> str:
-    return render([Model(SPEC, "Net", "operators.md", rows, figures)], CALIBRATION, "result.svg")
+def page_with(*figures: dict[str, Any], **changed: Any) -> str:
+    rows = metrics("ncnn-int8", "ncnn", "int8", 0.57), metrics("pytorch", "pytorch", "fp32", 0.6, **changed)
+    return page_of(result(*map(row_records, rows), published=list(figures)))
 
 
 def published_section(page: str) -> str:
     return page.partition("# Published figures\n")[2].partition("\n# ")[0]
 
 
-def test_published_figures_stand_beside_the_measured_ones(rows: list[Row]) -> None:
-    page = page_with(rows, published(0.5985, GROUND_TRUTH))
+def test_published_figures_stand_beside_the_measured_ones() -> None:
+    page = page_with(published(0.5985, GROUND_TRUTH))
     section = published_section(page)
     table = [line for first in ("PyTorch FP32", "") for line in cells(section, first)]
     assert table == [
@@ -166,23 +128,22 @@ def test_published_figures_stand_beside_the_measured_ones(rows: list[Row]) -> No
 
 
 @pytest.mark.parametrize(("figure", "flagged"), [(0.602, False), (0.598, False), (0.6021, True), (0.5979, True)])
-def test_row_outside_the_tolerance_is_flagged(rows: list[Row], figure: float, flagged: bool) -> None:
-    page = page_with(rows, published(figure, GROUND_TRUTH))
+def test_row_outside_the_tolerance_is_flagged(figure: float, flagged: bool) -> None:
+    page = page_with(published(figure, GROUND_TRUTH))
     assert ("**outside 0.002: AP**" in published_section(page)) == flagged
-    summary = page.partition("# Backends")[0]
-    assert ("**Not as published: PyTorch FP32.**" in summary) == flagged
+    assert ("**Not as published: PyTorch FP32.**" in summary(page)) == flagged
 
 
-def test_figure_that_was_not_measured_is_flagged(rows: list[Row]) -> None:
-    rows[1].metrics["statistics"]["APL"] = None  # nobody is large
+def test_figure_that_was_not_measured_is_flagged() -> None:
+    statistics = {"AP": 0.6, "AP50": 0.9, "AP75": 0.8, "AR": 0.75, "AR50": 0.95, "APL": None}  # nobody is large
     figures = published(0.6, GROUND_TRUTH) | {"statistics": {"AP": 0.6, "APL": 0.7}}
-    section = published_section(page_with(rows, figures))
+    section = published_section(page_with(figures, statistics=statistics))
     assert cells(section, "PyTorch FP32")[0][2:4] == ["0.6000", "-"]
     assert "**outside 0.002: APL**" in section
 
 
-def test_figures_under_another_protocol_are_listed_and_not_compared(rows: list[Row]) -> None:
-    page = page_with(rows, published(0.9, FLIPPED))
+def test_figures_under_another_protocol_are_listed_and_not_compared() -> None:
+    page = page_with(published(0.9, FLIPPED))
     section = published_section(page)
     assert "under another protocol; not compared" in section
     assert cells(section, "pytorch, openvino") == [
@@ -192,61 +153,34 @@ def test_figures_under_another_protocol_are_listed_and_not_compared(rows: list[R
     assert "Not as published" not in page
 
 
-def test_page_without_published_figures_has_no_section_of_them(rows: list[Row]) -> None:
-    assert "Published" not in page_with(rows)
+def test_page_without_published_figures_has_no_section_of_them() -> None:
+    assert "Published" not in page_of(small_result())
 
 
-def test_certified_row_states_its_interval_and_links_the_certificate(rows: list[Row]) -> None:
-    content = {
-        "statistics": {
-            "AP": {"reference": 0.59, "candidate": 0.57, "difference": -0.02, "interval": [-0.031, -0.0095]}
-        },
-        "share_of_fp32": {
-            "value": 0.9661,
-            "interval": [0.95, 0.992],
-            "targets": [{"target": 0.99, "verdict": "undecided"}, {"target": 0.999, "verdict": "not met"}],
-        },
-        "precision": "int8",
-        "without_labels": {
-            "oks": {"value": 0.97, "interval": [0.965, 0.9741]},
-            "within": {"1": {"value": 0.81, "interval": [0.8, 0.8249]}, "4": {"value": 1, "interval": None}},
-        },
-        "outputs": {"sqnr_db": 21.34},
-        "work": {"int8": 0.986},
-        "overflow": {"can_overflow": []},
-        "bootstrap": {"resamples": 2000, "seed": 0, "confidence": 0.95},
-    }
-    certificate = Certificate(content, "demo/net/ncnn-int8/certificate.md")
-    certified = Row(rows[0].metrics, rows[0].cost, rows[0].log, certificate)
-    page = render([Model(SPEC, "Net", "operators.md", [certified, rows[1]])], CALIBRATION, "result.svg")
-    link = "[certificate](demo/net/ncnn-int8/certificate.md)"
-    assert cells(page, "ncnn")[0][-1] == f"-0.0200 [-0.0310, -0.0095] ({link})"
-    assert cells(page, "PyTorch")[0][-1] == ""
-    near = ["ncnn INT8", "0.9700 [0.9650, 0.9741]", "81.0% [80.0%, 82.5%]", "100.0%"]
-    assert cells(page.partition("# Backends")[0], "ncnn INT8") == [near]
+def certified_page(**changed: Any) -> str:
+    int8 = metrics("ncnn-int8", "ncnn", "int8", 0.57)
+    of = certificate(int8, "ncnn", **changed)
+    return page_of(result(row_records(metrics("ncnn", "ncnn", "fp32", 0.59)), row_records(int8, of)))
+
+
+def test_certified_row_states_its_interval_and_links_the_certificate() -> None:
+    page = certified_page()
+    link = "[certificate](net/ncnn-int8/certificate.md)"
+    against = ["ncnn INT8", "-0.0200 [-0.0310, -0.0095]", "96.6% [95.0%, 99.2%]", link]
+    near = ["ncnn INT8", "0.9700 [0.9650, 0.9741]", "81.0%", "90.0%", "100.0%"]
+    assert cells(summary(page), "ncnn INT8")[1:3] == [against, near]
     section = page.partition("# Certificates")[2].partition("\n# ")[0]
-    assert cells(section, "Net") == [
-        [
-            "Net",
-            "[ncnn INT8](demo/net/ncnn-int8/certificate.md)",
-            "-0.0200 [-0.0310, -0.0095]",
-            "96.61% [95.00%, 99.20%]",
-            "undecided",
-            "not met",
-            "21.3 dB",
-            "98.6%",
-            "no layer",
-        ]
+    assert cells(section, "[ncnn INT8](net/ncnn-int8/certificate.md)") == [
+        ["[ncnn INT8](net/ncnn-int8/certificate.md)", "undecided", "not met", "21.3 dB", "98.6%", "no layer"]
     ]
-    prepared = replace(certified, certificate=replace(certificate, recipe="demo/net/ncnn-int8/recipe.md"))
-    page = page_with([prepared, rows[1]])
-    assert cells(page, "ncnn")[0][-1].endswith(f"({link}, [recipe](demo/net/ncnn-int8/recipe.md))")
-    unknown = Certificate(content | {"overflow": None}, certificate.link)
-    page = page_with([replace(certified, certificate=unknown), rows[1]])
-    assert cells(page.partition("# Certificates")[2], "Net")[0][-2:] == ["98.6%", "-"]
-    floating = Certificate(content | {"overflow": None, "precision": "bf16"}, certificate.link)
-    page = page_with([replace(certified, certificate=floating), rows[1]])
-    assert cells(page.partition("# Certificates")[2], "Net")[0][-1] == "no layer"
-    nobody = content | {"without_labels": {"oks": None, "within": None}}
-    page = page_with([replace(certified, certificate=Certificate(nobody, certificate.link)), rows[1]])
-    assert cells(page.partition("# Backends")[0], "ncnn INT8") == [["ncnn INT8", "-"]]
+
+
+@pytest.mark.parametrize(("precision", "said"), [("int8", "-"), ("bf16", "no layer")])
+def test_overflow_is_unknown_of_integers_and_none_of_floats(precision: str, said: str) -> None:
+    section = certified_page(overflow=None, precision=precision).partition("# Certificates")[2]
+    assert cells(section, "[ncnn INT8](net/ncnn-int8/certificate.md)")[0][-1] == said
+
+
+def test_poses_that_nobody_has_are_a_dash() -> None:
+    page = certified_page(without_labels={"oks": None, "within": None})
+    assert ["ncnn INT8", "-"] in cells(summary(page), "ncnn INT8")

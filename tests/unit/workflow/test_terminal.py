@@ -163,10 +163,11 @@ def test_last_line_is_the_last_that_is_not_empty(text: str) -> None:
         assert last_line((Path(file.name),)) == (lines[-1] if lines else "")
 
 
-def test_summary_has_the_opening_tables_without_links() -> None:
-    page = (
-        "# Results\n\n## Net, 8x8\n\n| Row   | AP   | Certified                          |\n|:------|:-----|:------|\n"
-        "| ncnn  | 0.5  | +0.1 ([certificate](x.md), [recipe](y.md)) |\n\nWords with a [link](z.md).\n\n"
-        "# Backends\n\n| more |\n"
+def test_summary_has_the_verdicts_and_the_first_table_of_each_network() -> None:
+    network = (
+        "- **ncnn: within the tolerance.** It keeps 99%.\n\n| Row   | AP\N{NO-BREAK SPACE}x   |\n|:------|:-----|\n"
+        "| [ncnn](x.md)  | 0.5  |\n\nWords with a [link](z.md).\n\n### Costs\n\n| Row   |\n|:---|\n| more |\n\n"
     )
-    assert summary(page) == ("## Net, 8x8\n\nRow   AP   Certified\n--------------------\nncnn  0.5  +0.1")
+    page = f"# Results\n\nWords.\n\n## Net, 8x8\n\n{network}## Other, 9x9\n\n{network}# Backends\n\n| more |\n"
+    said = "- ncnn: within the tolerance\n\nRow   AP x\n----------\nncnn  0.5"
+    assert summary(page) == f"## Net, 8x8\n\n{said}\n\n## Other, 9x9\n\n{said}"
