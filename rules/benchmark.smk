@@ -2,7 +2,7 @@
 
 
 rule latency:
-    """Measure the latencies of all rows of a model, timed in turn with ONNX Runtime, and their sizes on disk."""
+    """Measure what all rows of a model cost, timed in turn: latency, throughput, time to load, memory, size on disk."""
     input:
         model=f"{RESULTS}/model.json",
         artifacts=latency_artifacts,
@@ -22,10 +22,12 @@ rule latency:
         runtime=growing(60),
     params:
         code=code("latency"),
+        most=PREDICTION_THREADS,
         rows=latency_options,
     shell:
         'python "$SCRIPTS"/latency.py --model {input.model} {params.rows}'
         " --reference {input.reference} --crops {input.crops}"
+        " --threads $(({threads} < {params.most} ? {threads} : {params.most}))"
         " --out {output} > {log} 2>&1"
 
 

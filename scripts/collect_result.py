@@ -50,6 +50,9 @@ def main() -> None:
     def record(path: Path) -> Record:
         return Record(path, read_json(path))
 
+    def record_if_any(path: Path | None) -> Record | None:
+        return record(path) if path else None
+
     # By the folder of the row that they belong to.
     made = {
         name: {path.parent: path for path in getattr(arguments, name)}
@@ -71,7 +74,7 @@ def main() -> None:
                     attribution=pages["attributions"],
                     pictures=pages["pictures"],
                 ),
-                *(found[name] and record(found[name]) for name in ("certificates", "recipes", "attributions")),
+                *(record_if_any(found[name]) for name in ("certificates", "recipes", "attributions")),
             )
         )
     networks = []

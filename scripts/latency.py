@@ -1,7 +1,9 @@
-"""Measure what the networks of a model cost to run: their latencies, timed in turn, and their sizes on disk."""
+"""Measure what the networks of a model cost to run, timed in turn: latency, throughput, memory, and size on disk."""
 
 import argparse
+import secrets
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 from posequant.base.command import command
@@ -33,6 +35,9 @@ def parse_arguments() -> argparse.Namespace:
         default=20,
         help="time for each network, after which no further round starts (default: %(default)s)",
     )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="how many threads the throughput is measured with (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="record to write (JSON)")
     return parser.parse_args()
 
@@ -57,35 +62,56 @@ def main() -> None:
     from posequant import __version__
     from posequant.base.files import write_json
     from posequant.base.model_spec import ModelSpec
-    from posequant.base.timing import cpu_name
+    from posequant.base.processor import this_processor
     from posequant.base.verify import as_made
     from posequant.benchmark.latency import measure_latencies
+    from posequant.benchmark.load import measure_load, opener
+    from posequant.benchmark.throughput import network_throughputs
     from posequant.data.crop_files import load_crops
-    from posequant.networks.opening import open_network
+    from posequant.networks.opening import import_runtime, open_network
 
-    spec = ModelSpec.load(arguments.model)
+    spec, crops, threads = ModelSpec.load(arguments.model), load_crops(arguments.crops, limit=32), arguments.threads
     parsed = parse_rows(arguments.rows)
     made = {name: as_made(files) for name, (_, _, files) in parsed.items()}
     rows = {name: (backend, precision, list(made[name])) for name, (backend, precision, _) in parsed.items()}
-    networks = {name: open_network(*row, spec) for name, row in rows.items()}
+    for backend in dict.fromkeys(backend for backend, _, _ in rows.values()):
+        import_runtime(backend)
+    # In processes of their own, while nothing is open in this one.
+    loads = {name: measure_load(opener(*row, spec, crops[:1]), name) for name, row in rows.items()}
+    networks = {name: open_network(*row, spec, threads) for name, row in rows.items()}
     of_reference = ("onnxruntime", "fp32", [arguments.reference])
     same = [name for name, row in rows.items() if row == of_reference]
+    full = {backend: place for place, (backend, precision, _) in enumerate(rows.values()) if precision == "fp32"}
     rounds, latencies = measure_latencies(
         list(networks.values()),
         networks[same[0]] if same else open_network(*of_reference, spec),
-        load_crops(arguments.crops, limit=32),
+        crops,
+        fp32=[full.get(backend) for backend, _, _ in rows.values()],
         rounds=arguments.rounds,
         seconds=arguments.seconds,
+    )
+    per_second = network_throughputs(
+        list(networks.values()), [latency.median_ms / 1000 for latency in latencies], crops, threads
     )
     costs = {
         name: {
             "latency": asdict(latency),
+            "throughput": {"per_second": speed, "threads": threads},
+            **asdict(loads[name]),
             "size_bytes": sum(path.stat().st_size for path in files),
             "sha256": {path.name: digest for path, digest in files.items()},
         }
-        for (name, files), latency in zip(made.items(), latencies, strict=True)
+        for (name, files), latency, speed in zip(made.items(), latencies, per_second, strict=True)
     }
-    record = {"posequant": __version__, "model": spec.name, "cpu": cpu_name(), "rounds": rounds, "rows": costs}
+    record = {
+        "posequant": __version__,
+        "model": spec.name,
+        # Figures of two runs are not compared: this tells them apart.
+        "run": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(3)}",
+        "cpu": asdict(this_processor()),
+        "rounds": rounds,
+        "rows": costs,
+    }
     write_json(arguments.out, record)
 
 

@@ -57,7 +57,7 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.base.files import whole
-    from posequant.base.timing import cpu_name
+    from posequant.base.processor import this_processor
     from posequant.benchmark import scale
 
     with tempfile.TemporaryDirectory() as name:
@@ -68,7 +68,7 @@ def main() -> None:
     with whole(arguments.out) as draft:
         draft.write_text(
             scale.page(
-                cpu=cpu_name(),
+                cpu=this_processor().name,
                 planning=scale.planning_table(planning),
                 rates=rates,
                 costs=costs,

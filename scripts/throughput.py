@@ -63,7 +63,7 @@ def main() -> None:
     arguments = parse_arguments()
 
     from posequant.base.model_spec import ModelSpec
-    from posequant.base.timing import cpu_name
+    from posequant.base.processor import this_processor
     from posequant.base.verify import as_made
     from posequant.benchmark.throughput import measure_throughput
     from posequant.data.crops import Cropper, crops_of_images
@@ -87,7 +87,7 @@ def main() -> None:
         rounds=arguments.rounds,
         seconds=arguments.seconds,
     )
-    record = {"model": spec.name, "variant": arguments.variant, "cpu": cpu_name(), **asdict(throughput)}
+    record = {"model": spec.name, "variant": arguments.variant, "cpu": this_processor().name, **asdict(throughput)}
     write_json(arguments.out, record)
     print(", ".join(f"{name} {value}" for name, value in record.items()))
 

@@ -114,10 +114,23 @@ def certificate(of: Mapping[str, Any], reference: str, **changed: Any) -> dict[s
     } | changed
 
 
-def cost(of: Mapping[str, Any], median_ms: float = 12.345, **changed: Any) -> dict[str, Any]:
-    """What the measurement of latencies writes of a row."""
+def latency(median_ms: float, against_fp32: float | None = None) -> dict[str, Any]:
     return {
-        "latency": {"median_ms": median_ms, "quartiles_ms": [median_ms, median_ms], "speedup": 2.5},
+        "median_ms": median_ms,
+        "quartiles_ms": [0.9 * median_ms, 1.1 * median_ms],
+        "p95_ms": 1.5 * median_ms,
+        "speedup": 2.5,
+        "against_fp32": against_fp32,
+    }
+
+
+def cost(of: Mapping[str, Any], **changed: Any) -> dict[str, Any]:
+    """What the measurement of costs writes of a row."""
+    return {
+        "latency": latency(12.345),
+        "throughput": {"per_second": 150.4, "threads": 2},
+        "load_ms": 30.4,
+        "memory_mb": 12.3,
         "size_bytes": 1_234_567,
         "sha256": of["sha256"]["artifact"],
     } | changed
@@ -139,8 +152,9 @@ def network_records(
         row.metrics.content["variant"]: (costs or {}).get(row.metrics.content["variant"]) or cost(row.metrics.content)
         for row in rows
     }
-    latency = {"model": name, "cpu": "a CPU", "rounds": 60, "rows": of_rows}
-    return NetworkRecords(spec(name), f"{name}/onnx/operators.md", Record(Path(f"{name}/latency.json"), latency), rows)
+    cpu = {"name": "a CPU", "features": ["AVX2"], "cores": 2}
+    measured = {"model": name, "run": "once", "cpu": cpu, "rounds": 60, "rows": of_rows}
+    return NetworkRecords(spec(name), f"{name}/onnx/operators.md", Record(Path(f"{name}/latency.json"), measured), rows)
 
 
 def settings(networks: Sequence[NetworkRecords], **of_networks: Any) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """Pieces of work timed in turn, so that their ratios hold on a machine that is busy with other things."""
 
-import platform
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -61,13 +59,3 @@ def _seconds(work: Callable[[int], object], number: int) -> float:
     start = perf_counter()
     work(number)
     return perf_counter() - start
-
-
-def cpu_name() -> str:
-    """Return the model name of this machine's processor, as Linux tells it, or the architecture elsewhere."""
-    listing = Path("/proc/cpuinfo")
-    if listing.is_file():
-        for line in listing.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()

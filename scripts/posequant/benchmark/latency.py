@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from posequant.base.timing import time_in_turn
 from posequant.networks.base import Network
 
+Times = NDArray[np.float64]
+
 WARM_UP_ROUNDS = 3
 MINIMUM_ROUNDS = 10
 
@@ -20,16 +22,26 @@ class Latency:
     Attributes:
         median_ms: median of the network's times, in milliseconds.
         quartiles_ms: first and third quartile of them.
+        p95_ms: their 95th percentile.
         speedup: median over the rounds of reference time / network time; above 1 the network is faster.
+        against_fp32: the same with the time of the network in FP32 in the same runtime; None where it was not timed.
     """
 
     median_ms: float
     quartiles_ms: tuple[float, float]
+    p95_ms: float
     speedup: float
+    against_fp32: float | None
 
 
 def measure_latencies(
-    networks: Sequence[Network], reference: Network, crops: NDArray[np.float32], *, rounds: int, seconds: float
+    networks: Sequence[Network],
+    reference: Network,
+    crops: NDArray[np.float32],
+    *,
+    fp32: Sequence[int | None],
+    rounds: int,
+    seconds: float,
 ) -> tuple[int, list[Latency]]:
     """Time networks in turn, each round on another one of `crops` (N, 3, H, W).
 
@@ -39,6 +51,7 @@ def measure_latencies(
         networks: of the same model.
         reference: what they are compared with; it is timed with them, once where it is one of them.
         crops: float32 (N, 3, H, W).
+        fp32: for each network, which of them is the one in FP32 in the same runtime; None where it is not among them.
         rounds: after how many to stop.
         seconds: for each network.
 
@@ -58,12 +71,16 @@ def measure_latencies(
         seconds=seconds * len(contenders),
     )
     of_reference = times[:, contenders.index(reference)]
-    return len(times), [_latency(times[:, place], of_reference) for place in range(len(networks))]
+    return len(times), [
+        _latency(times[:, place], of_reference, None if full is None else times[:, full])
+        for place, full in enumerate(fp32)
+    ]
 
 
-def _latency(times: NDArray[np.float64], of_reference: NDArray[np.float64]) -> Latency:
-    first, median, third = np.percentile(1000 * times, [25, 50, 75])
-    return Latency(float(median), (float(first), float(third)), float(np.median(of_reference / times)))
+def _latency(times: Times, of_reference: Times, of_fp32: Times | None) -> Latency:
+    first, median, third, last = (float(value) for value in np.percentile(1000 * times, [25, 50, 75, 95]))
+    against_fp32 = None if of_fp32 is None else float(np.median(of_fp32 / times))
+    return Latency(median, (first, third), last, float(np.median(of_reference / times)), against_fp32)
 
 
 def _crop(crops: NDArray[np.float32], index: int) -> NDArray[np.float32]:

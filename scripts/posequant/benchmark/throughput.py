@@ -1,6 +1,6 @@
 """How much of a network's speed the evaluation job keeps: reading, cropping and decoding take the rest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
@@ -21,6 +21,10 @@ from posequant.networks.base import Network
 # Long enough that starting the threads does not count, short enough for many rounds.
 ROUND_SECONDS = 2.0
 MINIMUM_ROUNDS = 5
+# The same where many bare networks take turns in one run.
+_BARE_ROUND_SECONDS = 0.03
+_BARE_ROUNDS = 10
+_BARE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,33 @@ def measure_throughput(
         network_per_second=float(len(people) / bare_time),
         ratio=float(np.median(times[:, 1] / times[:, 0])),
     )
+
+
+def network_throughputs(
+    networks: Sequence[Network], latencies: Sequence[float], crops: NDArray[np.float32], threads: int
+) -> list[float]:
+    """Return how many crops a second each of some networks infers with all threads, the median over rounds in turn.
+
+    Args:
+        networks: loaded for `threads` threads.
+        latencies: of a single crop on one thread each, in seconds.
+        crops: float32 (N, 3, H, W), of which each round takes as many as it has time for.
+        threads: how many threads work.
+    """
+    numbers = [threads * max(1, round(_BARE_ROUND_SECONDS / latency)) for latency in latencies]
+
+    def run(network: Network, number: int) -> Callable[[int], object]:
+        singles = [crops[place % len(crops)][np.newaxis] for place in range(number)]
+        return lambda _: _infer(network, singles, threads)
+
+    times = time_in_turn(
+        [run(network, number) for network, number in zip(networks, numbers, strict=True)],
+        warm_up=1,
+        rounds=_BARE_ROUNDS,
+        minimum_rounds=MINIMUM_ROUNDS,
+        seconds=_BARE_SECONDS * len(networks),
+    )
+    return [float(number / median) for number, median in zip(numbers, np.median(times, axis=0), strict=True)]
 
 
 def throughput_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

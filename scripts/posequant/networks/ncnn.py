@@ -81,13 +81,8 @@ class NcnnNetwork:
         self._input, self.output_names = _input_and_outputs(self._layers, param)
         self._blobs = {top for layer in self._layers for top in layer.tops}
 
-        self._net = ncnn.Net()
-        set_options(self._net.opt, precision, int8_winograd)
         with doing(f"loaded {param} in ncnn"):
-            if self._net.load_param(str(param)) != 0:
-                raise InputError(f"{param}: ncnn cannot load it; its reason is above. Convert the model again.")
-            if self._net.load_model(str(bin_)) != 0:
-                raise InputError(f"{bin_}: ncnn cannot load it; its reason is above. {PAIR_HINT}")
+            self._net = load_net(param, bin_, precision, int8_winograd=int8_winograd)
             self.output_shapes = self._try_out()
         if output_shapes is not None:
             self.output_shapes = _without_batch(self.output_shapes, output_shapes, param)
@@ -307,6 +302,27 @@ def _without_batch(
         sizes = ["x".join("?" if size is None else str(size) for size in wanted) for wanted in expected]
         raise InputError(f"{param}: its outputs for a crop are {found}, but the codec reads {', '.join(sizes)}.")
     return shapes
+
+
+def load_net(param: Path, bin_: Path, precision: str, *, int8_winograd: bool = False) -> ncnn.Net:
+    """Return ncnn's own network of two files, as an application loads it: nothing is checked but what ncnn checks.
+
+    Args:
+        param: the `.param`.
+        bin_: the `.bin` that belongs to it.
+        precision: one of `fp32`, `fp16`, `bf16`, `int8`.
+        int8_winograd: see `NcnnNetwork`.
+
+    Raises:
+        InputError: ncnn refuses a file.
+    """
+    net = ncnn.Net()
+    set_options(net.opt, precision, int8_winograd)
+    if net.load_param(str(param)) != 0:
+        raise InputError(f"{param}: ncnn cannot load it; its reason is above. Convert the model again.")
+    if net.load_model(str(bin_)) != 0:
+        raise InputError(f"{bin_}: ncnn cannot load it; its reason is above. {PAIR_HINT}")
+    return net
 
 
 def set_options(options: Any, precision: str, int8_winograd: bool = False) -> None:

@@ -48,6 +48,28 @@ def open_network(backend: str, precision: str, artifacts: Sequence[Path], spec: 
     raise InputError(f"backend '{backend}' with precision '{precision}' is not offered. Choose from {offered}")
 
 
+def import_runtime(backend: str) -> None:
+    """Import the packages of a runtime, so that opening a network of it no longer takes the time for that.
+
+    Args:
+        backend: a key of `PRECISIONS`.
+    """
+    match backend:
+        case "pytorch":
+            from posequant.base.openmmlab import make_importable
+            from posequant.networks import pytorch  # noqa: F401
+
+            make_importable()
+            import mmpose.apis
+            import mmpose.models  # noqa: F401
+        case "onnxruntime":
+            from posequant.networks import onnxruntime  # noqa: F401
+        case "openvino":
+            from posequant.networks import openvino  # noqa: F401
+        case "ncnn":
+            from posequant.networks import ncnn  # noqa: F401
+
+
 def _one_each(artifacts: Sequence[Path], *kinds: str) -> Sequence[Path]:
     if len(artifacts) != len(kinds):
         given = ", ".join(map(str, artifacts)) or "nothing"

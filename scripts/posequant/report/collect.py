@@ -10,13 +10,11 @@ from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.evaluate.ground import require_common_ground
 from posequant.report.result import (
-    SCHEMA,
     Cost,
     Ground,
     Links,
     Measurement,
     Network,
-    Processor,
     Result,
     Row,
     variant_title,
@@ -97,7 +95,7 @@ def collect(
         for row in network.rows:
             versions |= row.metrics.content["versions"]
     return Result(
-        schema=SCHEMA,
+        schema=1,
         posequant=__version__,
         study=study,
         settings=dict(settings),
@@ -129,8 +127,8 @@ def _network(records: NetworkRecords, settings: Mapping[str, Any], tolerance: To
         spec={key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()},
         operators=records.operators,
         measurement=Measurement(
-            run=measured.get("run"),
-            cpu=Processor(name=measured["cpu"]) if isinstance(measured["cpu"], str) else measured["cpu"],
+            cpu=measured["cpu"],
+            run=measured["run"],
             rounds=measured["rounds"],
         ),
         rows=[_row(row, records.latency, reference, tolerance) for row in records.rows],
@@ -170,8 +168,8 @@ def _row(records: RowRecords, latency: Record, reference: str, tolerance: Tolera
         sha256=files,
         cost=Cost.model_validate({key: value for key, value in cost.items() if key != "sha256"}),
         links=records.links,
-        certificate=certificate and certificate.content,
-        verdict=certificate and judge(certificate.content, tolerance),
-        recipe=records.recipe and records.recipe.content,
-        attribution=records.attribution and records.attribution.content,
+        certificate=certificate.content if certificate else None,
+        verdict=judge(certificate.content, tolerance) if certificate else None,
+        recipe=records.recipe.content if records.recipe else None,
+        attribution=records.attribution.content if records.attribution else None,
     )

@@ -105,7 +105,7 @@ def _summaries(result: Result) -> Iterable[str]:
                 "own, so these intervals are narrow: they tell rows apart that AP cannot."
             )
         yield "### Costs"
-        yield _unbroken(_cost_line(network, row) for row in network.rows)
+        yield _unbroken(_cost_line(row) for row in network.rows)
         yield _cost_words(network)
         if departing := _rows_outside_tolerance(network, result.ground.protocol):
             yield f"**Not as published: {', '.join(departing)}.** See [Published figures](#published-figures)."
@@ -152,26 +152,26 @@ def _nearness_line(row: Row) -> dict[str, str]:
     }
 
 
-def _cost_line(network: Network, row: Row) -> dict[str, str]:
+def _cost_line(row: Row) -> dict[str, str]:
     cost = row.cost
     return {
         "Backend": row.title,
-        "95th percentile": figure_or_dash(cost.latency.p95_ms, "{:.2f} ms".format),
+        "95th percentile": f"{cost.latency.p95_ms:.2f} ms",
         "Against FP32": figure_or_dash(cost.latency.against_fp32, "{:.2f}x".format),
-        "Throughput": f"{cost.throughput.per_second:.0f}/s" if cost.throughput else "-",
-        "Memory": figure_or_dash(cost.memory_mb, "{:.0f} MB".format),
-        "Load": figure_or_dash(cost.load_ms, "{:.0f} ms".format),
+        "Throughput": f"{cost.throughput.per_second:.0f}/s",
+        "Memory": f"{cost.memory_mb:.0f} MB",
+        "Load": f"{cost.load_ms:.0f} ms",
     }
 
 
 def _cost_words(network: Network) -> str:
-    cpu, threads = network.measurement.cpu, {row.cost.throughput.threads for row in network.rows if row.cost.throughput}
+    cpu, threads = network.measurement.cpu, network.rows[0].cost.throughput.threads
     features = f" ({', '.join(cpu.features)})" if cpu.features else ""
-    on = f" Throughput: crops per second on {' or '.join(map(str, sorted(threads)))} threads." if threads else ""
     return (
-        f"Measured on {cpu.name}{features}. 95th percentile: of the latency. Against FP32: how many times as fast as "
-        f"FP32 in the same runtime, timed in the same run.{on} Memory: the peak that opening the network and inferring "
-        "single crops adds. Load: the time to open it."
+        f"Measured on {cpu.name}{features}, in one run. 95th percentile: of the latency. Against FP32: how many times "
+        f"as fast as FP32 in the same runtime. Throughput: crops per second of the bare network on {threads} "
+        f"{'thread' if threads == 1 else 'threads'}. Memory: the peak that opening the network and inferring single "
+        "crops adds. Load: from the files to the output of the first crop."
     )
 
 

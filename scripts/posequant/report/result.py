@@ -34,7 +34,7 @@ class Latency(Part):
 
     median_ms: float
     quartiles_ms: tuple[float, float]
-    p95_ms: float | None = Field(default=None, description="95th percentile.")
+    p95_ms: float = Field(description="95th percentile.")
     speedup: float = Field(
         description="Median over the rounds of ONNX Runtime FP32's time / this row's time; above 1 this row is faster."
     )
@@ -45,7 +45,7 @@ class Latency(Part):
 
 
 class Throughput(Part):
-    """Crops per second of the bare network."""
+    """Crops per second of the bare network, on so many threads."""
 
     per_second: float
     threads: int
@@ -55,10 +55,10 @@ class Cost(Part):
     """What a row costs to run."""
 
     latency: Latency
-    throughput: Throughput | None = None
-    load_ms: float | None = Field(default=None, description="Time to open the network, in milliseconds.")
-    memory_mb: float | None = Field(
-        default=None, description="Peak memory that opening the network and inferring single crops adds, in MB."
+    throughput: Throughput
+    load_ms: float = Field(description="Time from the files to the output of the first crop, in milliseconds.")
+    memory_mb: float = Field(
+        description="Peak memory that opening the network and inferring single crops adds, in MB of 1e6 bytes."
     )
     size_bytes: int = Field(description="The files that the runtime loads.")
 
@@ -106,17 +106,16 @@ class Processor(Part):
     """The processor that was measured on."""
 
     name: str
-    features: list[str] = Field(default=[], description="What it has of the instructions that matter to INT8 and FP16.")
-    cores: int | None = None
+    features: list[str] = Field(description="Its instructions that matter to INT8 and FP16, by their common names.")
+    cores: int = Field(description="How many the measurement might use.")
 
 
 class Measurement(Part):
     """The run in which the costs of all rows of a network were measured. Those of two runs are not compared."""
 
-    run: str | None = None
+    run: str = Field(description="When it was, and what tells it from any other.")
     cpu: Processor
-    rounds: int
-    threads: int = Field(default=1, description="Of the latencies.")
+    rounds: int = Field(description="Of the latencies: so often each row was timed, in turn with the others.")
 
 
 class Network(Part):

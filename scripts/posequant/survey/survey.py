@@ -240,7 +240,7 @@ _KINDS = {
 def markdown(records: Sequence[Record]) -> str:
     """Return a page with a table of the networks that reach INT8, one of the others, and the times."""
     from posequant.base.markdown import table
-    from posequant.base.timing import cpu_name
+    from posequant.base.processor import this_processor
     from posequant.base.verify import versions
 
     done = [record for record in records if not record.failed]
@@ -263,7 +263,7 @@ def markdown(records: Sequence[Record]) -> str:
         parts += ["## Stopped", _STOPPED, table(_stopped(record) for record in stopped)]
     parts += [
         "## Sizes and times",
-        f"Seconds that each stage takes on 2 threads of a shared {cpu_name()}.",
+        f"Seconds that each stage takes on 2 threads of a shared {this_processor().name}.",
         table(_details(record) for record in records),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -29,16 +29,29 @@ CROPS = np.broadcast_to(np.arange(4, dtype=np.float32)[:, None, None, None], (4,
 
 def test_slower_reference_gives_a_speedup_above_one() -> None:
     networks = [Sleeper(0.001), Sleeper(0.01)]
-    rounds, (fast, middling) = measure_latencies(networks, Sleeper(0.03), CROPS, rounds=12, seconds=60)
+    rounds, (fast, middling) = measure_latencies(
+        networks, Sleeper(0.03), CROPS, fp32=[None, None], rounds=12, seconds=60
+    )
     assert rounds == 12
     assert fast.speedup > middling.speedup > 1
     for latency, least in ((fast, 1), (middling, 10)):
-        assert least <= latency.quartiles_ms[0] <= latency.median_ms <= latency.quartiles_ms[1]
+        assert least <= latency.quartiles_ms[0] <= latency.median_ms <= latency.quartiles_ms[1] <= latency.p95_ms
+    assert fast.against_fp32 is middling.against_fp32 is None
+
+
+def test_networks_are_compared_with_fp32_of_their_runtime() -> None:
+    networks = [Sleeper(0.03), Sleeper(0.001), Sleeper(0.01)]
+    _, latencies = measure_latencies(networks, Sleeper(0), CROPS, fp32=[0, 0, None], rounds=12, seconds=60)
+    full, int8, alone = (latency.against_fp32 for latency in latencies)
+    assert full == 1
+    assert int8 is not None
+    assert int8 > 1
+    assert alone is None
 
 
 def test_all_networks_run_on_the_same_crops_in_turn() -> None:
     networks, reference = [Sleeper(0), Sleeper(0), Sleeper(0)], Sleeper(0)
-    measure_latencies(networks, reference, CROPS, rounds=12, seconds=60)
+    measure_latencies(networks, reference, CROPS, fp32=[None] * len(networks), rounds=12, seconds=60)
     for network in networks:
         assert network.seen == reference.seen
     assert reference.seen[-12:] == [0, 1, 2, 3] * 3
@@ -46,14 +59,14 @@ def test_all_networks_run_on_the_same_crops_in_turn() -> None:
 
 def test_reference_that_is_a_row_is_timed_once() -> None:
     networks = [Sleeper(0.001), Sleeper(0.002)]
-    _, latencies = measure_latencies(networks, networks[1], CROPS, rounds=12, seconds=60)
+    _, latencies = measure_latencies(networks, networks[1], CROPS, fp32=[None] * len(networks), rounds=12, seconds=60)
     assert latencies[1].speedup == 1
     assert latencies[0].speedup > 1
     assert len(networks[1].seen) == len(networks[0].seen) == 12 + WARM_UP_ROUNDS
 
 
 def test_time_limit_ends_it_after_the_minimum_of_rounds() -> None:
-    rounds, _ = measure_latencies([Sleeper(0)], Sleeper(0), CROPS, rounds=1000, seconds=0)
+    rounds, _ = measure_latencies([Sleeper(0)], Sleeper(0), CROPS, fp32=[None], rounds=1000, seconds=0)
     assert rounds == MINIMUM_ROUNDS
 
 

@@ -1,4 +1,5 @@
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tests.unit.evaluation_fixtures import draw_dataset, make_model
 from posequant.benchmark.throughput import (
     MINIMUM_ROUNDS,
     measure_throughput,
+    network_throughputs,
     people_per_round,
     throughput_page,
     throughput_table,
@@ -57,6 +59,30 @@ def test_both_take_the_same_crops_in_turn(tmp_path: Path) -> None:
             key=lambda chunk: float(chunk[0].sum()),
         )
         np.testing.assert_array_equal(seen, np.concatenate(in_order))
+
+
+class Sleeper:
+    """A network that takes at least a known time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.calls = 0
+
+    def forward(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        assert len(crops) == 1
+        self.calls += 1
+        time.sleep(self.seconds)
+        return [crops]
+
+
+def test_bare_networks_use_all_threads_in_turn() -> None:
+    networks = [Sleeper(0.01), Sleeper(0.04)]
+    crops = np.zeros((4, 3, 2, 2), np.float32)
+    fast, slow = network_throughputs(networks, [0.01, 0.04], crops, threads=2)
+    # They sleep: two threads do twice as much as one, and never more.
+    assert slow < fast <= 200
+    assert slow <= 50
+    assert networks[0].calls == 3 * networks[1].calls
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,13 @@ def test_page_opens_with_a_verdict_for_every_row_in_reduced_precision() -> None:
     assert "at most 0.03, by the upper end of its interval; the loss of AP is at most 0.02" in page
 
 
+def test_costs_of_every_row() -> None:
+    page = summary(page_of(small_result()))
+    assert cells(page, "ncnn FP32")[-1] == ["ncnn FP32", "18.52 ms", "-", "150/s", "12 MB", "30 ms"]
+    assert "a CPU (AVX2), in one run" in page
+    assert "on 2 threads" in page
+
+
 def test_tables_do_not_wrap() -> None:
     page = render(small_result(), "result.json")
     (line,) = [line for line in page.splitlines() if "0.9700" in line]

@@ -7,6 +7,7 @@ from tests.unit.result_fixtures import (
     compared,
     cost,
     estimate,
+    latency,
     metrics,
     network_records,
     result,
@@ -57,8 +58,8 @@ def test_headline_says_what_is_decided(oks: dict[str, Any], headline: str) -> No
 
 def test_says_what_is_kept_and_gained() -> None:
     full, int8 = metrics("ncnn", "ncnn", "fp32", 0.59), metrics("ncnn-int8", "ncnn", "int8", 0.57)
-    latency = {"median_ms": 5.0, "quartiles_ms": [4.0, 6.0], "speedup": 2.0, "against_fp32": 1.9}
-    costs = {"ncnn": cost(full, size_bytes=4_000_000), "ncnn-int8": cost(int8, latency=latency, size_bytes=1_000_000)}
+    fast = cost(int8, latency=latency(5.0, against_fp32=1.9), size_bytes=1_000_000)
+    costs = {"ncnn": cost(full, size_bytes=4_000_000), "ncnn-int8": fast}
     networks = [network_records([row_records(full), row_records(int8, certificate(int8, "ncnn"))], costs=costs)]
     (network,) = collect("mine", settings(networks), networks, CALIBRATION).networks
     words = in_words(network, network.rows[1])

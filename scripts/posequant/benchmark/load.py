@@ -1,0 +1,151 @@
+"""What it takes to open a network: time until its first output, and memory."""
+
+import os
+import pickle
+import resource
+import signal
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posequant.base.errors import InputError
+from posequant.base.model_spec import ModelSpec
+from posequant.networks.opening import open_network
+
+LOADS = 3
+# Inferences after which the memory of a network does not grow any more.
+_INFERENCES = 3
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a network takes to open, in a process that has imported its runtime.
+
+    Attributes:
+        load_ms: median time from the files to the output of the first crop, in milliseconds.
+        memory_mb: by how much the process's resident memory grows at its peak, over single inferences, in MB (1e6
+            bytes); median, too. It holds the weights, what the runtime makes of them, its buffers, and the pages of
+            its own code that are touched for the first time.
+    """
+
+    load_ms: float
+    memory_mb: float
+
+
+def measure_load(first_inference: Callable[[], Callable[[], object]], name: str) -> Load:
+    """Measure what it takes to open a network, in processes forked for it.
+
+    Call it before anything is opened in this process: threads do not survive a fork.
+
+    Args:
+        first_inference: opens the network, infers a crop and returns what infers another.
+        name: of the row, for messages.
+
+    Raises:
+        InputError: a process ends without an answer.
+    """
+    loads = [_in_a_fork(lambda: _measure(first_inference), name) for _ in range(LOADS)]
+    return Load(*(statistics.median(of_loads) for of_loads in zip(*loads, strict=True)))
+
+
+def opener(
+    backend: str, precision: str, artifacts: Sequence[Path], spec: ModelSpec, crop: NDArray[np.float32]
+) -> Callable[[], Callable[[], object]]:
+    """Return what opens the network of a row as an application does, infers a crop and returns what infers it again.
+
+    ncnn is called without the checks that `NcnnNetwork` makes of the files, which an application does without.
+
+    Args:
+        backend: as for `open_network`, like the next three.
+        precision: see there.
+        artifacts: see there.
+        spec: see there.
+        crop: float32 (1, 3, H, W).
+    """
+
+    def first_inference() -> Callable[[], object]:
+        infer = _bare_ncnn(artifacts, precision, crop) if backend == "ncnn" else None
+        if infer is None:
+            network = open_network(backend, precision, artifacts, spec)
+            infer = lambda: network.forward(crop)  # noqa: E731
+        infer()
+        return infer
+
+    return first_inference
+
+
+def _bare_ncnn(artifacts: Sequence[Path], precision: str, crop: NDArray[np.float32]) -> Callable[[], object]:
+    from posequant.networks.ncnn import load_net, to_mat
+
+    param, weights = artifacts
+    net = load_net(param, weights, precision)
+    inputs, outputs = net.input_names(), net.output_names()
+
+    def infer() -> object:
+        extractor = net.create_extractor()
+        extractor.input(inputs[0], to_mat(crop[0]))
+        return [extractor.extract(name) for name in outputs]
+
+    return infer
+
+
+def _measure(first_inference: Callable[[], Callable[[], object]]) -> tuple[float, float]:
+    before = resident_bytes()
+    start = perf_counter()
+    infer = first_inference()
+    seconds = perf_counter() - start
+    for _ in range(_INFERENCES - 1):
+        infer()
+    return 1000 * seconds, (peak_bytes() - before) / 1e6
+
+
+def resident_bytes() -> int:
+    """Return this process's resident memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def peak_bytes() -> int:
+    """Return the most resident memory that this process has had; a forked one begins anew."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status has no VmHWM")
+
+
+def _in_a_fork(work: Callable[[], tuple[float, float]], name: str) -> tuple[float, float]:
+    """Return what `work` returns in a process of its own; `InputError` where that ends otherwise."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            answer = pickle.dumps(work())
+        except BaseException as error:
+            answer = pickle.dumps(error if isinstance(error, InputError) else repr(error))
+        with os.fdopen(writing, "wb") as end:
+            end.write(answer)
+        # Nothing that the parent would do at its end is done twice.
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as end:
+        answer = end.read()
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        raise InputError(f"{name}: its runtime crashed ({signal.Signals(-code).name}) while it loaded the network")
+    said = pickle.loads(answer)
+    if isinstance(said, InputError):
+        raise said
+    if isinstance(said, str):
+        raise InputError(f"{name}: cannot be opened: {said}")
+    load_ms, memory_mb = said
+    return load_ms, memory_mb

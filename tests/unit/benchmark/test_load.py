@@ -1,0 +1,73 @@
+import mmap
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from posequant.base.errors import InputError
+from posequant.benchmark.load import measure_load
+
+MEGABYTE = 1_000_000
+
+
+def allocating(size: int, seconds: float = 0.0) -> Callable[[], Callable[[], object]]:
+    """Opens what touches `size` bytes and takes at least `seconds`."""
+
+    def first_inference() -> Callable[[], object]:
+        memory = mmap.mmap(-1, size)
+        for start in range(0, size, 4096):
+            memory[start] = 1
+        time.sleep(seconds)
+        return lambda: memory[0]
+
+    return first_inference
+
+
+def test_memory_is_what_opening_adds() -> None:
+    small, large = (measure_load(allocating(size * MEGABYTE), "row").memory_mb for size in (10, 110))
+    assert large - small == pytest.approx(100, abs=10)
+    assert large >= 110
+
+
+def test_memory_that_was_there_before_is_not_counted() -> None:
+    before = mmap.mmap(-1, 200 * MEGABYTE)
+    for start in range(0, len(before), 4096):
+        before[start] = 1
+    assert measure_load(allocating(10 * MEGABYTE), "row").memory_mb < 100
+
+
+def test_time_is_that_until_the_first_output() -> None:
+    assert measure_load(allocating(4096, seconds=0.02), "row").load_ms >= 20
+
+
+def test_each_measurement_is_in_a_process_of_its_own() -> None:
+    seen: list[int] = []
+    measure_load(lambda: lambda: seen.append(os.getpid()), "row")
+    assert seen == []
+
+
+def test_crash_names_the_row() -> None:
+    def crash() -> Callable[[], object]:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return int
+
+    with pytest.raises(InputError, match=r"ncnn-int8: its runtime crashed \(SIGSEGV\)"):
+        measure_load(crash, "ncnn-int8")
+
+
+def test_error_of_the_network_is_passed_on() -> None:
+    def refuse() -> Callable[[], object]:
+        raise InputError("net.param: damaged")
+
+    with pytest.raises(InputError, match=r"^net\.param: damaged$"):
+        measure_load(refuse, "row")
+
+
+def test_other_errors_name_the_row() -> None:
+    def fail() -> Callable[[], object]:
+        raise RuntimeError("no such operator")
+
+    with pytest.raises(InputError, match="row: cannot be opened: RuntimeError"):
+        measure_load(fail, "row")
