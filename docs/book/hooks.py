@@ -47,8 +47,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = os.path.normpath(source.parent / link["path"])
         if not (ROOT / target).exists():
             raise PluginError(f"{source}: the link to {link['path']} leads to no file")
+        in_book = target.startswith("docs/") or target in AT_THE_TOP
         uri = target.removeprefix("docs/")
-        if files.get_file_from_path(uri):
+        if in_book and files.get_file_from_path(uri):
             return f"[{text}]({uri}{link['anchor'] or ''})"
         return f"`{target}`" if text.strip("`/") in target else f"{text} (`{target}`)"
 
