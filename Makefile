@@ -13,9 +13,9 @@ READY := $(VENV)/.ready
 TOOLS := $(VENV)-tools
 COMPILE := $(TOOLS)/bin/uv pip compile --generate-hashes --no-annotate --no-header --quiet
 EXTRAS := $(filter-out requirements%,$(basename $(notdir $(wildcard envs/*.in))))
-SOURCES := scripts tests models envs
+SOURCES := scripts tests models envs docs
 
-.PHONY: cluster test-slurm result bench profile test test-all fuzz survey scale schema lint format lock audit help
+.PHONY: cluster test-slurm result bench profile test test-all fuzz survey scale schema docs lint format lock audit help
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table
@@ -50,6 +50,10 @@ scale: $(READY) ## write docs/scale.md: what planning and jobs cost, and a model
 
 schema: $(READY) ## write rules/config.schema.json and docs/configuration.md from the settings' classes
 	$(BIN)/python scripts/describe_config.py --out-schema rules/config.schema.json --out-page docs/configuration.md
+
+docs: $(VENV)/.extra-docs ## make the book of docs/, .docs/index.html; broken links are errors
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/book/mkdocs.yml
+	@echo "The book is .docs/index.html"
 
 lint: $(READY) ## check style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)
