@@ -66,6 +66,32 @@ rule render_result:
         " --out {output.page} --out-figure {output.figure} > {log} 2>&1"
 
 
+rule render_report:
+    """Render the result of a study as one HTML file that needs no other."""
+    input:
+        result="results/{study}/result.json",
+        certificates=certificates,
+    output:
+        report(
+            "results/{study}/report.html",
+            category="Result",
+            labels=STUDY | {"form": "report"},
+        ),
+    log:
+        "results/{study}/render_report.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(5),
+    params:
+        code=code("render_report"),
+    shell:
+        'python "$SCRIPTS"/render_report.py --result {input.result}'
+        " --out {output} > {log} 2>&1"
+
+
 rule result:
     """Copy the page of the study that `study` names to where it is looked for first."""
     input:
