@@ -41,11 +41,7 @@ rule render_result:
     input:
         "results/{study}/result.json",
     output:
-        page=report(
-            "results/{study}/result.md",
-            category="Result",
-            labels=STUDY | {"form": "page"},
-        ),
+        page="results/{study}/result.md",
         figure=report(
             "results/{study}/result.svg",
             category="Result",

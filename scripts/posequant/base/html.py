@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from posequant.base.errors import InputError
+from posequant.base.files import whole
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -20,19 +21,34 @@ pre { overflow-x: auto; padding: .7rem; background: #8881; }
 """
 
 
-def page_html(markdown: str, *, folder: Path | None = None, pictures: Mapping[str, Path] | None = None) -> str:
+def write_page(target: Path, markdown: str, pictures: Mapping[str, Path] | None = None) -> None:
+    """Write a page of Markdown and, beside it, the same as HTML that needs no other file.
+
+    Args:
+        target: the Markdown file; the other has the ending `.html`.
+        markdown: the page.
+        pictures: the files of the pictures that it shows, by their links.
+
+    Raises:
+        InputError: a picture is missing.
+    """
+    with whole(target) as draft, whole(target.with_suffix(".html")) as html:
+        draft.write_text(markdown)
+        html.write_text(page_html(markdown, pictures=pictures))
+
+
+def page_html(markdown: str, *, pictures: Mapping[str, Path] | None = None) -> str:
     """Return a page as a file of HTML by itself: its pictures are in it, its links to other files are not.
 
     Args:
         markdown: the page; its first heading is the title.
-        folder: where the pictures lie that it names.
-        pictures: files of pictures that lie elsewhere yet, by their links.
+        pictures: the files of the pictures that it shows, by their links.
 
     Raises:
         InputError: a picture is missing.
     """
     title = next((line.lstrip("# ") for line in markdown.splitlines() if line.startswith("#")), "")
-    body = page_body(markdown, folder=folder, pictures=pictures)
+    body = page_body(markdown, pictures=pictures)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
