@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from posequant.base.keypoints import FLIP_INDICES, KEYPOINTS
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import installed, versions
 from posequant.demo.skeleton import SKELETON
+from posequant.ncnn_format.model import NcnnModel
 
 # Goes up where a key is taken away or means something else.
 SCHEMA = "posequant-package/1"
@@ -57,12 +59,24 @@ def runtime_of(backend: str, precision: str) -> Runtime:
     )
 
 
+def blobs_of(backend: str, spec: ModelSpec, files: Sequence[Path]) -> tuple[str, str]:
+    """Return the names of the input and the output in the `files` of a network that has one of each."""
+    if backend != "ncnn":
+        return spec.input_name, spec.output_names[0]
+    layers = NcnnModel.read(*files).layers
+    read = {blob for layer in layers for blob in layer.bottoms}
+    (input_name,) = (layer.tops[0] for layer in layers if layer.type == "Input")
+    (output_name,) = (top for layer in layers for top in layer.tops if top not in read)
+    return input_name, output_name
+
+
 def describe(
     spec: ModelSpec,
     *,
     metrics: Mapping[str, Any],
     certificate: Mapping[str, Any] | None,
     runtime: Runtime,
+    blobs: tuple[str, str],
     golden: Mapping[str, Any],
     files: Mapping[str, bytes],
     license: str,
@@ -74,12 +88,13 @@ def describe(
         metrics: what the row scores.
         certificate: of the row, if it has one.
         runtime: how the network is run.
+        blobs: names of its input and its output there.
         golden: `Golden.described`.
         files: what is packed beside, by name; a change of these is found by the self-test.
         license: of the network; empty where it is not known.
     """
     (shape,) = spec.output_shapes
-    input_name, output_name = _blobs(files) if runtime.name == "ncnn" else (spec.input_name, spec.output_names[0])
+    input_name, output_name = blobs
     return {
         "schema": SCHEMA,
         "model": spec.name,
@@ -137,18 +152,6 @@ def _options(backend: str, precision: str) -> dict[str, Any]:
         case "openvino":
             return {"INFERENCE_PRECISION_HINT": "f32"}
     return {}
-
-
-def _blobs(files: Mapping[str, bytes]) -> tuple[str, str]:
-    """Return the names of the input and the output of ncnn's network, which has one of each."""
-    lines = [line.split() for line in files["model.param"].decode().splitlines()[2:]]
-    tops, read = [], set[str]()
-    for kind, _, bottoms, outputs, *rest in lines:
-        read.update(rest[: int(bottoms)])
-        tops += [(kind, top) for top in rest[int(bottoms) : int(bottoms) + int(outputs)]]
-    (input_name,) = (top for kind, top in tops if kind == "Input")
-    (output_name,) = (top for _, top in tops if top not in read)
-    return input_name, output_name
 
 
 def _figures(certificate: Mapping[str, Any]) -> dict[str, Any]:

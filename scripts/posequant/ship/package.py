@@ -16,25 +16,22 @@ from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import as_made
 from posequant.networks.opening import open_network
 from posequant.ship.codecs import Reading, reading_of
-from posequant.ship.description import describe, in_bytes, runtime_of
+from posequant.ship.description import blobs_of, describe, in_bytes, runtime_of
 from posequant.ship.golden import find_golden
 from posequant.ship.words import certified, measured
 
-# A program of the package itself, and what is in it. An app's developer may change them: they have no hash.
-_PROGRAMS = {
-    "pose.py": "from an image and a box to keypoints, and a picture of them",
-    "self_test.py": "what `python pose.py --self-test` compares",
-    "pose.cpp": "the same as both in C++",
-    "CMakeLists.txt": "builds it",
-}
+# What the files are, in the order in which the README names them.
 _CONTENTS = {
     "model.param": "the network's layers",
     "model.bin": "its weights",
     "model.xml": "the network's layers",
     "model.onnx": "the network",
-    "model.table": "ncnn's calibration table: the scales of weights and activations that the network was quantized with",
+    "model.table": "ncnn's calibration table: the scales that the network was quantized with",
     "model.json": "what a program needs to know of the network",
-    **_PROGRAMS,
+    "pose.py": "from an image and a box to keypoints, and a picture of them",
+    "self_test.py": "what `python pose.py --self-test` compares",
+    "pose.cpp": "the same as both in C++",
+    "CMakeLists.txt": "builds it",
     "certificate.md": "what INT8 or another reduced precision costs beside FP32, and how sure that is",
     "certificate.json": "the same as data",
     "golden/image.png": "a drawn person",
@@ -105,6 +102,7 @@ def write_package(row: Row, out: Path, *, license_file: Path, network_license: s
         metrics=metrics,
         certificate=certificate,
         runtime=runtime,
+        blobs=blobs_of(backend, spec, list(made)),
         golden=golden.described(precision),
         files=packed,
         license=network_license,
@@ -135,8 +133,8 @@ def _programs(
     """Return the programs of a package and its README, made for the network."""
     backend, runtime = described["runtime"]["name"], described["runtime"]
     cpp = backend == "ncnn" and reading.in_cpp
-    names = ["pose.py", *(["pose.cpp", "CMakeLists.txt"] if cpp else []), "README.md"]
-    present = {*described["sha256"], "model.json", "requirements.txt", "LICENSE", "self_test.py", *names}
+    names = ["pose.py", "self_test.py", "README.md", *(["pose.cpp", "CMakeLists.txt"] if cpp else [])]
+    present = {*described["sha256"], *names, "model.json", "requirements.txt", "LICENSE"}
     values = {
         "model": spec.name,
         "title": runtime["title"],
@@ -165,10 +163,12 @@ def _programs(
         "measured": measured(described["evaluation"]),
     }
     own = resources(__package__)
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    programs = {name: environment.from_string(own.joinpath(f"{name}.j2").read_text()).render(values) for name in names}
-    programs["self_test.py"] = own.joinpath("self_test.py.txt").read_text()
-    return {name: text.encode() for name, text in programs.items()}
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    return {
+        name: environment.from_string(own.joinpath(f"{name}.j2").read_text()).render(values).encode() for name in names
+    }
 
 
 def _archive(packed: Mapping[str, bytes]) -> bytes:

@@ -11,7 +11,7 @@ def certified(certificate: Mapping[str, Any]) -> str:
     """Return what a certificate comes to: what is kept of FP32, and how near its poses are."""
     precision, confidence = certificate["precision"].upper(), 100 * certificate["bootstrap"]["confidence"]
     return (
-        f"In {precision} it keeps {kept(certificate['share_of_fp32'])} of the AP that it has in FP32 in the same runtime "
+        f"In {precision} it keeps {kept(certificate['share_of_fp32'])} of the AP that the same runtime has in FP32 "
         f"(difference {stated(certificate['statistics']['AP'])}). Its poses have a mean OKS of "
         f"{near(certificate['without_labels']['oks'])} to those in FP32. In brackets, the {confidence:g}% interval."
     )
