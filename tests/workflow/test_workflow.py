@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "config.yaml", "envs", "models", "profiles", "rules", "scripts")
+PARTS = ("LICENSE", "Snakefile", "config.yaml", "envs", "models", "profiles", "rules", "scripts")
 INT8 = ["openvino-int8", "onnxruntime-int8", "ncnn-int8", "ncnn-int8-tuned"]
 REDUCED = ["ncnn-fp16", "ncnn-bf16", *INT8]
 VARIANTS = ["pytorch", "onnxruntime", "openvino", "ncnn", *REDUCED]
@@ -539,6 +540,28 @@ def test_attribution_is_made_on_request(workflow: Workflow) -> None:
     workflow.run(page)
     assert "Where the error of ncnn-int8 comes from" in (workflow.folder / page).read_text()
     assert workflow.planned("results/result.md") == {}
+
+
+def test_package_is_made_on_request(workflow: Workflow, tmp_path: Path) -> None:
+    rows = {"ncnn-int8-tuned": True, "ncnn": False}
+    workflow.run(*(f"{MODEL}/{row}/package.zip" for row in rows))
+    for row, certified in rows.items():
+        with zipfile.ZipFile(workflow.folder / MODEL / row / "package.zip") as archive:
+            archive.extractall(tmp_path / row)
+        described = json.loads((tmp_path / row / "model.json").read_text())
+        assert described["license"] == "Apache-2.0"
+        assert (described["certificate"] is not None) == certified
+        for name in ("model.table", "certificate.md", "certificate.json") if certified else ():
+            assert (tmp_path / row / name).read_bytes() == (workflow.folder / MODEL / row / name).read_bytes()
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / row / "pose.py"), "--self-test"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    refused = workflow.run("-n", f"{MODEL}/pytorch/package.zip", succeeds=False)
+    assert f"No rule to produce {MODEL}/pytorch/package.zip" in refused
 
 
 def test_curve_is_made_on_request(workflow: Workflow) -> None:
