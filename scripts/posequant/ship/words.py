@@ -10,11 +10,14 @@ from posequant.certify.page import kept, near, stated
 def certified(certificate: Mapping[str, Any]) -> str:
     """Return what a certificate comes to: what is kept of FP32, and how near its poses are."""
     precision, confidence = certificate["precision"].upper(), 100 * certificate["bootstrap"]["confidence"]
-    return (
-        f"In {precision} it keeps {kept(certificate['share_of_fp32'])} of the AP that the same runtime has in FP32 "
-        f"(difference {stated(certificate['statistics']['AP'])}). Its poses have a mean OKS of "
-        f"{near(certificate['without_labels']['oks'])} to those in FP32. In brackets, the {confidence:g}% interval."
-    )
+    share, oks = certificate["share_of_fp32"], certificate["without_labels"]["oks"]
+    lost = f"difference {stated(certificate['statistics']['AP'])}"
+    sentences = [
+        f"In {precision} it keeps {kept(share)} of the AP that the same runtime has in FP32 ({lost})." if share else "",
+        f"Its poses have a mean OKS of {near(oks)} to those in FP32." if oks else "",
+        f"In brackets, the {confidence:g}% interval." if share or oks else "What it keeps of FP32 is not known.",
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def measured(evaluation: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The C++ library of the installed version of ncnn, built from the sources that PyPI has of it, once."""
 
+import fcntl
 import hashlib
 import os
 import re
@@ -33,11 +34,14 @@ def ncnn_library() -> Path:
     number = version("ncnn")
     cache = Path(os.environ.get("POSEQUANT_CACHE", Path.home() / ".cache/posequant"))
     library = cache / f"ncnn-{number}"
-    if not library.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as workplace:
-            build(fetch(number, Path(workplace)), Path(workplace) / "build", Path(workplace) / "library")
-            (Path(workplace) / "library").rename(library)
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        # Tests that run beside each other wait for the one that builds.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.is_dir():
+            with tempfile.TemporaryDirectory(dir=cache) as workplace:
+                build(fetch(number, Path(workplace)), Path(workplace) / "build", Path(workplace) / "library")
+                (Path(workplace) / "library").rename(library)
     return library / "lib/cmake/ncnn"
 
 

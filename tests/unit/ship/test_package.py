@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import openvino as ov
 import pytest
+from numpy.typing import NDArray
 from tests.unit.evaluation_fixtures import Dataset, draw_dataset, export_onnx, make_model
 from tests.unit.ncnn_fixtures import draw_crops, write_crops
 from tests.unit.pose_fixtures import SPEC, pose_network
@@ -32,6 +33,7 @@ from posequant.evaluate.predictions import Predictions
 from posequant.quantize.ncnn2int8 import quantize_files
 from posequant.quantize.ncnn2table import write_table
 from posequant.ship.package import Row, write_package
+from posequant.ship.words import certified
 
 ROOT = Path(__file__).parents[3]
 # A codec each of ONNX Runtime, whose files are the quickest to make, and the other runtimes.
@@ -93,11 +95,11 @@ def make_row(name: str, dataset: Dataset, folder: Path) -> Packed:
         files = [folder / "float.param", folder / "float.bin"]
         pose_network().write(*files)
         if codec == "int8":
-            precision, table, floats = "int8", folder / "model.table", files
+            precision, table, (param, weights) = "int8", folder / "model.table", files
             write_crops(folder / "crops", draw_crops(4))
-            write_table(table, *floats, folder / "crops", "kl")
+            write_table(table, param, weights, folder / "crops", "kl")
             files = [folder / "int8.param", folder / "int8.bin"]
-            quantize_files(*floats, table, *files)
+            quantize_files(param, weights, table, files[0], files[1])
     else:
         model = make_model(folder, codec)
         spec, files = model.spec, [export_onnx(model, folder / "model.onnx")]
@@ -146,6 +148,12 @@ def run(
     return subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
 
 
+def picture(path: Path) -> NDArray[np.uint8]:
+    pixels = cv2.imread(str(path))
+    assert pixels is not None, path
+    return np.asarray(pixels, np.uint8)
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_pose_py_finds_what_the_workflow_predicts(packed: Callable[[str], Packed], name: str) -> None:
     row = packed(name)
@@ -155,7 +163,7 @@ def test_pose_py_finds_what_the_workflow_predicts(packed: Callable[[str], Packed
     for image, (left, top, right, bottom) in zip(
         row.predictions.image_ids, row.predictions.bboxes.astype(float), strict=True
     ):
-        pixels = cv2.imread(str(row.dataset.images / files[image]))
+        pixels = picture(row.dataset.images / files[image])
         found.append(network.pose(pixels, (left, top, right - left, bottom - top)))
     keypoints = np.stack(found)
     np.testing.assert_allclose(keypoints[..., :2], poses.keypoints, atol=2e-3)
@@ -215,9 +223,8 @@ def test_a_picture_is_drawn_of_the_person_in_a_box(packed: Callable[[str], Packe
     expected = np.load(row.folder / "golden/keypoints.npy")
     assert list(keypoints) == row.describes()["keypoints"]
     np.testing.assert_allclose(list(keypoints.values()), expected, atol=6e-3)
-    picture = cv2.imread(str(tmp_path / "drawn.png"))
-    assert picture.shape == cv2.imread(str(image)).shape
-    assert (picture != cv2.imread(str(image))).any()
+    assert picture(tmp_path / "drawn.png").shape == picture(image).shape
+    assert not np.array_equal(picture(tmp_path / "drawn.png"), picture(image))
     assert "not an image" in run(row.folder, "nowhere.png", elsewhere=tmp_path).stderr
 
 
@@ -346,7 +353,7 @@ def test_cpp_passes_its_self_test_and_finds_the_same_keypoints(
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == row.describes()["keypoints"]
-    assert (cv2.imread(str(tmp_path / "drawn.ppm")) != cv2.imread(str(folder / "golden/image.png"))).any()
+    assert not np.array_equal(picture(tmp_path / "drawn.ppm"), picture(folder / "golden/image.png"))
     # Its crop is interpolated in other steps; random weights have no clear maxima.
     expected = np.load(folder / "golden/keypoints.npy")[:, :2]
     near = np.abs(np.array([line[1:3] for line in lines], float) - expected).max(axis=1) < 10
@@ -356,3 +363,19 @@ def test_cpp_passes_its_self_test_and_finds_the_same_keypoints(
     weights[len(weights) // 3 : len(weights) // 2] = bytes(len(weights) // 2 - len(weights) // 3)
     (folder / "model.bin").write_bytes(weights)
     assert pose("--self-test").returncode == 1
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    certificate: dict[str, Any] = {
+        "precision": "int8",
+        "bootstrap": {"confidence": 0.95},
+        "share_of_fp32": None,
+        "statistics": {"AP": {"difference": None, "interval": None}},
+        "without_labels": {"oks": None},
+    }
+    assert certified(certificate) == "What it keeps of FP32 is not known."
+    near = {"value": 0.98, "interval": [0.97, 0.99]}
+    said = certified(certificate | {"without_labels": {"oks": near}})
+    assert (
+        said == "Its poses have a mean OKS of 0.9800 [0.9700, 0.9900] to those in FP32. In brackets, the 95% interval."
+    )
