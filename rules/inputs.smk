@@ -262,6 +262,17 @@ def attributions(wildcards) -> list[str]:
     return [path for path in paths if Path(path).parent.name in chosen]
 
 
+def report_pages(wildcards) -> list[str]:
+    """Input function: the pages that the report of a study takes in, in the form that `snakemake --report` shows."""
+    records = [
+        *certificates(wildcards),
+        *recipe_records(wildcards),
+        *attributions(wildcards),
+    ]
+    pages = [str(Path(record).with_suffix(".html")) for record in records]
+    return pages + per_model("onnx/operators.html")(wildcards)
+
+
 def settings_of_study(wildcards) -> str:
     """What the configuration says of a study, as JSON: enough to run it again from that alone."""
     study = config["studies"][wildcards.study]

@@ -66,7 +66,7 @@ rule render_report:
     """Render the result of a study as one HTML file that needs no other."""
     input:
         result="results/{study}/result.json",
-        certificates=certificates,
+        pages=report_pages,
     output:
         report(
             "results/{study}/report.html",
