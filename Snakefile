@@ -5,6 +5,9 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
+report: "docs/workflow.rst"
+
+
 configfile: workflow.current_basedir.join("config.yaml").get_path_or_uri(secret_free=True)
 
 

@@ -17,8 +17,9 @@ rule attribute:
             category="Attribution",
             labels=ROW | {"form": "picture"},
         ),
-        page=report(
-            f"{RESULTS}/{{variant}}/attribution.md",
+        page=f"{RESULTS}/{{variant}}/attribution.md",
+        html=report(
+            f"{RESULTS}/{{variant}}/attribution.html",
             category="Attribution",
             labels=ROW | {"form": "page"},
         ),

@@ -67,8 +67,9 @@ rule render_throughput:
     input:
         measured=per_row("throughput.json"),
     output:
-        markdown=report(
-            "results/{study}/throughput.md", category="Throughput", labels=STUDY
+        markdown="results/{study}/throughput.md",
+        html=report(
+            "results/{study}/throughput.html", category="Throughput", labels=STUDY
         ),
         table="results/{study}/throughput.csv",
     log:

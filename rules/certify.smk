@@ -14,8 +14,9 @@ rule certify:
         calibration="results/{study}/calibration.json",
     output:
         certificate=f"{RESULTS}/{{variant}}/certificate.json",
-        page=report(
-            f"{RESULTS}/{{variant}}/certificate.md",
+        page=f"{RESULTS}/{{variant}}/certificate.md",
+        html=report(
+            f"{RESULTS}/{{variant}}/certificate.html",
             category="Certificates",
             labels=ROW,
         ),

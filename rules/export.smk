@@ -37,7 +37,10 @@ rule export:
         deploy_config=f"{RESULTS}/onnx/deploy_config.py",
         record=f"{RESULTS}/onnx/export.json",
         table=f"{RESULTS}/onnx/operators.csv",
-        page=report(f"{RESULTS}/onnx/operators.md", category="Operators", labels=MODEL),
+        page=f"{RESULTS}/onnx/operators.md",
+        html=report(
+            f"{RESULTS}/onnx/operators.html", category="Operators", labels=MODEL
+        ),
     log:
         f"{RESULTS}/onnx/export.log",
     benchmark:
@@ -70,7 +73,10 @@ rule import_onnx:
         onnx=f"{RESULTS}/onnx/exported.onnx",
         record=f"{RESULTS}/onnx/export.json",
         table=f"{RESULTS}/onnx/operators.csv",
-        page=report(f"{RESULTS}/onnx/operators.md", category="Operators", labels=MODEL),
+        page=f"{RESULTS}/onnx/operators.md",
+        html=report(
+            f"{RESULTS}/onnx/operators.html", category="Operators", labels=MODEL
+        ),
     log:
         f"{RESULTS}/onnx/import_onnx.log",
     benchmark:

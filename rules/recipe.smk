@@ -19,8 +19,9 @@ rule apply_recipe:
             category="Recipes",
             labels=ROW | {"form": "picture"},
         ),
-        page=report(
-            f"{RESULTS}/{{variant}}/recipe.md",
+        page=f"{RESULTS}/{{variant}}/recipe.md",
+        html=report(
+            f"{RESULTS}/{{variant}}/recipe.html",
             category="Recipes",
             labels=ROW | {"form": "page"},
         ),
@@ -66,8 +67,9 @@ rule curve:
             category="Calibration",
             labels=ROW | {"form": "picture"},
         ),
-        page=report(
-            f"{RESULTS}/{{variant}}/curve.md",
+        page=f"{RESULTS}/{{variant}}/curve.md",
+        html=report(
+            f"{RESULTS}/{{variant}}/curve.html",
             category="Calibration",
             labels=ROW | {"form": "page"},
         ),

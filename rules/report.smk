@@ -41,11 +41,7 @@ rule render_result:
     input:
         "results/{study}/result.json",
     output:
-        page=report(
-            "results/{study}/result.md",
-            category="Result",
-            labels=STUDY | {"form": "page"},
-        ),
+        page="results/{study}/result.md",
         figure=report(
             "results/{study}/result.svg",
             category="Result",
@@ -64,6 +60,32 @@ rule render_result:
     shell:
         'python "$SCRIPTS"/render_result.py --result {input}'
         " --out {output.page} --out-figure {output.figure} > {log} 2>&1"
+
+
+rule render_report:
+    """Render the result of a study as one HTML file that needs no other."""
+    input:
+        result="results/{study}/result.json",
+        certificates=certificates,
+    output:
+        report(
+            "results/{study}/report.html",
+            category="Result",
+            labels=STUDY | {"form": "report"},
+        ),
+    log:
+        "results/{study}/render_report.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(5),
+    params:
+        code=code("render_report"),
+    shell:
+        'python "$SCRIPTS"/render_report.py --result {input.result}'
+        " --out {output} > {log} 2>&1"
 
 
 rule result:

@@ -35,6 +35,7 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.base.files import whole, write_json
+    from posequant.base.html import write_page
     from posequant.base.verify import as_made
     from posequant.recipe.figure import draw
     from posequant.recipe.page import render
@@ -55,10 +56,11 @@ def main() -> None:
         out=(arguments.out_param, arguments.out_bin),
         table=arguments.out_table,
     )
-    with whole(arguments.out_page) as page, whole(arguments.out_figure) as figure:
-        page.write_text(render(record, arguments.out_figure.name))
+    with whole(arguments.out_figure) as figure:
         draw(record, figure)
-        write_json(arguments.out_record, record)
+        name = arguments.out_figure.name
+        write_page(arguments.out_page, render(record, name), {name: figure})
+    write_json(arguments.out_record, record)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def main() -> None:
     from posequant.attribute.figure import draw
     from posequant.attribute.page import render, to_table
     from posequant.base.files import whole, write_json
+    from posequant.base.html import write_page
 
     attribution = attribute(
         param=arguments.param,
@@ -60,11 +61,12 @@ def main() -> None:
         limit=arguments.limit,
         threads=arguments.threads,
     )
-    with whole(arguments.out_page) as page, whole(arguments.out_figure) as figure, whole(arguments.out_table) as table:
-        page.write_text(render(attribution, arguments.out_figure.name))
+    with whole(arguments.out_figure) as figure, whole(arguments.out_table) as table:
         draw(attribution, figure)
+        name = arguments.out_figure.name
+        write_page(arguments.out_page, render(attribution, name), {name: figure})
         to_table(attribution).to_csv(table, index=False)
-        write_json(arguments.out, attribution)
+    write_json(arguments.out, attribution)
 
 
 if __name__ == "__main__":

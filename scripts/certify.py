@@ -43,7 +43,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    from posequant.base.files import whole, write_json
+    from posequant.base.files import write_json
+    from posequant.base.html import write_page
     from posequant.certify.certify import certify
     from posequant.certify.page import render
 
@@ -58,9 +59,8 @@ def main() -> None:
         calibration=arguments.calibration,
         sampling=chosen(Sampling, arguments),
     )
-    with whole(arguments.out_page) as draft:
-        draft.write_text(render(certificate))
-        write_json(arguments.out, certificate)
+    write_page(arguments.out_page, render(certificate))
+    write_json(arguments.out, certificate)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,14 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.base.files import read_json, whole
+    from posequant.base.html import write_page
     from posequant.benchmark.throughput import throughput_page, throughput_table
 
     table = throughput_table([read_json(path) for path in arguments.measured])
     with whole(arguments.out_table) as draft:
         table.to_csv(draft, index=False)
     page = throughput_page(table)
-    with whole(arguments.out) as draft:
-        draft.write_text(page)
+    write_page(arguments.out, page)
     print(page)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from posequant.base.errors import InputError
 from posequant.base.files import whole
+from posequant.base.html import write_page
 from posequant.base.markdown import table
 from posequant.base.onnx_files import load_onnx
 from posequant.base.openmmlab import make_importable
@@ -91,9 +92,10 @@ def audit(onnx_file: Path, traced: Sequence[Traced] = ()) -> "DataFrame":
 
 def write_operators(operators: "DataFrame", csv: Path, page: Path) -> None:
     """Write what `audit` returned as CSV and as a Markdown table."""
-    with whole(csv) as draft_csv, whole(page) as draft_page:
-        operators.to_csv(draft_csv, index=False)
-        draft_page.write_text(table(dict(row) for _, row in operators.astype(str).iterrows()) + "\n")
+    with whole(csv) as draft:
+        operators.to_csv(draft, index=False)
+    lines = table(dict(row) for _, row in operators.astype(str).iterrows())
+    write_page(page, f"# Operators of the network\n\n{lines}\n")
 
 
 def ncnn_has_layer(layer: str) -> bool:

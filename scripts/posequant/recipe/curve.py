@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from posequant.base.errors import InputError
 from posequant.base.files import whole, write_json
+from posequant.base.html import write_page
 from posequant.base.markdown import figure_or_dash, signed, table
 from posequant.base.svg import save_svg
 from posequant.data.calibration_set import choose_calibration_set, make_crops
@@ -193,8 +194,7 @@ def write_curve(points: Sequence[Point], title: str, csv: Path, figure: Path, pa
         frame.to_csv(draft, index=False)
     with whole(figure) as draft:
         _draw(frame, title, draft)
-    with whole(page) as draft:
-        draft.write_text(_page(points, title, figure.name))
+        write_page(page, _page(points, title, figure.name), {figure.name: draft})
 
 
 def _page(points: Sequence[Point], title: str, figure: str) -> str:

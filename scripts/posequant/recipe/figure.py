@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from posequant.base.pareto import pareto_front
 from posequant.base.svg import save_svg
 from posequant.recipe.page import TITLES, bound_of, loss_of, outcome_of
 from posequant.recipe.recipe import budget_of
@@ -44,16 +45,6 @@ def draw(record: Mapping[str, Any], target: Path) -> None:
     panels[0].set(ylabel=TITLES[measure], title=record["model"])
     panels[1].legend(frameon=False)
     save_svg(figure, target)
-
-
-def pareto_front(prices: Sequence[float], losses: Sequence[float]) -> list[int]:
-    """Return the places of the points that no other beats in both price and loss, by rising price; NaN is left out."""
-    front: list[int] = []
-    known = [place for place, loss in enumerate(losses) if not math.isnan(loss)]
-    for place in sorted(known, key=lambda place: (prices[place], losses[place])):
-        if not front or losses[place] < losses[front[-1]]:
-            front.append(place)
-    return front
 
 
 def _known(loss: float | None) -> float:

@@ -9,7 +9,7 @@ import yaml
 from posequant.base.markdown import decibels, figure_or_dash, signed, table
 from posequant.certify.page import near, stated, verdicts
 from posequant.report.published import comparisons, not_comparable
-from posequant.report.result import Network, Protocol, Result, Row
+from posequant.report.result import Ground, Network, Protocol, Result, Row
 from posequant.report.words import in_words
 
 SHOWN = ("AP", "AP50", "AP75", "AR", "AR50")
@@ -51,14 +51,11 @@ def render(result: Result, data: str, pictures: Sequence[Picture] = ()) -> str:
                 *_backend_sections(result.networks),
                 *_published(result),
                 *_certificates(result.networks),
-                "# Protocol",
-                *_protocol(result),
-                "# Calibration set",
-                *_calibration(result.calibration),
+                "# What it rests on",
+                ground_tables(result),
+                f"The hashes are shortened; [{data}]({data}) has them whole, and all figures of this page.",
                 "# How to reproduce it",
-                *_reproduction(result, data),
-                "# Versions and artifacts",
-                *_provenance(result, data),
+                *_reproduction(result),
             ]
         )
         + "\n"
@@ -70,11 +67,41 @@ def _unbroken(lines: Iterable[Mapping[str, str]]) -> str:
     return table({title: cell.replace(" ", "\N{NO-BREAK SPACE}") for title, cell in line.items()} for line in lines)
 
 
-def _opening(result: Result) -> Iterable[str]:
-    ground = result.ground
+def ground_words(ground: Ground) -> str:
+    """Return on whom and how a result was measured, one sentence."""
     boxes = {"ground-truth": "boxes of the annotations", "detections": "boxes of a detector"}[ground.protocol.boxes]
     flip = "with" if ground.protocol.flip_test else "without"
-    yield f"{ground.images:,} images, {ground.instances:,} people, {boxes}, {flip} flip test."
+    return f"{ground.images:,} images, {ground.instances:,} people, {boxes}, {flip} flip test."
+
+
+def ground_tables(result: Result) -> str:
+    """Return what a result rests on, in Markdown: protocol, calibration set, versions, hashes of all artifacts."""
+    return "\n\n".join(
+        [
+            "### Protocol",
+            *_protocol(result),
+            "### Calibration set",
+            *_calibration(result.calibration),
+            "### Versions and artifacts",
+            *_provenance(result),
+        ]
+    )
+
+
+def measured_words(network: Network) -> str:
+    """Return how the costs of a network's rows were measured."""
+    cpu, threads = network.measurement.cpu, network.rows[0].cost.throughput.threads
+    features = f" ({', '.join(cpu.features)})" if cpu.features else ""
+    return (
+        f"Measured on {cpu.name}{features}, in one run. 95th percentile: of the latency. Against FP32: how many times "
+        f"as fast as FP32 in the same runtime. Throughput: crops per second of the bare network on {threads} "
+        f"{'thread' if threads == 1 else 'threads'}. Memory: the peak that opening the network and inferring single "
+        "crops adds. Load: from the files to the output of the first crop."
+    )
+
+
+def _opening(result: Result) -> Iterable[str]:
+    yield ground_words(result.ground)
     if any(row.verdict for network in result.networks for row in network.rows):
         yield (
             "Every row in reduced precision is compared with FP32 in the same runtime. The tolerance of this study: "
@@ -99,14 +126,17 @@ def _summaries(result: Result) -> Iterable[str]:
             yield "### Against FP32 in the same runtime"
             yield _unbroken(_against_fp32(row) for row in certified)
             yield _unbroken(_nearness_line(row) for row in certified)
+            if moved := [row for row in certified if _certificate(row)["without_labels"]["within"]]:
+                yield _unbroken(_within_line(row) for row in moved)
             yield (
-                "OKS to FP32 takes the FP32 poses for the truth and needs no labels. Within: the share of the "
+                "OKS to FP32 takes the FP32 poses for the truth and needs no labels. SQNR: of the outputs, against "
+                "FP32, on calibration crops. Within: the share of the "
                 "keypoints that are no farther from FP32's, in pixels of the image. Each pose is compared with its "
                 "own, so these intervals are narrow: they tell rows apart that AP cannot."
             )
         yield "### Costs"
         yield _unbroken(_cost_line(row) for row in network.rows)
-        yield _cost_words(network)
+        yield measured_words(network)
         if departing := _rows_outside_tolerance(network, result.ground.protocol):
             yield f"**Not as published: {', '.join(departing)}.** See [Published figures](#published-figures)."
 
@@ -144,11 +174,16 @@ def _against_fp32(row: Row) -> dict[str, str]:
 
 
 def _nearness_line(row: Row) -> dict[str, str]:
-    cost = _certificate(row)["without_labels"]
+    sqnr = _certificate(row)["outputs"]["sqnr_db"]
+    near_oks = near(_certificate(row)["without_labels"]["oks"])
+    return {"Backend": row.title, "OKS to FP32": near_oks, "SQNR": decibels(sqnr)}
+
+
+def _within_line(row: Row) -> dict[str, str]:
+    within = _certificate(row)["without_labels"]["within"]
     return {
         "Backend": row.title,
-        "OKS to FP32": near(cost["oks"]),
-        **{f"Within {limit} px": f"{share['value']:.1%}" for limit, share in (cost["within"] or {}).items()},
+        **{f"Within {limit} px": near(share, "{:.1%}") for limit, share in within.items()},
     }
 
 
@@ -162,17 +197,6 @@ def _cost_line(row: Row) -> dict[str, str]:
         "Memory": f"{cost.memory_mb:.0f} MB",
         "Load": f"{cost.load_ms:.0f} ms",
     }
-
-
-def _cost_words(network: Network) -> str:
-    cpu, threads = network.measurement.cpu, network.rows[0].cost.throughput.threads
-    features = f" ({', '.join(cpu.features)})" if cpu.features else ""
-    return (
-        f"Measured on {cpu.name}{features}, in one run. 95th percentile: of the latency. Against FP32: how many times "
-        f"as fast as FP32 in the same runtime. Throughput: crops per second of the bare network on {threads} "
-        f"{'thread' if threads == 1 else 'threads'}. Memory: the peak that opening the network and inferring single "
-        "crops adds. Load: from the files to the output of the first crop."
-    )
 
 
 def _shown(pictures: Sequence[Picture]) -> Iterable[str]:
@@ -268,7 +292,6 @@ def _certificates(networks: Sequence[Network]) -> Iterable[str]:
             **({"Network": network.title} if several else {}),
             "Backend": f"[{row.title}]({row.links.certificate})" if row.links.certificate else row.title,
             **{f"Keeps {goal}": said for goal, said in verdicts(certificate["share_of_fp32"]).items()},
-            "SQNR": decibels(certificate["outputs"]["sqnr_db"]),
             "Work in INT8": f"{certificate['work']['int8']:.1%}",
             "Can overflow": _can_overflow(certificate),
         }
@@ -278,8 +301,7 @@ def _certificates(networks: Sequence[Network]) -> Iterable[str]:
     yield (
         f"All intervals are {100 * bootstrap['confidence']:g}% intervals of a paired bootstrap over the images "
         f"({bootstrap['resamples']} draws, seed {bootstrap['seed']}). Keeps: whether at least so much of FP32's AP is "
-        "kept; undecided where its interval holds the target. SQNR: of the outputs, against FP32, on calibration "
-        "crops. Work: share of the multiply-accumulates."
+        "kept; undecided where its interval holds the target. Work: share of the multiply-accumulates."
     )
 
 
@@ -330,7 +352,7 @@ def _hash(digest: str) -> str:
     return f"sha256 `{digest[:_HASH_SHOWN]}`"
 
 
-def _reproduction(result: Result, data: str) -> Iterable[str]:
+def _reproduction(result: Result) -> Iterable[str]:
     yield f"With PoseQuant {result.posequant}:"
     yield f"```sh\n{result.command}\n```"
     settings = yaml.safe_dump(result.settings, sort_keys=False, width=1000, allow_unicode=True)
@@ -339,10 +361,9 @@ def _reproduction(result: Result, data: str) -> Iterable[str]:
         "`--configfile study.yaml`."
     )
     yield f"<details>\n<summary>study.yaml</summary>\n\n```yaml\n{settings}```\n\n</details>"
-    yield f"All figures of this page are in [{data}]({data})."
 
 
-def _provenance(result: Result, data: str) -> Iterable[str]:
+def _provenance(result: Result) -> Iterable[str]:
     yield ", ".join(f"{name} {version}" for name, version in result.versions.items()) + "."
     several = len(result.networks) > 1
     yield _unbroken(
@@ -356,4 +377,3 @@ def _provenance(result: Result, data: str) -> Iterable[str]:
         for row in network.rows
         for name, digest in row.sha256.items()
     )
-    yield f"The hashes are shortened; [{data}]({data}) has them whole."

@@ -16,7 +16,8 @@ def source_closure(script: Path) -> list[Path]:
     """Return `script` and every module beside it that it imports, directly or through others, sorted after the script.
 
     Imports are read from the syntax tree, those inside functions included; modules from elsewhere are left out.
-    Importing `package.module` runs `package/__init__.py`, which therefore belongs to the closure as well.
+    Importing `package.module` runs `package/__init__.py`, which therefore belongs to the closure as well, and with it
+    the files of the package that are no modules, such as templates.
     """
     root = script.parent
     found: set[Path] = set()
@@ -49,6 +50,8 @@ def _content(path: Path) -> bytes:
 
 @cache
 def _imported_files(path: Path, root: Path) -> list[Path]:
+    if path.suffix != ".py":
+        return []
     text = _content(path).decode()
     try:
         # A tenth of the time that the whole file takes: every job on a cluster waits for it.
@@ -72,4 +75,10 @@ def _imported_files(path: Path, root: Path) -> list[Path]:
 def _files_of_module(name: str, root: Path) -> list[Path]:
     steps = name.split(".")
     packages = [root.joinpath(*steps[:depth], "__init__.py") for depth in range(1, len(steps) + 1)]
-    return [path for path in [*packages, root.joinpath(*steps).with_suffix(".py")] if path.is_file()]
+    modules = [path for path in [*packages, root.joinpath(*steps).with_suffix(".py")] if path.is_file()]
+    return modules + [file for path in modules if path.name == "__init__.py" for file in _other_files(path.parent)]
+
+
+@cache
+def _other_files(package: Path) -> list[Path]:
+    return [path for path in package.iterdir() if path.is_file() and path.suffix != ".py"]

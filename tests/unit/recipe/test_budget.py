@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, draw_crops, write_crops
 from tests.unit.pose_fixtures import SCALES, SPEC, draw_people, pose_network
 
@@ -23,7 +21,7 @@ from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.bias import correct_bias
 from posequant.recipe.budget import Budget, hold_budget, judged, ladder, tell_of_chance, with_float_layers
 from posequant.recipe.draft import Draft, Rung
-from posequant.recipe.figure import draw, pareto_front
+from posequant.recipe.figure import draw
 from posequant.recipe.judge import Judge
 from posequant.recipe.output_error import errors_alone
 from posequant.recipe.page import render
@@ -470,24 +468,7 @@ def test_picture_is_the_same_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "two.svg").read_bytes() == drawn
 
 
-def test_pareto_front_by_hand() -> None:
-    # The second is as good as the first and dearer; the fourth is beaten by the third.
-    assert pareto_front([1, 2, 3, 4, 0.5], [5, 5, 2, 3, 9]) == [4, 0, 2]
-
-
 def test_points_of_unknown_loss_are_left_out(tmp_path: Path) -> None:
-    assert pareto_front([1, 2, 3], [math.nan, 5, 4]) == [1, 2]
     unknown = dict.fromkeys(("oks_loss", "expected_oks_loss", "expected_oks_loss_bound"))
     draw({**WITHOUT_BUDGET, "rungs": [{**RUNGS[0], **unknown}]}, tmp_path / "one.svg")
     ElementTree.fromstring((tmp_path / "one.svg").read_bytes())
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
-def test_pareto_front_is_what_no_point_beats(points: list[tuple[int, int]]) -> None:
-    front = {points[place] for place in pareto_front(*zip(*points, strict=True))}
-    unbeaten = {
-        point
-        for point in points
-        if not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
-    }
-    assert front == unbeaten

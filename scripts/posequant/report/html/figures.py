@@ -1,0 +1,390 @@
+"""The figures of the HTML report, as Plotly takes them: data and layout in plain JSON.
+
+Colours of text and lines are left to the report's style sheet, which knows whether the page is dark.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from posequant.base.pareto import pareto_front
+from posequant.report.result import Network, Row
+from posequant.report.verdict import Judgement
+
+# Okabe and Ito, Color Universal Design, 2008: told apart by people with any colour vision.
+COLOURS = {"fp32": "#999999", "fp16": "#56b4e9", "bf16": "#009e73", "int8": "#d55e00"}
+_WITHIN_COLOURS = {"1": "#cc79a7", "2": "#0072b2", "4": "#e69f00"}
+_SYMBOLS = {"pytorch": "circle", "onnxruntime": "square", "openvino": "diamond", "ncnn": "triangle-up"}
+# Of intervals; seen on light and on dark.
+_BAR = "#7d858f"
+_ROW_HEIGHT, _FRAME_HEIGHT = 34, 110
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure.
+
+    Attributes:
+        id: names it within the report.
+        title: what it shows.
+        caption: how to read it.
+        height: in pixels.
+        data: Plotly's traces.
+        layout: Plotly's layout.
+    """
+
+    id: str
+    title: str
+    caption: str
+    height: int
+    data: Sequence[Mapping[str, Any]]
+    layout: Mapping[str, Any]
+
+
+def network_figures(network: Network, key: str) -> list[Figure]:
+    """Return the figures of a network; those of rows with certificates are left out where there are none.
+
+    Args:
+        network: with its rows.
+        key: what the ids of its figures begin with.
+    """
+    certified = [row for row in network.rows if row.verdict]
+    figures = []
+    if certified:
+        figures += [_oks_losses(certified, key), _ap_losses(certified, key)]
+    figures.append(_tradeoff(network, key))
+    if any(_within(row) for row in certified):
+        figures.append(_moved(certified, key))
+    if certified:
+        figures.append(_joints(certified, key))
+    figures.append(_memory(network, key))
+    return figures
+
+
+def attribution_figures(row: Row, key: str) -> list[Figure]:
+    """Return the figures of a row's attribution to layers and steps."""
+    assert row.attribution is not None
+    return [_layers(row.attribution, key), _waterfall(row.attribution, key)]
+
+
+def _layout(**changed: Any) -> dict[str, Any]:
+    margin = {"l": 8, "r": 16, "t": 8, "b": 44}
+    return {
+        "margin": margin,
+        "font": {"size": 13, "family": "system-ui, sans-serif"},
+        "hoverlabel": {"align": "left"},
+        "showlegend": False,
+        **changed,
+    }
+
+
+def _rows_axis(rows: Sequence[Row]) -> dict[str, Any]:
+    # From top to bottom, as in the table.
+    titles = [row.title for row in rows]
+    return {"automargin": True, "categoryorder": "array", "categoryarray": titles[::-1], "ticks": "", "showgrid": False}
+
+
+def _loss_figure(rows: Sequence[Row], judgements: Sequence[Judgement], axis: str) -> tuple[list[Any], dict[str, Any]]:
+    known = [(row, judgement) for row, judgement in zip(rows, judgements, strict=True) if judgement.loss is not None]
+    losses = [judgement.loss or 0.0 for _, judgement in known]
+    between = [judgement.interval or (loss, loss) for (_, judgement), loss in zip(known, losses, strict=True)]
+    trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": losses,
+        "y": [row.title for row, _ in known],
+        "marker": {"size": 11, "color": [COLOURS[row.precision] for row, _ in known]},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - loss for loss, (_, high) in zip(losses, between, strict=True)],
+            "arrayminus": [loss - low for loss, (low, _) in zip(losses, between, strict=True)],
+            "thickness": 2,
+            "color": _BAR,
+        },
+        "customdata": [[*ends, judgement.kind] for ends, (_, judgement) in zip(between, known, strict=True)],
+        "hovertemplate": "%{y}<br>loss %{x:.4f} [%{customdata[0]:.4f}, %{customdata[1]:.4f}]"
+        "<br>%{customdata[2]}<extra></extra>",
+    }
+    limit = judgements[0].limit
+    layout = _layout(
+        xaxis={"title": {"text": axis}, "zeroline": True, "range": _range([0.0, limit, *sum(between, ())])},
+        yaxis=_rows_axis(rows),
+        shapes=[
+            {
+                "type": "line",
+                "x0": limit,
+                "x1": limit,
+                "yref": "paper",
+                "y0": 0,
+                "y1": 1,
+                "line": {"dash": "dash", "width": 1.5},
+            }
+        ],
+    )
+    return [trace], layout
+
+
+def _range(values: Sequence[float]) -> list[float]:
+    low, high = min(values), max(values)
+    room = 0.06 * (high - low)
+    return [low - room, high + room]
+
+
+def _oks_losses(rows: Sequence[Row], key: str) -> Figure:
+    data, layout = _loss_figure(rows, [row.verdict.oks for row in rows if row.verdict], "loss of OKS to FP32")
+    caption = (
+        "1 - the mean OKS of a row's poses with those of FP32 in the same runtime in the place of the truth, with its "
+        "interval. The dashed line is the tolerance: a row whose interval ends left of it is within."
+    )
+    return Figure(f"{key}-oks", "Loss of OKS to FP32", caption, _height(rows), data, layout)
+
+
+def _ap_losses(rows: Sequence[Row], key: str) -> Figure:
+    data, layout = _loss_figure(rows, [row.verdict.ap for row in rows if row.verdict], "loss of AP")
+    caption = (
+        "AP of FP32 in the same runtime - AP of the row, with its interval; left of 0 the row scores higher. The "
+        "dashed line is the tolerance. An interval on both sides of it decides nothing."
+    )
+    return Figure(f"{key}-ap", "Loss of AP", caption, _height(rows), data, layout)
+
+
+def _height(rows: Sequence[Row]) -> int:
+    return _FRAME_HEIGHT + _ROW_HEIGHT * len(rows)
+
+
+def _tradeoff(network: Network, key: str) -> Figure:
+    """Draw AP kept against time, both relative to FP32: that of the summary's reference, and that of ONNX Runtime."""
+    full = network.reference.ap
+    rows = [row for row in network.rows if row.ap is not None] if full else []
+    times = [1 / row.cost.latency.speedup for row in rows]
+    kept = [100 * (row.ap or 0.0) / (full or 1.0) for row in rows]
+    largest = max((row.cost.size_bytes for row in network.rows), default=1)
+    front = pareto_front(times, [-share for share in kept])
+    high, low = zip(*(_kept_errors(row, full or 1.0) for row in rows), strict=True) if rows else ((), ())
+    points = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": times,
+        "y": kept,
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": high,
+            "arrayminus": low,
+            "thickness": 1.2,
+            "color": _BAR,
+        },
+        "marker": {
+            "size": [12 + 26 * (row.cost.size_bytes / largest) ** 0.5 for row in rows],
+            "color": [COLOURS[row.precision] for row in rows],
+            "symbol": [_SYMBOLS[row.backend] for row in rows],
+            "opacity": 0.8,
+        },
+        "customdata": [[row.title, row.cost.latency.median_ms, row.cost.size_bytes / 1e6] for row in rows],
+        "hovertemplate": "%{customdata[0]}<br>%{y:.2f}% of AP<br>%{customdata[1]:.2f} ms, %{x:.2f} of ONNX Runtime "
+        "FP32's<br>%{customdata[2]:.2f} MB<extra></extra>",
+    }
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [times[place] for place in front],
+        "y": [kept[place] for place in front],
+        "line": {"shape": "hv", "color": "#999999", "width": 1.5, "dash": "dot"},
+        "hoverinfo": "skip",
+    }
+    caption = (
+        f"Left is faster, up is nearer to {network.reference.title}. Colour: grey FP32, blue FP16, green BF16, orange "
+        "INT8; shape: the runtime (circle PyTorch, square ONNX Runtime, diamond OpenVINO, triangle ncnn); area grows "
+        "with the size on disk. Bars are intervals of the difference to FP32 in the same runtime. The dotted line "
+        "joins the rows that no other beats in both; where intervals overlap, that may be chance."
+    )
+    layout = _layout(
+        xaxis={"title": {"text": "time, ONNX Runtime FP32 = 1"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": "AP kept, %"}, "automargin": True},
+    )
+    return Figure(f"{key}-tradeoff", "AP kept and time", caption, 420, [line, points], layout)
+
+
+def _kept_errors(row: Row, full: float) -> tuple[float, float]:
+    """Return how far the interval of the share of AP reaches above and below it, in %; 0 without a certificate."""
+    comparison = row.certificate["statistics"]["AP"] if row.certificate else None
+    if not comparison or comparison["interval"] is None:
+        return 0.0, 0.0
+    low, high = comparison["interval"]
+    difference = comparison["difference"]
+    return 100 * (high - difference) / full, 100 * (difference - low) / full
+
+
+def _within(row: Row) -> Mapping[str, Any]:
+    return (row.certificate or {}).get("without_labels", {}).get("within") or {}
+
+
+def _moved(rows: Sequence[Row], key: str) -> Figure:
+    rows = [row for row in rows if _within(row)]
+    data = []
+    # The first is drawn lowest.
+    for limit, colour in reversed(_WITHIN_COLOURS.items()):
+        shares = [_within(row)[limit] for row in rows]
+        between = [share["interval"] or (share["value"], share["value"]) for share in shares]
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": f"more than {limit} px",
+                "y": [row.title for row in rows],
+                "x": [100 * (1 - share["value"]) for share in shares],
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [100 * (share["value"] - low) for share, (low, _) in zip(shares, between, strict=True)],
+                    "arrayminus": [
+                        100 * (high - share["value"]) for share, (_, high) in zip(shares, between, strict=True)
+                    ],
+                    "thickness": 1.2,
+                    "color": _BAR,
+                },
+                "marker": {"color": colour},
+                "hovertemplate": "%{y}<br>%{x:.1f}% of the keypoints moved by more than "
+                + limit
+                + " px<extra></extra>",
+            }
+        )
+    caption = (
+        "The share of the keypoints that are farther from FP32's than so many pixels of the image, with intervals. "
+        "Keypoints that FP32 is unsure of do not count."
+    )
+    layout = _layout(
+        barmode="group",
+        xaxis={"title": {"text": "keypoints, %"}, "rangemode": "tozero"},
+        yaxis=_rows_axis(rows),
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "reversed"},
+    )
+    layout["margin"] = {**layout["margin"], "t": 40}
+    return Figure(f"{key}-moved", "Keypoints that moved", caption, _height(rows) + 24 * len(rows), data, layout)
+
+
+def _joints(rows: Sequence[Row], key: str) -> Figure:
+    names = [joint["name"].replace("_", " ") for joint in _joints_of(rows[0])]
+    lost = [
+        [None if (change := joint["similarity"]["difference"]) is None else -change for joint in _joints_of(row)]
+        for row in rows
+    ]
+    ends = [
+        [[joint["labelled"], *(joint["similarity"]["interval"] or (None, None))] for joint in _joints_of(row)]
+        for row in rows
+    ]
+    largest = max((abs(value) for of_row in lost for value in of_row if value is not None), default=0.0) or 1e-9
+    trace = {
+        "type": "heatmap",
+        "x": [row.title for row in rows],
+        "y": names,
+        "z": [list(column) for column in zip(*lost, strict=True)],
+        "customdata": [list(column) for column in zip(*ends, strict=True)],
+        # Blue, white and orange of ColorBrewer's PuOr, which is safe for any colour vision.
+        "colorscale": [[0, "#2166ac"], [0.5, "#f7f7f7"], [1, "#b35806"]],
+        "zmin": -largest,
+        "zmax": largest,
+        "colorbar": {"thickness": 12, "tickformat": ".3f"},
+        "xgap": 1,
+        "ygap": 1,
+        "hovertemplate": "%{y}, %{x}<br>loss %{z:.4f}<br>difference between %{customdata[1]:.4f} and "
+        "%{customdata[2]:.4f}<br>%{customdata[0]} people have it<extra></extra>",
+    }
+    caption = (
+        "How much worse each joint is found than by FP32, against the annotations: the loss of its part in OKS. Orange "
+        "is worse, blue is better, white is equal. Single joints have wide intervals: hover to see them."
+    )
+    layout = _layout(
+        xaxis={"automargin": True, "tickangle": -40, "ticks": ""},
+        yaxis={"automargin": True, "autorange": "reversed", "ticks": ""},
+    )
+    return Figure(f"{key}-joints", "Loss by joint", caption, 150 + 22 * len(names), [trace], layout)
+
+
+def _joints_of(row: Row) -> Sequence[Mapping[str, Any]]:
+    joints: Sequence[Mapping[str, Any]] = (row.certificate or {})["joints"]
+    return joints
+
+
+def _memory(network: Network, key: str) -> Figure:
+    titles = [row.title for row in network.rows]
+    bars = (
+        ("size on disk", "#0072b2", [row.cost.size_bytes / 1e6 for row in network.rows]),
+        ("memory", "#e69f00", [row.cost.memory_mb for row in network.rows]),
+    )
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": name,
+            "x": values,
+            "y": titles,
+            "marker": {"color": colour},
+            "hovertemplate": "%{y}<br>" + name + " %{x:.2f} MB<extra></extra>",
+        }
+        for name, colour, values in reversed(bars)
+    ]
+    caption = (
+        "Size: the files that the runtime loads. Memory: the peak that opening the network and inferring single crops "
+        "adds to a process that has imported the runtime."
+    )
+    layout = _layout(
+        barmode="group",
+        xaxis={"title": {"text": "MB"}, "rangemode": "tozero"},
+        yaxis=_rows_axis(network.rows),
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "reversed"},
+    )
+    layout["margin"] = {**layout["margin"], "t": 40}
+    return Figure(f"{key}-memory", "Size and memory", caption, _height(network.rows), data, layout)
+
+
+def _layers(attribution: Mapping[str, Any], key: str) -> Figure:
+    layers = attribution["layers"]
+    trace = {
+        "type": "bar",
+        "x": [layer["layer"] for layer in layers],
+        "y": [100 * layer["noise_share"] for layer in layers],
+        "marker": {"color": [COLOURS["int8"] if layer["bits"] else COLOURS["fp32"] for layer in layers]},
+        "customdata": [[layer["kernel"], layer["bits"] or "float", 100 * layer["macs_share"]] for layer in layers],
+        "hovertemplate": "%{x}<br>%{customdata[0]}, bits: %{customdata[1]}<br>%{y:.1f}% of the noise, "
+        "%{customdata[2]:.2f}% of the work<extra></extra>",
+    }
+    caption = (
+        "Each layer's share of the noise that all layers cause alone, in the network's order. Worth keeping in float "
+        "is what has a large share of the noise and little of the work."
+    )
+    layout = _layout(
+        xaxis={"automargin": True, "tickangle": -60, "type": "category", "tickfont": {"size": 10}, "showgrid": False},
+        yaxis={"title": {"text": "share of the noise, %"}, "automargin": True, "rangemode": "tozero"},
+    )
+    return Figure(f"{key}-noise", "Noise by layer", caption, 380, [trace], layout)
+
+
+def _waterfall(attribution: Mapping[str, Any], key: str) -> Figure:
+    steps = [step for step in attribution["waterfall"] if step["sqnr_db"] is not None]
+    noises = [100 * step["noise"] for step in steps]
+    added = [noise - before for noise, before in zip(noises, [0.0, *noises], strict=False)]
+    trace = {
+        "type": "waterfall",
+        "x": [*(step["step"] for step in steps), "all"],
+        "y": [*added, noises[-1] if noises else 0.0],
+        "measure": [*("relative" for _ in steps), "total"],
+        "increasing": {"marker": {"color": COLOURS["int8"]}},
+        "decreasing": {"marker": {"color": COLOURS["bf16"]}},
+        "totals": {"marker": {"color": "#0072b2"}},
+        "customdata": [*(step["sqnr_db"] for step in steps), steps[-1]["sqnr_db"] if steps else None],
+        "hovertemplate": "%{x}<br>adds %{y:.3g}% of noise<br>SQNR %{customdata:.1f} dB<extra></extra>",
+        "connector": {"line": {"color": "#999999", "width": 1}},
+    }
+    caption = (
+        "From the float network to INT8, step by step: how much noise each step adds to the output, as a share of the "
+        "signal's power."
+    )
+    layout = _layout(
+        xaxis={"automargin": True, "type": "category", "showgrid": False},
+        yaxis={"title": {"text": "noise, % of the signal"}, "automargin": True, "rangemode": "tozero"},
+    )
+    return Figure(f"{key}-steps", "From float to INT8", caption, 380, [trace], layout)
