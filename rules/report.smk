@@ -36,6 +36,52 @@ rule collect_result:
         " --out {output} > {log} 2>&1"
 
 
+rule pictures:
+    """Show people's poses in reduced precision and in FP32 over their photographs."""
+    input:
+        predictions=f"{RESULTS}/{{variant}}/predictions.npz",
+        reference=fp32_predictions,
+        annotations=dataset("val", "annotations"),
+        images=dataset("val", "images"),
+        model=f"{RESULTS}/model.json",
+        artifact=artifact,
+        reference_artifact=fp32_artifact,
+    output:
+        pictures=f"{RESULTS}/{{variant}}/pictures.json",
+        folder=directory(f"{RESULTS}/{{variant}}/pictures"),
+        page=f"{RESULTS}/{{variant}}/pictures.md",
+        html=report(
+            f"{RESULTS}/{{variant}}/pictures.html",
+            category="Pictures",
+            labels=ROW,
+        ),
+    log:
+        f"{RESULTS}/{{variant}}/pictures.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/pictures.benchmark.tsv"
+    wildcard_constraints:
+        variant=any_of(REDUCED),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(15),
+    params:
+        code=code("pictures"),
+        images=images_state("val"),
+        settings=study_settings("pictures"),
+    shell:
+        'python "$SCRIPTS"/pictures.py --predictions {input.predictions}'
+        " --reference {input.reference} --annotations {input.annotations:q}"
+        " --images {input.images:q} --model {input.model}"
+        " --artifact {input.artifact:q}"
+        " --reference-artifact {input.reference_artifact:q}"
+        " --worst {params.settings[worst]} --typical {params.settings[typical]}"
+        " --random {params.settings[random]} --seed {params.settings[seed]}"
+        " --out {output.pictures} --out-folder {output.folder}"
+        " --out-page {output.page} > {log} 2>&1"
+
+
 rule render_result:
     """Render the page of a study."""
     input:

@@ -82,6 +82,7 @@ STEPS = {
     "predict": Step(2.0, per_100_mb=1.0, per_person=BESIDE_THE_NETWORK),
     "evaluate": Step(1.5, per_person=0.0005),
     "certify": Step(3.0, per_100_mb=1.0, per_person=0.001),
+    "pictures": Step(2.0, per_100_mb=1.0),
     "latency": Step(5.0, per_100_mb=5.0),
     "render_result": Step(2.0),
     "result": Step(0.3),
