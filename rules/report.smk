@@ -9,9 +9,10 @@ rule collect_result:
         models=per_model("model.json"),
         operators=per_model("onnx/operators.md"),
         calibration="results/{study}/calibration.json",
-        certificates=certificates,
+        certificates=reduced("certificate.json"),
         recipes=recipe_records,
         attributions=attributions,
+        pictures=reduced("pictures.json"),
     output:
         "results/{study}/result.json",
     log:
@@ -32,7 +33,7 @@ rule collect_result:
         " --models {input.models} --latencies {input.latencies}"
         " --operators {input.operators} --calibration {input.calibration}"
         " --certificates {input.certificates} --recipes {input.recipes}"
-        " --attributions {input.attributions}"
+        " --attributions {input.attributions} --pictures {input.pictures}"
         " --out {output} > {log} 2>&1"
 
 
@@ -85,7 +86,8 @@ rule pictures:
 rule render_result:
     """Render the page of a study."""
     input:
-        "results/{study}/result.json",
+        result="results/{study}/result.json",
+        report="results/{study}/report.html",
     output:
         page="results/{study}/result.md",
         figure=report(
@@ -104,7 +106,7 @@ rule render_result:
     params:
         code=code("render_result"),
     shell:
-        'python "$SCRIPTS"/render_result.py --result {input}'
+        'python "$SCRIPTS"/render_result.py --result {input.result} --report {input.report}'
         " --out {output.page} --out-figure {output.figure} > {log} 2>&1"
 
 
@@ -113,6 +115,7 @@ rule render_report:
     input:
         result="results/{study}/result.json",
         pages=report_pages,
+        pictures=reduced("pictures.json"),
     output:
         report(
             "results/{study}/report.html",
@@ -131,7 +134,7 @@ rule render_report:
         code=code("render_report"),
     shell:
         'python "$SCRIPTS"/render_report.py --result {input.result}'
-        " --out {output} > {log} 2>&1"
+        " --pictures {input.pictures} --out {output} > {log} 2>&1"
 
 
 rule result:

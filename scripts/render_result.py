@@ -11,6 +11,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--result", type=Path, required=True, help="result of the study (JSON)")
+    parser.add_argument("--report", type=Path, required=True, help="the HTML report, which the page links to")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
     parser.add_argument("--out-figure", type=Path, required=True, help="picture to write (SVG); the page shows it")
     return parser.parse_args()
@@ -30,7 +31,7 @@ def main() -> None:
 
     result = Result.read(arguments.result)
     picture = Picture(link(arguments.out_figure), "AP, speed and size", "Speed: against ONNX Runtime FP32.")
-    page = render(result, link(arguments.result), [picture])
+    page = render(result, link(arguments.result), link(arguments.report), [picture])
     with whole(arguments.out_figure) as figure, whole(arguments.out) as draft:
         draw(result.networks, figure)
         draft.write_text(page)

@@ -75,7 +75,8 @@ def pictures(folder: Path, variant: str = "ncnn-int8") -> Path:
     (place / "pictures").mkdir(parents=True, exist_ok=True)
     for name in ("photograph.jpg", "map.png"):
         cv2.imwrite(str(place / "pictures" / name), np.full((40, 30, 3), 128, np.uint8))
-    heatmaps = dict.fromkeys(("reference", "candidate", "difference"), "pictures/map.png")
+    heatmaps: dict[str, Any] = dict.fromkeys(("reference", "candidate", "difference"), "pictures/map.png")
+    heatmaps["largest_difference"] = 0.125
     people = [
         {
             "choice": choice,

@@ -156,6 +156,7 @@ def _id(*names: str) -> str:
 def _network(network: Network, pages: Sequence[Page], poses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     key = _id(network.name)
     ids = {page.link: _id("page", page.link.removesuffix(".md")) for page in pages}
+    with_poses = [row for row in network.rows if _has_poses(row, network, poses)]
     return {
         "id": key,
         "title": network.title,
@@ -164,7 +165,11 @@ def _network(network: Network, pages: Sequence[Page], poses: Iterable[Mapping[st
         "costs": measured_words(network),
         "figures": network_figures(network, key),
         "layers": [_layers(row, _id(network.name, row.variant, "layers")) for row in network.rows if row.attribution],
-        "poses": [(row.variant, row.title) for row in network.rows if _has_poses(row, network, poses)],
+        "poses": with_poses,
+        # There is most to see of it.
+        "poses_first": max(
+            with_poses, key=lambda row: row.verdict.oks.loss or 0.0 if row.verdict else 0.0, default=None
+        ),
         "pages": [{"id": ids[page.link], "title": page.title, "body": _page(page, pages, ids)} for page in pages],
     }
 
@@ -301,7 +306,7 @@ def _pose_data(row: Mapping[str, Any], network: Network, images: dict[str, str])
             | {
                 "photograph": taken(person["photograph"]),
                 "heatmaps": heatmaps
-                and {kind: taken(heatmaps[kind]) for kind in ("reference", "candidate", "difference")},
+                and heatmaps | {kind: taken(heatmaps[kind]) for kind in ("reference", "candidate", "difference")},
             }
         )
     return {
