@@ -195,7 +195,7 @@ def _card(network: Network, row: Row, ids: Mapping[str, str]) -> dict[str, Any]:
         "headline": words.headline,
         "gained": words.gained,
         "losses": words.losses,
-        "bar": _bar(row.verdict.oks),
+        "bar": _bar(row.verdict.oks, _end_of_bars(network)),
         "links": [(ids[link], name) for name, link in _links(row).items() if link is not None and link in ids],
     }
 
@@ -204,13 +204,18 @@ def _links(row: Row) -> dict[str, str | None]:
     return {"Certificate": row.links.certificate, "Recipe": row.links.recipe, "Layers": row.links.attribution}
 
 
-def _bar(judgement: Judgement) -> str:
+def _end_of_bars(network: Network) -> float:
+    """Return the loss at which the bars of a network's cards end: they share a scale."""
+    of_rows = [row.verdict.oks for row in network.rows if row.verdict]
+    return 1.08 * max((max(one.limit, *(one.interval or (one.loss or 0.0,))) for one in of_rows), default=1.0)
+
+
+def _bar(judgement: Judgement, longest: float) -> str:
     """Return a loss, its interval and its limit as a line of SVG; nothing where the loss is not known."""
     if judgement.loss is None:
         return ""
     low, high = judgement.interval or (judgement.loss, judgement.loss)
     width, middle = 300, 13
-    longest = 1.12 * max(high, judgement.limit)
 
     def place(value: float) -> float:
         return round(4 + (width - 8) * max(value, 0.0) / longest, 1)
@@ -219,8 +224,12 @@ def _bar(judgement: Judgement) -> str:
         f'<svg class="bar" viewBox="0 0 {width} {2 * middle}" preserveAspectRatio="none" aria-hidden="true">'
         f'<line class="axis" x1="4" x2="{width - 4}" y1="{middle}" y2="{middle}"/>'
         f'<line class="interval" x1="{place(low)}" x2="{place(high)}" y1="{middle}" y2="{middle}"/>'
-        f'<circle class="loss" cx="{place(judgement.loss)}" cy="{middle}" r="5"/>'
-        f'<line class="limit" x1="{place(judgement.limit)}" x2="{place(judgement.limit)}" y1="3" y2="23"/></svg>'
+        + "".join(
+            f'<line class="{kind}" x1="{place(judgement.loss)}" x2="{place(judgement.loss)}" '
+            f'y1="{middle}" y2="{middle}"/>'
+            for kind in ("rim", "loss")
+        )
+        + f'<line class="limit" x1="{place(judgement.limit)}" x2="{place(judgement.limit)}" y1="3" y2="23"/></svg>'
     )
 
 
