@@ -229,8 +229,9 @@ class _Person:
         below = [truth.skeleton(frame)] if truth else []
         skeletons = [pose.skeleton(frame) for pose in (self.reference, self.candidate)]
         start, joint = skeletons[0].points[self.joint], KEYPOINTS[self.joint]
+        moved = self.pixels_moved[self.joint] > 0
         panels = [
-            Panel(title, photograph, [*below, skeleton], (start, skeleton.points[self.joint]))
+            Panel(title, photograph, [*below, skeleton], (start, skeleton.points[self.joint]) if moved else None)
             for title, skeleton in zip((f"FP32 ({variants[0]})", variants[1]), skeletons, strict=True)
         ]
         titles = [*(f"{joint.replace('_', ' ')}: {network}" for network in ("FP32", variants[1])), "difference"]
