@@ -223,6 +223,8 @@ class _Person:
         name = f"{self.chosen.choice}-{self.chosen.rank}"
         truth = _Pose.annotated(self.annotation) if self.annotation else None
         shown = [pose.values[pose.drawn, :2] for pose in (self.reference, self.candidate, truth) if pose]
+        # The arrow leads to a keypoint whatever its score.
+        shown.append(self.candidate.values[[self.joint], :2])
         frame = Frame.around(np.vstack([self.bbox.reshape(2, 2), *shown]), (self.image.width, self.image.height))
         photograph = frame.photograph(self.pixels)
         _write_photograph(folder / f"{name}.jpg", photograph)

@@ -26,7 +26,7 @@ def _paragraphs(pictures: Mapping[str, Any]) -> Iterable[str]:
         f"Poses by {row} and by FP32 in the same runtime ({reference}) over the same photographs. Blue is FP32, orange "
         f"is {row}, and thin green the annotation. Keypoints with a score of at most {pictures['least_score']:g} are "
         "not drawn. The white ring is where FP32 has the joint that moved most; an arrow leads to where "
-        f"{row} has it."
+        f"{row} has it, whatever its score."
     )
     yield (
         "Loss is 1 - OKS with the pose of FP32 in the place of the truth: 0 where nothing moved. Distances are in "
