@@ -1,6 +1,5 @@
 """Poses of single people in reduced precision and in FP32, over their photographs, and the heatmaps they come from."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from posequant.evaluate.decode import average_with_mirrored, mirror
 from posequant.evaluate.keypoint_metrics import KEYPOINT_SCORE_THRESHOLD
 from posequant.evaluate.oks import Shift, shift_of_predictions
 from posequant.evaluate.pair import Pair, open_pair
+from posequant.evaluate.predictions import Poses
 from posequant.networks.opening import open_network
 from posequant.report import pictures_drawing as drawing
 from posequant.report.pictures_choice import Chosen, choose
@@ -72,17 +72,15 @@ def make_pictures(
         InputError: a file is missing or damaged, or two of them do not belong together.
     """
     cv2.setNumThreads(1)
-    pair, spec = (
-        open_pair(
-            predictions=predictions,
-            reference=reference,
-            annotations=annotations,
-            model=model,
-            artifacts=artifacts,
-            reference_artifacts=reference_artifacts,
-        ),
-        ModelSpec.load(model),
+    pair = open_pair(
+        predictions=predictions,
+        reference=reference,
+        annotations=annotations,
+        model=model,
+        artifacts=artifacts,
+        reference_artifacts=reference_artifacts,
     )
+    spec = ModelSpec.load(model)
     shift = shift_of_predictions(pair.reference, pair.candidate)
     people = [_Person.of(one, pair, shift, images) for one in choose(1 - shift.oks, settings)]
     heatmaps = _heatmaps(people, pair, spec)
@@ -116,6 +114,48 @@ def make_pictures(
 
 
 @dataclass(frozen=True)
+class _Pose:
+    """A pose in an image.
+
+    Attributes:
+        values: of each keypoint x and y in pixels of the image, and its score or visibility; float64 (17, 3).
+        least: keypoints whose third value is larger are drawn.
+        color: of its skeleton.
+    """
+
+    values: NDArray[np.float64]
+    least: float
+    color: str
+
+    @classmethod
+    def predicted(cls, poses: Poses, row: int, color: str) -> "_Pose":
+        """Return a predicted pose."""
+        values = np.column_stack([poses.keypoints[row], poses.keypoint_scores[row]]).astype(np.float64)
+        return cls(values, KEYPOINT_SCORE_THRESHOLD, color)
+
+    @classmethod
+    def annotated(cls, annotation: Mapping[str, Any]) -> "_Pose":
+        """Return that of an annotation."""
+        values = np.array(annotation["keypoints"], np.float64).reshape(NUM_KEYPOINTS, 3)
+        return cls(values, 0, drawing.ANNOTATION)
+
+    @property
+    def drawn(self) -> NDArray[np.bool_]:
+        """Which keypoints are drawn, bool (17,)."""
+        return self.values[:, 2] > self.least
+
+    def skeleton(self, frame: Frame) -> Skeleton:
+        """Return it as it is drawn over the photograph."""
+        return Skeleton(frame.place(self.values[:, :2]), self.drawn, self.color)
+
+    def listed(self, frame: Frame) -> list[list[float]]:
+        """Return the keypoints in the coordinates of the photograph; the third value of each stays as it is."""
+        places = np.column_stack([frame.place(self.values[:, :2]).round(2), self.values[:, 2].round(4)])
+        rows: list[list[float]] = places.tolist()
+        return rows
+
+
+@dataclass(frozen=True)
 class _Person:
     """A person who is shown.
 
@@ -128,7 +168,7 @@ class _Person:
         bbox: left, top, right, bottom in pixels of the image, float32 (4,).
         annotation: of the person, where there is one.
         detected: whether the box is a detected one.
-        reference, candidate: keypoints in pixels of the image and their scores, float64 (17, 3).
+        reference, candidate: the two predicted poses.
         loss: 1 - OKS to FP32.
         pixels_moved: of each keypoint, in pixels of the image, float64 (17,).
         counted: which keypoints FP32 is sure of, bool (17,); at least one.
@@ -142,8 +182,8 @@ class _Person:
     bbox: NDArray[np.float32]
     annotation: Mapping[str, Any] | None
     detected: bool
-    reference: NDArray[np.float64]
-    candidate: NDArray[np.float64]
+    reference: _Pose
+    candidate: _Pose
     loss: float
     pixels_moved: NDArray[np.float64]
     counted: NDArray[np.bool_]
@@ -155,6 +195,8 @@ class _Person:
         image = next(image for image in pair.annotated.images if image.id == full.image_ids[row])
         detected = full.identity["protocol"]["boxes"] != "ground-truth"
         identifier = int(full.ids[row])
+        annotated = pair.annotated.coco.anns
+        annotation = _annotated_at(pair.annotated, image.id, full.bboxes[row]) if detected else annotated[identifier]
         return cls(
             chosen=chosen,
             image=image,
@@ -162,12 +204,10 @@ class _Person:
             image_sha256=sha256(images / image.file_name),
             identifier=identifier,
             bbox=full.bboxes[row],
-            annotation=_annotated_at(pair.annotated, image.id, full.bboxes[row])
-            if detected
-            else pair.annotated.coco.anns[identifier],
+            annotation=annotation,
             detected=detected,
-            reference=_pose(full.poses.keypoints[row], full.poses.keypoint_scores[row]),
-            candidate=_pose(pair.candidate.poses.keypoints[row], pair.candidate.poses.keypoint_scores[row]),
+            reference=_Pose.predicted(full.poses, row, drawing.REFERENCE),
+            candidate=_Pose.predicted(pair.candidate.poses, row, drawing.CANDIDATE),
             loss=float(1 - shift.oks[row]),
             pixels_moved=shift.pixels[row],
             counted=shift.counted[row],
@@ -181,30 +221,24 @@ class _Person:
     def drawn(self, heatmaps: Heatmaps | None, variants: tuple[str, str], folder: Path, link: str) -> dict[str, Any]:
         """Write the person's pictures and return what there is to know of them."""
         name = f"{self.chosen.choice}-{self.chosen.rank}"
-        truth = self.annotation and np.array(self.annotation["keypoints"], np.float64).reshape(NUM_KEYPOINTS, 3)
-        known = None if truth is None else truth[:, 2] > 0
-        poses = [(pose, pose[:, 2] > KEYPOINT_SCORE_THRESHOLD) for pose in (self.reference, self.candidate)]
-        seen = [self.bbox.reshape(2, 2).astype(np.float64), *(pose[drawn, :2] for pose, drawn in poses)]
-        if truth is not None:
-            seen.append(truth[known, :2])
-        frame = Frame.around(np.vstack(seen), (self.image.width, self.image.height))
+        truth = _Pose.annotated(self.annotation) if self.annotation else None
+        shown = [pose.values[pose.drawn, :2] for pose in (self.reference, self.candidate, truth) if pose]
+        # The arrow leads to a keypoint whatever its score.
+        shown.append(self.candidate.values[[self.joint], :2])
+        frame = Frame.around(np.vstack([self.bbox.reshape(2, 2), *shown]), (self.image.width, self.image.height))
         photograph = frame.photograph(self.pixels)
         _write_photograph(folder / f"{name}.jpg", photograph)
-        joint, colors = self.joint, (drawing.REFERENCE, drawing.CANDIDATE)
-        places = [frame.place(pose[:, :2]) for pose, _ in poses]
-        below = [] if truth is None else [Skeleton(frame.place(truth[:, :2]), known, drawing.ANNOTATION)]
+        below = [truth.skeleton(frame)] if truth else []
+        skeletons = [pose.skeleton(frame) for pose in (self.reference, self.candidate)]
+        start, joint = skeletons[0].points[self.joint], KEYPOINTS[self.joint]
+        moved = self.pixels_moved[self.joint] > 0
         panels = [
-            Panel(
-                title,
-                photograph,
-                [*below, Skeleton(place, drawn, color)],
-                (places[0][joint], place[joint]),
-            )
-            for title, place, (_, drawn), color in zip(variants, places, poses, colors, strict=True)
+            Panel(title, photograph, [*below, skeleton], (start, skeleton.points[self.joint]) if moved else None)
+            for title, skeleton in zip((f"FP32 ({variants[0]})", variants[1]), skeletons, strict=True)
         ]
-        said = KEYPOINTS[joint].replace("_", " ")
-        titles = (f"{said}: {variants[0]}", variants[1], "difference")
-        _write(folder / f"{name}-compared.jpg", drawing.composite(panels, heatmaps, titles), quality=_COMPOSITE_QUALITY)
+        titles = [*(f"{joint.replace('_', ' ')}: {network}" for network in ("FP32", variants[1])), "difference"]
+        compared = drawing.composite(panels, heatmaps, titles)
+        _write(folder / f"{name}-compared.jpg", compared, quality=_COMPOSITE_QUALITY)
         left, top, right, bottom = self.bbox.astype(np.float64).tolist()
         return {
             "choice": self.chosen.choice,
@@ -216,26 +250,22 @@ class _Person:
             "photograph": f"{link}/{name}.jpg",
             "compared": f"{link}/{name}-compared.jpg",
             "size": list(frame.size),
-            "reference": _points(frame, self.reference),
-            "candidate": _points(frame, self.candidate),
-            "annotation": None if truth is None else _points(frame, truth),
+            "reference": self.reference.listed(frame),
+            "candidate": self.candidate.listed(frame),
+            "annotation": truth.listed(frame) if truth else None,
             "scale": frame.scale,
             "loss": self.loss,
             "shifts": [
                 round(pixels, 3) if counts else None
                 for pixels, counts in zip(self.pixels_moved.tolist(), self.counted.tolist(), strict=True)
             ],
-            "moved_most": {"joint": KEYPOINTS[joint], "pixels": round(float(self.pixels_moved[joint]), 3)},
+            "moved_most": {"joint": joint, "pixels": round(float(self.pixels_moved[self.joint]), 3)},
             "heatmaps": heatmaps and _write_heatmaps(heatmaps, folder, link, name),
         }
 
 
-def _pose(keypoints: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.column_stack([keypoints, scores]).astype(np.float64)
-
-
 def _annotated_at(annotated: Annotations, image: int, bbox: NDArray[np.float32]) -> Mapping[str, Any] | None:
-    """Return the annotated person whose box overlaps a detected one most, see `nearest_box`; None where nobody's does."""
+    """Return the annotated person whose box overlaps a detected one most (`nearest_box`); None where nobody's does."""
     people = [one for one in annotated.coco.imgToAnns[image] if one["num_keypoints"] and not one["iscrowd"]]
     boxes = np.array([one["bbox"] for one in people], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
@@ -259,13 +289,6 @@ def _heatmaps(people: Sequence[_Person], pair: Pair, spec: ModelSpec) -> list[He
         # Of a keypoint's planes the first is the heatmap, the others are offsets.
         found.append(outputs[0][:, :: outputs[0].shape[1] // NUM_KEYPOINTS])
     return [Heatmaps.of(*(maps[place, person.joint] for maps in found)) for place, person in enumerate(people)]
-
-
-def _points(frame: Frame, points: NDArray[np.float64]) -> list[list[float]]:
-    """Return points with a third value, which stays as it is, in the coordinates of the photograph."""
-    places = np.column_stack([frame.place(points[:, :2]).round(2), points[:, 2].round(4)])
-    rows: list[list[float]] = places.tolist()
-    return rows
 
 
 def _write_heatmaps(heatmaps: Heatmaps, folder: Path, link: str, name: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from posequant.workflow.settings.report import Pictures
 
+Choice = Literal["worst", "typical", "random"]
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -20,7 +22,7 @@ class Chosen:
     """
 
     row: int
-    choice: Literal["worst", "typical", "random"]
+    choice: Choice
     rank: int
 
 
@@ -40,15 +42,16 @@ def choose(losses: NDArray[np.float64], settings: Pictures) -> list[Chosen]:
     known = np.flatnonzero(~np.isnan(losses))
     if not len(known):
         return []
-    orders = {
+    counts: dict[Choice, int] = {"worst": settings.worst, "typical": settings.typical, "random": settings.random}
+    orders: dict[Choice, NDArray[np.int64]] = {
         "worst": known[np.argsort(-losses[known], kind="stable")],
         "typical": known[np.argsort(np.abs(losses[known] - np.median(losses[known])), kind="stable")],
         "random": np.random.default_rng(settings.seed).permutation(len(losses)),
     }
-    rows: set[int] = set(np.flatnonzero(np.isnan(losses)).tolist())
+    taken: set[int] = set(np.flatnonzero(np.isnan(losses)).tolist())
     chosen: list[Chosen] = []
-    for choice, count in (("worst", settings.worst), ("typical", settings.typical), ("random", settings.random)):
-        first = [row for row in orders[choice].tolist() if row not in rows][:count]
-        rows.update(first)
+    for choice, count in counts.items():
+        first = [row for row in orders[choice].tolist() if row not in taken][:count]
+        taken.update(first)
         chosen += [Chosen(row, choice, rank) for rank, row in enumerate(first, start=1)]
     return chosen

@@ -72,15 +72,10 @@ class Heatmaps:
         both = np.stack([reference, candidate]).astype(np.float64)
         low, high = both.min(), both.max()
         levels = np.rint((both - low) / (high - low or 1) * 255).astype(np.uint8)
+        full, reduced = (np.asarray(cv2.applyColorMap(one, cv2.COLORMAP_VIRIDIS), np.uint8) for one in levels)
         difference = both[1] - both[0]
         largest = float(np.abs(difference).max())
-        peaks = [(int(place % one.shape[1]), int(place // one.shape[1])) for one in both for place in [one.argmax()]]
-        return cls(
-            *(np.asarray(cv2.applyColorMap(one, cv2.COLORMAP_VIRIDIS), np.uint8) for one in levels),
-            _diverging(difference / (largest or 1)),
-            largest,
-            (peaks[0], peaks[1]),
-        )
+        return cls(full, reduced, _diverging(difference / (largest or 1)), largest, (_peak(both[0]), _peak(both[1])))
 
 
 def composite(panels: Sequence[Panel], heatmaps: Heatmaps | None, titles: Sequence[str]) -> Pixels:
@@ -96,9 +91,11 @@ def composite(panels: Sequence[Panel], heatmaps: Heatmaps | None, titles: Sequen
         width = (2 * _PANEL + _GAP - 2 * _GAP) // 3
         (height, columns), peaks = heatmaps.reference.shape[:2], heatmaps.peaks
         factor = min(width / columns, _TALLEST_HEATMAP / height)
-        marks = [(peaks[0], REFERENCE)], [(peaks[1], CANDIDATE)], [(peaks[0], REFERENCE), (peaks[1], CANDIDATE)]
-        maps = (heatmaps.reference, heatmaps.candidate, heatmaps.difference)
-        large = [_enlarged(one, factor, marked) for one, marked in zip(maps, marks, strict=True)]
+        large = [
+            _enlarged(heatmaps.reference, factor, peaks[0], REFERENCE),
+            _enlarged(heatmaps.candidate, factor, peaks[1], CANDIDATE),
+            _enlarged(heatmaps.difference, factor),
+        ]
         rows.append(_row(list(zip(titles, large, strict=True)), width))
     total = max(row.shape[1] for row in rows)
     gap = np.full((_GAP, total, 3), _bgr(_BACKGROUND), np.uint8)
@@ -109,17 +106,16 @@ def composite(panels: Sequence[Panel], heatmaps: Heatmaps | None, titles: Sequen
 def _drawn(panel: Panel) -> Pixels:
     picture = panel.photograph.copy()
     for skeleton in panel.skeletons:
-        thin = skeleton.color == ANNOTATION
         places = [_fixed(point) for point in skeleton.points]
         limbs = [(places[a], places[b]) for a, b in SKELETON if skeleton.drawn[a] and skeleton.drawn[b]]
-        # A dark edge, so that a line is seen on any ground.
-        for color, wider in ((_DARK, 2), (skeleton.color, 0)):
+        # A dark edge, so that a line is seen on any ground. The annotation has none: it shall not hide what is there.
+        strokes = [(skeleton.color, 0)] if skeleton.color == ANNOTATION else [(_DARK, 1), (skeleton.color, 0)]
+        for color, edge in strokes:
             for start, end in limbs:
-                cv2.line(picture, start, end, _bgr(color), (1 if thin else 2) + wider, cv2.LINE_AA, _BITS)
-        for place in np.array(places)[skeleton.drawn].tolist():
-            for color, radius in ((_DARK, 4.0), (skeleton.color, 3.0)):
-                size = int((radius - thin) * 2**_BITS)
-                cv2.circle(picture, place, size, _bgr(color), cv2.FILLED, cv2.LINE_AA, _BITS)
+                cv2.line(picture, start, end, _bgr(color), 2 + 2 * edge, cv2.LINE_AA, _BITS)
+        for color, edge in strokes:
+            for place in np.array(places)[skeleton.drawn].tolist():
+                cv2.circle(picture, place, (3 + edge) << _BITS, _bgr(color), cv2.FILLED, cv2.LINE_AA, _BITS)
     if panel.arrow:
         _draw_arrow(picture, *panel.arrow)
     return picture
@@ -143,14 +139,14 @@ def _rotated(direction: Floats) -> Floats:
     return np.array([[[cosine, -turn], [turn, cosine]] for turn in (sine, -sine)]) @ direction
 
 
-def _enlarged(heatmap: Pixels, factor: float, marks: Sequence[tuple[tuple[int, int], str]]) -> Pixels:
+def _enlarged(heatmap: Pixels, factor: float, peak: tuple[int, int] | None = None, color: str = _DARK) -> Pixels:
     height, width = heatmap.shape[:2]
     size = (round(width * factor), round(height * factor))
     picture = np.asarray(cv2.resize(heatmap, size, interpolation=cv2.INTER_NEAREST), np.uint8)
-    for place, color in marks:
-        centre = _fixed((np.array(place) + 0.5) * factor)
-        for one, wide in ((_DARK, 4), (color, 2)):
-            cv2.circle(picture, centre, 7 << _BITS, _bgr(one), wide, cv2.LINE_AA, _BITS)
+    if peak:
+        centre = _fixed((np.array(peak) + 0.5) * factor)
+        for one, width in ((_DARK, 4), (color, 2)):
+            cv2.circle(picture, centre, 9 << _BITS, _bgr(one), width, cv2.LINE_AA, _BITS)
     return picture
 
 
@@ -183,11 +179,17 @@ def _write(picture: Pixels, text: str) -> None:
     cv2.putText(picture, text, ((width - across) // 2, (height + tall) // 2), font, size, _bgr(_INK), 1, cv2.LINE_AA)
 
 
+def _peak(heatmap: Floats) -> tuple[int, int]:
+    row, column = divmod(int(heatmap.argmax()), heatmap.shape[1])
+    return column, row
+
+
 def _diverging(values: Floats) -> Pixels:
     """Return colours of values from -1 to 1."""
     share = np.abs(values)[..., np.newaxis]
     ends = np.where(values[..., np.newaxis] < 0, _bgr(_LESS), _bgr(_MORE))
-    return np.rint(255 + share * (ends - 255)).astype(np.uint8)
+    colors: Pixels = np.rint(255 + share * (ends - 255)).astype(np.uint8)
+    return colors
 
 
 def _fixed(point: Floats) -> tuple[int, int]:

@@ -42,7 +42,8 @@ class Frame:
         end = np.clip(np.ceil(high + margin), np.minimum(start + _LEAST, limits), limits).astype(int)
         extent = end - start
         width, height = np.maximum(np.rint(extent * (LONGER_SIDE / extent.max())), 1).astype(int).tolist()
-        return cls(*start.tolist(), *end.tolist(), size=(width, height))
+        (left, top), (right, bottom) = start.tolist(), end.tolist()
+        return cls(left, top, right, bottom, (width, height))
 
     @property
     def scale(self) -> float:
@@ -58,4 +59,5 @@ class Frame:
     def place(self, points: NDArray[np.floating]) -> Floats:
         """Return where points (..., 2) of the image lie in the photograph, float64 (..., 2)."""
         extent = np.array([self.right - self.left, self.bottom - self.top])
-        return (points.astype(np.float64) - (self.left, self.top)) * (np.array(self.size) / extent)
+        places: Floats = (points.astype(np.float64) - (self.left, self.top)) * (np.array(self.size) / extent)
+        return places

@@ -26,7 +26,7 @@ def _paragraphs(pictures: Mapping[str, Any]) -> Iterable[str]:
         f"Poses by {row} and by FP32 in the same runtime ({reference}) over the same photographs. Blue is FP32, orange "
         f"is {row}, and thin green the annotation. Keypoints with a score of at most {pictures['least_score']:g} are "
         "not drawn. The white ring is where FP32 has the joint that moved most; an arrow leads to where "
-        f"{row} has it."
+        f"{row} has it, whatever its score."
     )
     yield (
         "Loss is 1 - OKS with the pose of FP32 in the place of the truth: 0 where nothing moved. Distances are in "
@@ -34,7 +34,7 @@ def _paragraphs(pictures: Mapping[str, Any]) -> Iterable[str]:
     )
     if any(person["heatmaps"] for person in people):
         yield (
-            "Below each photograph are the heatmaps of the joint that moved most. The first two have one scale, from "
+            "Below each photograph are the heatmaps of that joint. The first two have one scale, from "
             "dark (least) to yellow (largest); rings mark where each is largest. The third is the difference: orange "
             f"where {row} has more than FP32, blue where it has less, and full colour at the largest difference."
         )
@@ -50,8 +50,7 @@ def _paragraphs(pictures: Mapping[str, Any]) -> Iterable[str]:
 def _of_person(person: Mapping[str, Any]) -> Iterable[str]:
     image, moved = person["image"], person["moved_most"]
     yield f"### {person['choice'].capitalize()} {person['rank']}: loss {person['loss']:.4f}"
-    said = f"{moved['joint']} moved by {moved['pixels']:.1f} px"
-    yield f"![{image['file_name']}: {said}]({person['compared']})"
+    yield f"![The two poses over {image['file_name']}]({person['compared']})"
     box = "{:g}, {:g}, {:g} x {:g}".format(*person["box"])
     sure = sum(shift is not None for shift in person["shifts"])
     words = [f"`{image['file_name']}`, image {image['id']}, {_who(person)}, box {box} px."]
@@ -59,7 +58,7 @@ def _of_person(person: Mapping[str, Any]) -> Iterable[str]:
     joint = f"`{moved['joint']}`"
     words.append(f"Moved most: {joint}, by {moved['pixels']:.1f} px." if moved["pixels"] else "No keypoint moved.")
     if person["heatmaps"]:
-        words.append(f"Largest difference of its heatmaps: {person['heatmaps']['largest_difference']:.3g}.")
+        words.append(f"Heatmaps of {joint}: largest difference {person['heatmaps']['largest_difference']:.3g}.")
     yield " ".join(words)
 
 
