@@ -25,6 +25,7 @@ include: "rules/certify.smk"
 include: "rules/attribute.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
+include: "rules/ship.smk"
 include: "rules/prune.smk"
 
 

@@ -126,6 +126,11 @@ WITH_RECIPE = [
     for variant in variants_with(backend="ncnn", precision="int8")
     if variant not in OFFICIAL
 ]
+SHIPPED = [
+    name
+    for name, variant in config["variants"].items()
+    if variant["backend"] != "pytorch"
+]
 REDUCED = [
     name
     for name, variant in config["variants"].items()

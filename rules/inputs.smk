@@ -253,6 +253,25 @@ def reduced(name: str):
     return paths
 
 
+def own_certificate(wildcards) -> list[str]:
+    """Input function: the certificate of a row and its page, if the row is in reduced precision."""
+    row = f"{RESULTS}/{{variant}}".format(**wildcards)
+    reduced = wildcards.variant in REDUCED
+    return [f"{row}/certificate.json", f"{row}/certificate.md"] if reduced else []
+
+
+def own_table(wildcards) -> list[str]:
+    """Input function: the calibration table of a row, if ncnn runs it in INT8."""
+    row = f"{RESULTS}/{{variant}}".format(**wildcards)
+    return [f"{row}/model.table"] if wildcards.variant in OFFICIAL + WITH_RECIPE else []
+
+
+def network_license(wildcards) -> str:
+    """The licence of a model's network, empty where the configuration does not say it."""
+    model = config["studies"][wildcards.study]["models"][wildcards.model]
+    return model.get("license") or ""
+
+
 def recipe_records(wildcards) -> list[str]:
     """Input function: the records of the recipes that rows of a study were made by."""
     records = per_row("recipe.json", backend="ncnn", precision="int8")(wildcards)
@@ -350,7 +369,7 @@ def description_options(wildcards, input) -> str:
     if wildcards.model not in models_from("onnx"):
         return f"--config {shlex.quote(input.config)}"
     settings = config["studies"][wildcards.study]["models"][wildcards.model]
-    elsewhere = ("source", "architecture", "gmac", "published", "onnx")
+    elsewhere = ("source", "architecture", "license", "gmac", "published", "onnx")
     told = {key: value for key, value in settings.items() if key not in elsewhere}
     return f"--onnx {input.onnx} --onnx-settings {shlex.quote(json.dumps(told))}"
 

@@ -174,6 +174,10 @@ class _Model(Settings):
     architecture: str | None = Field(
         default=None, description="Name in the Arch column; the default is the model's key."
     )
+    license: str | None = Field(
+        default=None,
+        description="Licence of the network's weights, as `Apache-2.0`. A package says it (docs/ship.md).",
+    )
     gmac: float | None = Field(
         default=None,
         gt=0,
