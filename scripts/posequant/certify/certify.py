@@ -19,9 +19,8 @@ from posequant.certify.joints import joint_costs
 from posequant.certify.poses import pose_cost
 from posequant.data.crop_files import load_crops
 from posequant.data.dataset import Annotations, load_annotations
-from posequant.evaluate.bootstrap import Bootstrap, ImageDraws, bootstrap, images_to_decide, match, verdict
-from posequant.evaluate.ground import require_common_ground
-from posequant.evaluate.keypoint_metrics import coco_results
+from posequant.evaluate.bootstrap import Bootstrap, bootstrap_predictions, images_to_decide, verdict
+from posequant.evaluate.ground import require_same_people
 from posequant.evaluate.predictions import Predictions, require_everyone
 from posequant.networks import ncnn_layers
 from posequant.networks.ncnn import NcnnNetwork
@@ -67,7 +66,7 @@ def certify(
     _require_pair(full, candidate, reference, predictions)
     annotated = load_annotations(annotations)
     made, reference_made = as_made(artifacts), as_made(reference_artifacts)
-    _require_hashes(candidate, predictions, {"annotations": annotations, "model": model}, made)
+    _require_hashes(candidate, predictions, {"model": model}, made)
     _require_hashes(full, reference, {}, reference_made)
     for each, path in ((candidate, predictions), (full, reference)):
         require_everyone(each, path, annotated)
@@ -78,11 +77,9 @@ def certify(
     float_outputs = open_network(backend, "fp32", list(reference_made), spec).forward(tensors[:_CROPS_COMPARED])
     outputs, arithmetic = _run(backend, precision, list(made), spec, tensors)
     first_outputs = [values[:_CROPS_COMPARED] for values in outputs]
-    matches = [match(annotated, coco_results(one, annotated.person_category)) for one in (full, candidate)]
     # The last bit of a matrix product depends on how many threads share it; a certificate does not.
     with threadpool_limits(1):
-        drawn = bootstrap(matches[0], matches[1], sampling.resamples, sampling.seed, sampling.confidence)
-        draws = ImageDraws.of(annotated, drawn.draws, drawn.confidence)
+        drawn, draws = bootstrap_predictions(annotated, full, candidate, sampling)
         joints, without_labels = joint_costs(annotated, full, candidate, draws), pose_cost(full, candidate, draws)
     return {
         "model": spec.name,
@@ -197,9 +194,7 @@ def _require_pair(full: Predictions, candidate: Predictions, full_path: Path, ca
             f"{candidate_path}: made by {ours['backend']}, and {full_path} by {theirs['backend']}. Give those of one "
             "runtime."
         )
-    require_common_ground(ours, theirs, (candidate_path, full_path))
-    if not np.array_equal(candidate.ids, full.ids) or not np.array_equal(candidate.bboxes, full.bboxes):
-        raise InputError(f"{candidate_path}: other people, or in another order, than in {full_path}. Predict again.")
+    require_same_people(candidate, full, (candidate_path, full_path))
 
 
 def _require_hashes(predictions: Predictions, path: Path, files: dict[str, Path], made: dict[Path, str]) -> None:
