@@ -1,7 +1,7 @@
 """Compare two results, metrics or predictions: what was lost from A to B, and whether that is tolerated.
 
-The exit status is 0 where everything is within the tolerance, 3 where something is not, 1 where the two cannot be
-compared, and 2 where the command line is wrong.
+The exit status is 0 where everything is within the tolerance, 3 where something is not, 1 after an error, such as two
+files that cannot be compared, and 2 where the command line is wrong.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_options(parser, Gate)
     add_options(parser, Sampling)
-    parser.add_argument("--out", type=Path, help="page to write (Markdown); it is printed, too")
+    parser.add_argument("--out", type=Path, help="page to write (Markdown, and HTML beside it); it is printed, too")
     parser.add_argument("--out-json", type=Path, help="the same as data to write (JSON)")
     parser.add_argument("--out-junit", type=Path, help="the same as tests to write (JUnit XML)")
     return parser.parse_args()
@@ -40,6 +40,7 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.base.files import whole, write_json
+    from posequant.base.html import write_page
     from posequant.report.compare import compare
     from posequant.report.compare_page import render
     from posequant.report.junit import junit
@@ -54,8 +55,7 @@ def main() -> None:
     page = render(differences)
     print(page, end="")
     if arguments.out:
-        with whole(arguments.out) as draft:
-            draft.write_text(page)
+        write_page(arguments.out, page)
     if arguments.out_json:
         write_json(arguments.out_json, differences.content)
     if arguments.out_junit:

@@ -1,5 +1,6 @@
 """The comparison of two files as Markdown."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from posequant.base.markdown import figure_or_dash, signed, table
@@ -24,12 +25,15 @@ def render(differences: Differences) -> str:
 
 def headline(differences: Differences) -> str:
     """Return in words whether the tolerance was kept."""
-    lost = len(differences.lost)
-    judged = sum(figure.passed is not None for figure in differences.figures)
+    kinds = Counter(figure.judgement.kind for figure in differences.figures if figure.judgement)
+    judged = kinds.total()
     if not judged:
         return "Nothing was judged"
-    figures = "figure" if judged == 1 else "figures"
-    return f"Not within the tolerance: {lost} of {judged} {figures}" if lost else "Within the tolerance"
+    counted = f"of {judged} {'figure' if judged == 1 else 'figures'}"
+    said = [(f"outside the tolerance: {kinds['outside']} {counted}", kinds["outside"])]
+    said.append((f"undecided: {kinds['undecided']} {counted}", kinds["undecided"]))
+    text = "; ".join(words for words, count in said if count) or "within the tolerance"
+    return text[0].upper() + text[1:]
 
 
 def in_words(figure: Figure, images: int) -> str:
