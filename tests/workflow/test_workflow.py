@@ -560,6 +560,19 @@ def test_attribution_is_made_on_request(workflow: Workflow) -> None:
     assert workflow.planned("results/result.md") == {}
 
 
+def test_comparison_of_two_rows_is_made_on_request_and_may_say_that_something_was_lost(workflow: Workflow) -> None:
+    page = f"{MODEL}/ncnn-int8/against/ncnn/comparison.md"
+    assert workflow.planned(page) == {"compare": 1}
+    workflow.run(page)
+    found = json.loads((workflow.folder / page).with_suffix(".json").read_text())
+    certificate = json.loads((workflow.folder / MODEL / "ncnn-int8/certificate.json").read_text())
+    assert found["figures"][0]["interval"] == certificate["statistics"]["AP"]["interval"]
+    # Twelve images do not tell that so little was lost.
+    assert not found["passed"]
+    assert "<failure" in (workflow.folder / page).with_suffix(".xml").read_text()
+    assert workflow.planned("results/result.md") == {}
+
+
 def test_curve_is_made_on_request(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"curve": {"people": [4, 8, 999], "seeds": [0, 1]}})
     pages = [f"{MODEL}/{variant}/curve.md" for variant in ("ncnn-int8", "ncnn-int8-tuned")]

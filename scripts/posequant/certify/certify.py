@@ -19,8 +19,7 @@ from posequant.certify.joints import joint_costs
 from posequant.certify.poses import pose_cost
 from posequant.data.crop_files import load_crops
 from posequant.data.dataset import Annotations
-from posequant.evaluate.bootstrap import Bootstrap, ImageDraws, bootstrap, images_to_decide, match, verdict
-from posequant.evaluate.keypoint_metrics import coco_results
+from posequant.evaluate.bootstrap import Bootstrap, bootstrap_predictions, images_to_decide, verdict
 from posequant.evaluate.pair import open_pair
 from posequant.networks import ncnn_layers
 from posequant.networks.ncnn import NcnnNetwork
@@ -78,11 +77,9 @@ def certify(
     float_outputs = open_network(backend, "fp32", list(pair.reference_made), spec).forward(tensors[:_CROPS_COMPARED])
     outputs, arithmetic = _run(backend, precision, list(pair.made), spec, tensors)
     first_outputs = [values[:_CROPS_COMPARED] for values in outputs]
-    matches = [match(annotated, coco_results(one, annotated.person_category)) for one in (full, candidate)]
     # The last bit of a matrix product depends on how many threads share it; a certificate does not.
     with threadpool_limits(1):
-        drawn = bootstrap(matches[0], matches[1], sampling.resamples, sampling.seed, sampling.confidence)
-        draws = ImageDraws.of(annotated, drawn.draws, drawn.confidence)
+        drawn, draws = bootstrap_predictions(annotated, full, candidate, sampling)
         joints, without_labels = joint_costs(annotated, full, candidate, draws), pose_cost(full, candidate, draws)
     return {
         "model": spec.name,

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.verify import as_made
 from posequant.data.dataset import Annotations, load_annotations
-from posequant.evaluate.ground import require_common_ground
+from posequant.evaluate.ground import require_same_people
 from posequant.evaluate.predictions import Predictions, require_everyone
 
 
@@ -59,7 +57,7 @@ def open_pair(
     _require_pair(full, candidate, reference, predictions)
     annotated = load_annotations(annotations)
     made, reference_made = as_made(artifacts), as_made(reference_artifacts)
-    _require_hashes(candidate, predictions, {"annotations": annotations, "model": model}, made)
+    _require_hashes(candidate, predictions, {"model": model}, made)
     _require_hashes(full, reference, {}, reference_made)
     for each, path in ((candidate, predictions), (full, reference)):
         require_everyone(each, path, annotated)
@@ -77,9 +75,7 @@ def _require_pair(full: Predictions, candidate: Predictions, full_path: Path, ca
             f"{candidate_path}: made by {ours['backend']}, and {full_path} by {theirs['backend']}. Give those of one "
             "runtime."
         )
-    require_common_ground(ours, theirs, (candidate_path, full_path))
-    if not np.array_equal(candidate.ids, full.ids) or not np.array_equal(candidate.bboxes, full.bboxes):
-        raise InputError(f"{candidate_path}: other people, or in another order, than in {full_path}. Predict again.")
+    require_same_people(candidate, full, (candidate_path, full_path))
 
 
 def _require_hashes(predictions: Predictions, path: Path, files: dict[str, Path], made: Mapping[Path, str]) -> None:
