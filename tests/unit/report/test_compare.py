@@ -135,7 +135,7 @@ def test_files_of_two_kinds_or_of_none_are_refused(case: Case, tmp_path: Path) -
 
 
 def test_metrics_have_no_interval(case: Case, tmp_path: Path) -> None:
-    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    paths = tmp_path / "a.json", tmp_path / "b.json"
     for path, predictions in zip(paths, (case.reference, case.predictions), strict=True):
         write_json(path, evaluate_predictions(predictions, case.annotations)[0])
     differences, surer = compare(*paths, Gate(tolerance=0.9)), of_predictions(case)
@@ -301,10 +301,9 @@ def test_junit_has_a_case_for_each_figure(tmp_path: Path) -> None:
 )
 def test_exit_status(case: Case, tmp_path: Path, options: list[str], status: int, said: str) -> None:
     out = {name: tmp_path / f"comparison.{name}" for name in ("md", "json", "xml")}
-    command = [
-        *(sys.executable, SCRIPT, case.reference, case.predictions, "--annotations", case.annotations),
-        *("--resamples", "100", *options, "--out", out["md"], "--out-json", out["json"], "--out-junit", out["xml"]),
-    ]
+    inputs = [case.reference, case.predictions, "--annotations", case.annotations, "--resamples", "100"]
+    outputs = ["--out", out["md"], "--out-json", out["json"], "--out-junit", out["xml"]]
+    command = [sys.executable, *map(str, (SCRIPT, *inputs, *options, *outputs))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, said in done.stdout + done.stderr) == (status, True), done.stdout + done.stderr
     if status in (0, 3):
