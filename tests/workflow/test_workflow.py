@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 from tests.browser import needs_browser, opened
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "config.yaml", "docs", "envs", "models", "profiles", "rules", "scripts")
+PARTS = ("LICENSE", "Snakefile", "config.yaml", "docs", "envs", "models", "profiles", "rules", "scripts")
 INT8 = ["openvino-int8", "onnxruntime-int8", "ncnn-int8", "ncnn-int8-tuned"]
 REDUCED = ["ncnn-fp16", "ncnn-bf16", *INT8]
 VARIANTS = ["pytorch", "onnxruntime", "openvino", "ncnn", *REDUCED]
@@ -361,16 +362,16 @@ def test_shards_are_sized_by_time_and_stay_as_they_were(workflow: Workflow) -> N
     log.touch()
     assert (shards(), shards(shard_minutes=0.0001)) == (3, 3)
     shutil.rmtree(workflow.folder / "results/wide")
-    # The finished study has one shard, and keeps it.
+    # The finished study has one shard, and keeps it; the result says what the settings are by now.
     workflow.configure(**SMALL | {"shard_minutes": 0.0001})
-    assert workflow.planned("results/result.md") == {}
+    assert workflow.planned("results/result.md") == REPORT
 
 
 def test_finished_study_is_pruned_and_goes_on(workflow: Workflow, tmp_path: Path) -> None:
     pruned = Workflow(shutil.copytree(workflow.folder, tmp_path / "pruned", symlinks=True))
     pruned.configure(**SMALL | {"certificate": {"resamples": 500}})
     refused = pruned.run("prune", succeeds=False)
-    assert f"result.md is not up to date: {len(REDUCED) + 1} jobs are still to run. Nothing was removed." in refused
+    assert f"result.md is not up to date: {len(REDUCED) + 3} jobs are still to run. Nothing was removed." in refused
     assert (pruned.folder / MODEL / "crops/1-of-1/crops.npy").is_file()
     pruned.configure(**SMALL)
 
@@ -398,7 +399,7 @@ def test_snakemakes_report_opens_with_the_result_two_clicks_away(workflow: Workf
     workflow.run("results/result.md", "--report", "snakemake.html")
     with opened(workflow.folder / "snakemake.html", complaints=("error",)) as page:
         page.get_by_text("PoseQuant takes a top-down human-pose network").wait_for()
-        page.get_by_text("Certificates", exact=True).click()
+        page.get_by_role("link", name="Certificates").click()
         shown = page.locator("body").inner_text()
         assert "ncnn-int8-tuned" in shown
         assert "hourglass_demo" in shown
@@ -553,10 +554,10 @@ def test_budget_is_held_on_request(workflow: Workflow) -> None:
 
 
 def test_attribution_is_made_on_request(workflow: Workflow) -> None:
-    page = f"{MODEL}/ncnn-int8/attribution.md"
+    page = f"{MODEL}/ncnn-int8-tuned/attribution.md"
     assert workflow.planned(page) == {"attribute": 1}
     workflow.run(page)
-    assert "Where the error of ncnn-int8 comes from" in (workflow.folder / page).read_text()
+    assert "Where the error of ncnn-int8-tuned comes from" in (workflow.folder / page).read_text()
     assert workflow.planned("results/result.md") == {}
 
 
@@ -571,6 +572,28 @@ def test_comparison_of_two_rows_is_made_on_request_and_may_say_that_something_wa
     assert not found["passed"]
     assert "<failure" in (workflow.folder / page).with_suffix(".xml").read_text()
     assert workflow.planned("results/result.md") == {}
+
+
+def test_package_is_made_on_request(workflow: Workflow, tmp_path: Path) -> None:
+    rows = {"ncnn-int8-tuned": True, "ncnn": False}
+    workflow.run(*(f"{MODEL}/{row}/package.zip" for row in rows))
+    for row, certified in rows.items():
+        with zipfile.ZipFile(workflow.folder / MODEL / row / "package.zip") as archive:
+            archive.extractall(tmp_path / row)
+        described = json.loads((tmp_path / row / "model.json").read_text())
+        assert described["license"] == "Apache-2.0"
+        assert (described["certificate"] is not None) == certified
+        for name in ("model.table", "certificate.md", "certificate.json") if certified else ():
+            assert (tmp_path / row / name).read_bytes() == (workflow.folder / MODEL / row / name).read_bytes()
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / row / "pose.py"), "--self-test"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    refused = workflow.run("-n", f"{MODEL}/pytorch/package.zip", succeeds=False)
+    assert f"No rule to produce {MODEL}/pytorch/package.zip" in refused
 
 
 def test_curve_is_made_on_request(workflow: Workflow) -> None:
