@@ -48,8 +48,12 @@ survey: $(READY) ## write docs/models.md: how far each network of models/survey.
 scale: $(READY) ## write docs/scale.md: what planning and jobs cost, and a model of the study of COCO on many cores
 	$(BIN)/python scripts/model_scale.py --out docs/scale.md
 
-schema: $(READY) ## write rules/config.schema.json and docs/configuration.md from the settings' classes
-	$(BIN)/python scripts/describe_config.py --out-schema rules/config.schema.json --out-page docs/configuration.md
+screenshots: result ## take the pictures of docs/images from the demo's report (needs Chromium)
+	$(BIN)/python docs/book/screenshots.py --report results/demo/report.html --out docs/images
+
+schema: $(READY) ## write the schemas of config.yaml and result.json, and docs/configuration.md, from their classes
+	$(BIN)/python scripts/describe_config.py --out-schema rules/config.schema.json --out-page docs/configuration.md \
+	  --out-result-schema docs/result.schema.json
 
 docs: $(VENV)/.extra-docs ## make the book of docs/, .docs/index.html; broken links are errors
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/book/mkdocs.yml

@@ -243,10 +243,14 @@ def per_model(name: str):
     return paths
 
 
-def certificates(wildcards) -> list[str]:
-    """Input function: the certificates of the rows of a study that are in reduced precision."""
-    paths = per_row("certificate.json")(wildcards)
-    return [path for path in paths if Path(path).parent.name in REDUCED]
+def reduced(name: str):
+    """Input function: the file `name` of every row of a study that is in reduced precision."""
+
+    def paths(wildcards) -> list[str]:
+        of_all = per_row(name)(wildcards)
+        return [path for path in of_all if Path(path).parent.name in REDUCED]
+
+    return paths
 
 
 def own_certificate(wildcards) -> list[str]:
@@ -279,6 +283,17 @@ def attributions(wildcards) -> list[str]:
     chosen = config["studies"][wildcards.study]["attribution"]
     paths = per_row("attribution.json")(wildcards)
     return [path for path in paths if Path(path).parent.name in chosen]
+
+
+def report_pages(wildcards) -> list[str]:
+    """Input function: the pages that the report of a study takes in, in the form that `snakemake --report` shows."""
+    records = [
+        *reduced("certificate.json")(wildcards),
+        *recipe_records(wildcards),
+        *attributions(wildcards),
+    ]
+    pages = [str(Path(record).with_suffix(".html")) for record in records]
+    return pages + per_model("onnx/operators.html")(wildcards)
 
 
 def settings_of_study(wildcards) -> str:

@@ -9,9 +9,10 @@ rule collect_result:
         models=per_model("model.json"),
         operators=per_model("onnx/operators.md"),
         calibration="results/{study}/calibration.json",
-        certificates=certificates,
+        certificates=reduced("certificate.json"),
         recipes=recipe_records,
         attributions=attributions,
+        pictures=reduced("pictures.json"),
     output:
         "results/{study}/result.json",
     log:
@@ -32,21 +33,76 @@ rule collect_result:
         " --models {input.models} --latencies {input.latencies}"
         " --operators {input.operators} --calibration {input.calibration}"
         " --certificates {input.certificates} --recipes {input.recipes}"
-        " --attributions {input.attributions}"
+        " --attributions {input.attributions} --pictures {input.pictures}"
         " --out {output} > {log} 2>&1"
+
+
+rule pictures:
+    """Show people's poses in reduced precision and in FP32 over their photographs."""
+    input:
+        predictions=f"{RESULTS}/{{variant}}/predictions.npz",
+        reference=fp32_predictions,
+        annotations=dataset("val", "annotations"),
+        images=dataset("val", "images"),
+        model=f"{RESULTS}/model.json",
+        artifact=artifact,
+        reference_artifact=fp32_artifact,
+    output:
+        pictures=f"{RESULTS}/{{variant}}/pictures.json",
+        folder=directory(f"{RESULTS}/{{variant}}/pictures"),
+        page=f"{RESULTS}/{{variant}}/pictures.md",
+        html=report(
+            f"{RESULTS}/{{variant}}/pictures.html",
+            category="Pictures",
+            labels=ROW,
+        ),
+    log:
+        f"{RESULTS}/{{variant}}/pictures.log",
+    benchmark:
+        f"{RESULTS}/{{variant}}/pictures.benchmark.tsv"
+    wildcard_constraints:
+        variant=any_of(REDUCED),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(15),
+    params:
+        code=code("pictures"),
+        images=images_state("val"),
+        settings=study_settings("pictures"),
+    shell:
+        'python "$SCRIPTS"/pictures.py --predictions {input.predictions}'
+        " --reference {input.reference} --annotations {input.annotations:q}"
+        " --images {input.images:q} --model {input.model}"
+        " --artifact {input.artifact:q}"
+        " --reference-artifact {input.reference_artifact:q}"
+        " --worst {params.settings[worst]} --typical {params.settings[typical]}"
+        " --random {params.settings[random]} --seed {params.settings[seed]}"
+        " --out {output.pictures} --out-folder {output.folder}"
+        " --out-page {output.page} > {log} 2>&1"
+
+
+# Names of the pictures of a study, in the order of the page (posequant/report/figures.py; a test compares them).
+FIGURES = ("difference", "tradeoff", "moved", "joints", "sizes", "memory")
 
 
 rule render_result:
     """Render the page of a study."""
     input:
-        "results/{study}/result.json",
+        result="results/{study}/result.json",
+        report="results/{study}/report.html",
     output:
         page="results/{study}/result.md",
-        figure=report(
-            "results/{study}/result.svg",
-            category="Result",
-            labels=STUDY | {"form": "picture"},
-        ),
+        figures=[
+            report(
+                f"results/{{study}}/figures/{name}.svg",
+                category="Figures",
+                labels=STUDY | {"figure": name},
+            )
+            for name in FIGURES
+        ],
+        images=expand("results/{{study}}/figures/{name}.png", name=FIGURES),
     log:
         "results/{study}/render_result.log",
     localrule: True
@@ -58,15 +114,16 @@ rule render_result:
     params:
         code=code("render_result"),
     shell:
-        'python "$SCRIPTS"/render_result.py --result {input}'
-        " --out {output.page} --out-figure {output.figure} > {log} 2>&1"
+        'python "$SCRIPTS"/render_result.py --result {input.result} --report {input.report}'
+        " --out {output.page} --out-figures {output.figures} > {log} 2>&1"
 
 
 rule render_report:
     """Render the result of a study as one HTML file that needs no other."""
     input:
         result="results/{study}/result.json",
-        certificates=certificates,
+        pages=report_pages,
+        pictures=reduced("pictures.json"),
     output:
         report(
             "results/{study}/report.html",
@@ -85,7 +142,7 @@ rule render_report:
         code=code("render_report"),
     shell:
         'python "$SCRIPTS"/render_report.py --result {input.result}'
-        " --out {output} > {log} 2>&1"
+        " --pictures {input.pictures} --out {output} > {log} 2>&1"
 
 
 rule result:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.browser import needs_browser, opened
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("LICENSE", "Snakefile", "config.yaml", "envs", "models", "profiles", "rules", "scripts")
+PARTS = ("LICENSE", "Snakefile", "config.yaml", "docs", "envs", "models", "profiles", "rules", "scripts")
 INT8 = ["openvino-int8", "onnxruntime-int8", "ncnn-int8", "ncnn-int8-tuned"]
 REDUCED = ["ncnn-fp16", "ncnn-bf16", *INT8]
 VARIANTS = ["pytorch", "onnxruntime", "openvino", "ncnn", *REDUCED]
@@ -24,8 +25,11 @@ MODEL = "results/demo/hourglass_demo"
 SMALL: dict[str, Any] = {
     "dataset": {"synthetic": {"train_images": 12, "val_images": 12}},
     "calibration": {"people": 8},
+    "attribution": ["ncnn-int8"],
     "variants": VARIANTS,
 }
+# What puts the result of a study together, each once.
+REPORT = dict.fromkeys(("collect_result", "render_report", "render_result", "result"), 1)
 
 
 # Runs a command where nothing can be reached but this machine, and writes down what it tried to reach.
@@ -198,15 +202,16 @@ def test_terminal_has_the_plan_a_line_a_job_and_the_summary(finished: Workflow) 
     assert any(re.match(r"Estimate: about \d+ (s|min) on \d+ cores?, \d+ MB of disk \(", line) for line in lines)
     summary = lines[lines.index("## Hourglass (demo), 128x128") :]
     rows = [line for line in summary if line.startswith(("PyTorch ", "ONNX Runtime ", "OpenVINO ", "ncnn "))]
-    # The first table has all rows, the second those whose poses are compared with FP32's.
-    assert len(rows) == len(VARIANTS) + len(REDUCED)
+    assert len(rows) == len(VARIANTS)
+    verdicts = [line for line in summary if re.match(r"- \w.*: (within|outside|undecided)", line)]
+    assert len(verdicts) == len(REDUCED)
     assert "The page: results/demo/result.md" in summary
 
 
 def test_the_result_is_a_copy_of_the_studys_page(workflow: Workflow) -> None:
     page, copy = ((workflow.folder / "results" / name).read_text() for name in ("demo/result.md", "result.md"))
-    assert "](result.svg)" in page
-    assert "](demo/result.svg)" in copy
+    assert "](figures/difference.svg)" in page
+    assert "](demo/figures/difference.svg)" in copy
     assert copy.replace("](demo/", "](") == page
     for folder, text in (("results/demo", page), ("results", copy)):
         links = re.findall(r"\]\(([^)#:]+)\)", text)
@@ -256,7 +261,7 @@ def test_reduced_precision_is_certified(workflow: Workflow) -> None:
 
 def test_changing_the_certificate_reruns_nothing_else(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"certificate": {"resamples": 500}})
-    assert workflow.planned("results/result.md") == {"certify": len(REDUCED), "render_result": 1, "result": 1}
+    assert workflow.planned("results/result.md") == {"certify": len(REDUCED)} | REPORT
 
 
 def test_float_backends_agree(workflow: Workflow) -> None:
@@ -281,7 +286,7 @@ def test_rerunning_one_backend_runs_its_evaluation_alone(workflow: Workflow) -> 
 
 @pytest.mark.parametrize(("rule", "variant"), [("quantize_openvino", INT8[0]), ("quantize_onnxruntime", INT8[1])])
 def test_quantizing_anew_for_one_backend_runs_nothing_of_another(workflow: Workflow, rule: str, variant: str) -> None:
-    jobs = dict.fromkeys((rule, "predict", "evaluate", "certify", "latency", "render_result", "result"), 1)
+    jobs = dict.fromkeys((rule, "predict", "evaluate", "certify", "pictures", "latency"), 1) | REPORT
     assert workflow.planned("results/result.md", "--forcerun", f"{MODEL}/{variant}/quantize.json") == jobs
     planned = workflow.planned("-f", f"{MODEL}/{variant}/metrics.json")
     assert planned == {"evaluate": 1}
@@ -322,7 +327,7 @@ def test_what_measures_time_reserves_all_cores(workflow: Workflow) -> None:
 def test_changing_the_protocol_reruns_predictions(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"protocol": {"flip_test": True}})
     jobs = dict.fromkeys(("predict", "evaluate"), len(VARIANTS))
-    assert workflow.planned("results/result.md") == jobs | {"certify": len(REDUCED), "render_result": 1, "result": 1}
+    assert workflow.planned("results/result.md") == jobs | dict.fromkeys(("certify", "pictures"), len(REDUCED)) | REPORT
 
 
 def test_shards_give_the_same_bytes(workflow: Workflow, tmp_path: Path) -> None:
@@ -357,16 +362,16 @@ def test_shards_are_sized_by_time_and_stay_as_they_were(workflow: Workflow) -> N
     log.touch()
     assert (shards(), shards(shard_minutes=0.0001)) == (3, 3)
     shutil.rmtree(workflow.folder / "results/wide")
-    # The finished study has one shard, and keeps it.
+    # The finished study has one shard, and keeps it; the result says what the settings are by now.
     workflow.configure(**SMALL | {"shard_minutes": 0.0001})
-    assert workflow.planned("results/result.md") == {}
+    assert workflow.planned("results/result.md") == REPORT
 
 
 def test_finished_study_is_pruned_and_goes_on(workflow: Workflow, tmp_path: Path) -> None:
     pruned = Workflow(shutil.copytree(workflow.folder, tmp_path / "pruned", symlinks=True))
     pruned.configure(**SMALL | {"certificate": {"resamples": 500}})
     refused = pruned.run("prune", succeeds=False)
-    assert f"result.md is not up to date: {len(REDUCED) + 1} jobs are still to run. Nothing was removed." in refused
+    assert f"result.md is not up to date: {len(REDUCED) + 3} jobs are still to run. Nothing was removed." in refused
     assert (pruned.folder / MODEL / "crops/1-of-1/crops.npy").is_file()
     pruned.configure(**SMALL)
 
@@ -389,9 +394,32 @@ def test_finished_study_is_pruned_and_goes_on(workflow: Workflow, tmp_path: Path
     assert predictions.read_bytes() == before
 
 
+@needs_browser
+def test_snakemakes_report_opens_with_the_result_two_clicks_away(workflow: Workflow) -> None:
+    workflow.run("results/result.md", "--report", "snakemake.html")
+    with opened(workflow.folder / "snakemake.html", complaints=("error",)) as page:
+        page.get_by_text("PoseQuant takes a top-down human-pose network").wait_for()
+        page.get_by_role("link", name="Certificates").click()
+        shown = page.locator("body").inner_text()
+        assert "ncnn-int8-tuned" in shown
+        assert "hourglass_demo" in shown
+
+
+@needs_browser
+def test_report_of_the_study_opens_offline(workflow: Workflow) -> None:
+    report = workflow.folder / "results/demo/report.html"
+    assert report.stat().st_size < 8_000_000
+    with opened(report) as page:
+        page.get_by_role("heading", name="All rows").wait_for()
+        assert page.locator(".card").count() == len(REDUCED)
+        assert page.locator(".person svg image").count() > 0
+        page.get_by_role("link", name="Layers of ncnn INT8").click()
+        assert "Where the error of ncnn-int8 comes from" in page.locator("dialog[open]").inner_text()
+
+
 def test_removing_a_variant_reruns_only_latencies_and_report(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"variants": VARIANTS[:-1]})
-    assert workflow.planned("results/result.md") == {"latency": 1, "render_result": 1, "result": 1}
+    assert workflow.planned("results/result.md") == {"latency": 1} | REPORT
 
 
 def test_row_by_itself_needs_no_latency(workflow: Workflow) -> None:
@@ -428,7 +456,7 @@ def test_page_is_not_rendered_from_figures_of_two_networks(workflow: Workflow, t
     content["rows"]["ncnn"]["sha256"] = content["rows"]["ncnn-fp16"]["sha256"]
     measured.write_text(json.dumps(content))
     other.run("results/demo/result.md", succeeds=False)
-    said = (other.folder / "results/demo/render_result.log").read_text()
+    said = (other.folder / "results/demo/collect_result.log").read_text()
     assert f"{MODEL}/ncnn/metrics.json: made with another network than the row's latency" in said
 
 
@@ -447,10 +475,10 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
             "predict": len(VARIANTS),
             "evaluate": len(VARIANTS),
             "certify": len(REDUCED),
-            "render_result": 1,
-            "result": 1,
+            "pictures": len(REDUCED),
             # A recipe may decode poses, for a budget.
-            **dict.fromkeys(("apply_recipe", "ncnn2int8", "latency"), 1),
+            **dict.fromkeys(("apply_recipe", "ncnn2int8", "attribute", "latency"), 1),
+            **REPORT,
         }
     finally:
         decoder.write_text(original)
@@ -459,7 +487,7 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
 
 @pytest.mark.parametrize(
     ("stage", "expected"),
-    [("config", {}), ("certify", {"certify": len(REDUCED), "render_result": 1, "result": 1})],
+    [("config", {}), ("certify", {"certify": len(REDUCED)} | REPORT)],
 )
 def test_editing_the_settings_of_a_stage_reruns_this_stage_only(
     workflow: Workflow, stage: str, expected: dict[str, int]
@@ -487,24 +515,15 @@ def test_throughput_has_a_line_for_every_variant(workflow: Workflow) -> None:
 
 def test_changing_the_calibration_method_reruns_only_the_int8_model(workflow: Workflow) -> None:
     jobs = workflow.planned("results/result.md", "--config", "variants={ncnn-int8: {calibration: aciq}}")
-    rules = ("ncnn2table", "ncnn2int8", "predict", "evaluate", "certify", "latency", "render_result", "result")
-    assert jobs == dict.fromkeys(rules, 1)
+    rules = ("ncnn2table", "ncnn2int8", "predict", "evaluate", "certify", "pictures", "attribute", "latency")
+    assert jobs == dict.fromkeys(rules, 1) | REPORT
 
 
 def test_changing_a_recipe_reruns_only_its_int8_model(workflow: Workflow) -> None:
     steps = "[{weights: {}}, {activations: {method: mse}}]"
     jobs = workflow.planned("results/result.md", "--config", f"recipes={{tuned: {steps}}}")
-    rules = (
-        "apply_recipe",
-        "ncnn2int8",
-        "predict",
-        "evaluate",
-        "certify",
-        "latency",
-        "render_result",
-        "result",
-    )
-    assert jobs == dict.fromkeys(rules, 1)
+    rules = ("apply_recipe", "ncnn2int8", "predict", "evaluate", "certify", "pictures", "latency")
+    assert jobs == dict.fromkeys(rules, 1) | REPORT
 
 
 def test_recipe_is_recorded(workflow: Workflow) -> None:
@@ -535,10 +554,23 @@ def test_budget_is_held_on_request(workflow: Workflow) -> None:
 
 
 def test_attribution_is_made_on_request(workflow: Workflow) -> None:
-    page = f"{MODEL}/ncnn-int8/attribution.md"
+    page = f"{MODEL}/ncnn-int8-tuned/attribution.md"
     assert workflow.planned(page) == {"attribute": 1}
     workflow.run(page)
-    assert "Where the error of ncnn-int8 comes from" in (workflow.folder / page).read_text()
+    assert "Where the error of ncnn-int8-tuned comes from" in (workflow.folder / page).read_text()
+    assert workflow.planned("results/result.md") == {}
+
+
+def test_comparison_of_two_rows_is_made_on_request_and_may_say_that_something_was_lost(workflow: Workflow) -> None:
+    page = f"{MODEL}/ncnn-int8/against/ncnn/comparison.md"
+    assert workflow.planned(page) == {"compare": 1}
+    workflow.run(page)
+    found = json.loads((workflow.folder / page).with_suffix(".json").read_text())
+    certificate = json.loads((workflow.folder / MODEL / "ncnn-int8/certificate.json").read_text())
+    assert found["figures"][0]["interval"] == certificate["statistics"]["AP"]["interval"]
+    # Twelve images do not tell that so little was lost.
+    assert not found["passed"]
+    assert "<failure" in (workflow.folder / page).with_suffix(".xml").read_text()
     assert workflow.planned("results/result.md") == {}
 
 

@@ -14,5 +14,11 @@ SIGMAS = (
 )  # fmt: skip
 """Falloff of OKS for each keypoint."""
 
+SKELETON = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
+    (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)  # fmt: skip
+"""The pairs of keypoints that a drawing joins by lines, counted from 0."""
+
 FLIP_INDICES = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 """For each keypoint its partner in a mirrored person."""

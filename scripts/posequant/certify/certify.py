@@ -13,16 +13,14 @@ from threadpoolctl import threadpool_limits
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
 from posequant.base.model_spec import ModelSpec
-from posequant.base.verify import as_made, compare, versions
+from posequant.base.verify import compare, versions
 from posequant.certify import runtime_operators
 from posequant.certify.joints import joint_costs
 from posequant.certify.poses import pose_cost
 from posequant.data.crop_files import load_crops
-from posequant.data.dataset import Annotations, load_annotations
-from posequant.evaluate.bootstrap import Bootstrap, ImageDraws, bootstrap, images_to_decide, match, verdict
-from posequant.evaluate.ground import require_common_ground
-from posequant.evaluate.keypoint_metrics import coco_results
-from posequant.evaluate.predictions import Predictions, require_everyone
+from posequant.data.dataset import Annotations
+from posequant.evaluate.bootstrap import Bootstrap, bootstrap_predictions, images_to_decide, verdict
+from posequant.evaluate.pair import open_pair
 from posequant.networks import ncnn_layers
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.opening import open_network
@@ -63,26 +61,25 @@ def certify(
     Raises:
         InputError: a file is missing or damaged, or two of them do not belong together.
     """
-    candidate, full = Predictions.load(predictions), Predictions.load(reference)
-    _require_pair(full, candidate, reference, predictions)
-    annotated = load_annotations(annotations)
-    made, reference_made = as_made(artifacts), as_made(reference_artifacts)
-    _require_hashes(candidate, predictions, {"annotations": annotations, "model": model}, made)
-    _require_hashes(full, reference, {}, reference_made)
-    for each, path in ((candidate, predictions), (full, reference)):
-        require_everyone(each, path, annotated)
+    pair = open_pair(
+        predictions=predictions,
+        reference=reference,
+        annotations=annotations,
+        model=model,
+        artifacts=artifacts,
+        reference_artifacts=reference_artifacts,
+    )
+    candidate, full, annotated = pair.candidate, pair.reference, pair.annotated
     spec = ModelSpec.load(model)
     backend, precision = (candidate.identity[key] for key in ("backend", "precision"))
     # Only INT8 of ncnn is run on all of them, with Winograd's algorithm and without.
     tensors = load_crops(crops, limit=None if (backend, precision) == ("ncnn", "int8") else _CROPS_COMPARED)
-    float_outputs = open_network(backend, "fp32", list(reference_made), spec).forward(tensors[:_CROPS_COMPARED])
-    outputs, arithmetic = _run(backend, precision, list(made), spec, tensors)
+    float_outputs = open_network(backend, "fp32", list(pair.reference_made), spec).forward(tensors[:_CROPS_COMPARED])
+    outputs, arithmetic = _run(backend, precision, list(pair.made), spec, tensors)
     first_outputs = [values[:_CROPS_COMPARED] for values in outputs]
-    matches = [match(annotated, coco_results(one, annotated.person_category)) for one in (full, candidate)]
     # The last bit of a matrix product depends on how many threads share it; a certificate does not.
     with threadpool_limits(1):
-        drawn = bootstrap(matches[0], matches[1], sampling.resamples, sampling.seed, sampling.confidence)
-        draws = ImageDraws.of(annotated, drawn.draws, drawn.confidence)
+        drawn, draws = bootstrap_predictions(annotated, full, candidate, sampling)
         joints, without_labels = joint_costs(annotated, full, candidate, draws), pose_cost(full, candidate, draws)
     return {
         "model": spec.name,
@@ -184,29 +181,3 @@ def _calibration(path: Path, annotated: Annotations, annotations: Path) -> dict[
         "annotations": training,
         "evaluation": proof,
     }
-
-
-def _require_pair(full: Predictions, candidate: Predictions, full_path: Path, candidate_path: Path) -> None:
-    ours, theirs = candidate.identity, full.identity
-    if theirs["precision"] != "fp32":
-        raise InputError(f"{full_path}: predictions in {theirs['precision']}; give those in fp32")
-    if ours["precision"] == "fp32":
-        raise InputError(f"{candidate_path}: predictions in fp32; give those in reduced precision")
-    if ours["backend"] != theirs["backend"]:
-        raise InputError(
-            f"{candidate_path}: made by {ours['backend']}, and {full_path} by {theirs['backend']}. Give those of one "
-            "runtime."
-        )
-    require_common_ground(ours, theirs, (candidate_path, full_path))
-    if not np.array_equal(candidate.ids, full.ids) or not np.array_equal(candidate.bboxes, full.bboxes):
-        raise InputError(f"{candidate_path}: other people, or in another order, than in {full_path}. Predict again.")
-
-
-def _require_hashes(predictions: Predictions, path: Path, files: dict[str, Path], made: dict[Path, str]) -> None:
-    said = predictions.identity["sha256"]
-    for name, file in files.items():
-        if said[name] != sha256(file):
-            raise InputError(f"{path}: made for another {name} than {file}. Predict again.")
-    if sorted(said["artifact"].values()) != sorted(made.values()):
-        given = " and ".join(map(str, made))
-        raise InputError(f"{path}: made by another network than {given}. Predict again.")

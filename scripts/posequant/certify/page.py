@@ -158,6 +158,24 @@ def _without_labels(cost: Mapping[str, Any], precision: str, interval: str) -> I
             )
         ]
     )
+    yield table(
+        _moved({"By size": part["name"], "People": str(part["people"])}, part) for part in _present(cost, "by_size")
+    )
+    yield table(_moved({"By joint": part["name"].replace("_", " ")}, part) for part in _present(cost, "by_joint"))
+    yield (
+        "Small, medium and large: below 32², below 96² and from 96² square pixels. OKS of a joint is its mean part in "
+        "that of the people."
+    )
+
+
+def _present(cost: Mapping[str, Any], parts: str) -> list[Mapping[str, Any]]:
+    """Return the joints or sizes of whom somebody counts."""
+    return [part for part in cost[parts] if part["people"]]
+
+
+def _moved(first: dict[str, str], part: Mapping[str, Any]) -> dict[str, str]:
+    shares = {f"Within {limit} px": f"{share['value']:.1%}" for limit, share in part["within"].items()}
+    return first | {"Keypoints": str(part["keypoints"]), "OKS to FP32": near(part["oks"])} | shares
 
 
 def _float(certificate: Mapping[str, Any], precision: str) -> Iterable[str]:

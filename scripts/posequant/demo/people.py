@@ -17,10 +17,9 @@ from tqdm import tqdm
 
 from posequant.base.errors import InputError
 from posequant.base.files import write_json
-from posequant.base.keypoints import KEYPOINTS
+from posequant.base.keypoints import KEYPOINTS, SKELETON
 from posequant.demo import drawing
 from posequant.demo.skeleton import (
-    SKELETON,
     View,
     body_points,
     project,
@@ -224,7 +223,8 @@ def _write_annotations(
                     "id": 1,
                     "name": "person",
                     "keypoints": list(KEYPOINTS),
-                    "skeleton": [list(pair) for pair in SKELETON],
+                    # Counted from 1 there.
+                    "skeleton": [[first + 1, second + 1] for first, second in SKELETON],
                 }
             ],
         },

@@ -11,12 +11,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# COCO's skeleton: pairs of keypoints, counted from 1.
-SKELETON = (
-    (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9),
-    (8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
-)  # fmt: skip
-
 SIDES = {"left": 1.0, "right": -1.0}
 
 # Lengths as shares of body height, after the segment lengths of Winter, "Biomechanics and Motor Control of Human

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from posequant.base.errors import InputError
+from posequant.evaluate.predictions import Predictions
 
 COMMON_GROUND = ("model", "protocol", "instances")
 # By their hashes. That of the annotations speaks for the images, too.
@@ -26,3 +29,16 @@ def require_common_ground(first: Mapping[str, Any], other: Mapping[str, Any], na
                 f"{names[0]} and {names[1]} cannot be compared: {what} is {ours!r} and {theirs!r}. Delete the "
                 "predictions of the older one and run again."
             )
+
+
+def require_same_people(first: Predictions, other: Predictions, names: tuple[object, object]) -> None:
+    """Raise `InputError` unless two predictions stand on common ground and hold the same people in the same order.
+
+    Args:
+        first: whole, not a shard.
+        other: the same.
+        names: how the message is to call the two.
+    """
+    require_common_ground(first.identity, other.identity, names)
+    if not np.array_equal(first.ids, other.ids) or not np.array_equal(first.bboxes, other.bboxes):
+        raise InputError(f"{names[0]}: other people, or in another order, than in {names[1]}. Predict again.")

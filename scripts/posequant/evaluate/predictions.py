@@ -45,8 +45,8 @@ class _Hashes(_Checked):
     detections: str | None
 
 
-class _Identity(_Checked):
-    """What the identity of predictions has, at least."""
+class Identity(_Checked):
+    """What the identity of predictions has, at least, and so have metrics."""
 
     model: str
     variant: str
@@ -174,7 +174,7 @@ class Predictions:
             values = getattr(self.poses if name in _ROWS else self, name)
             if values.dtype != kind or values.shape != (count, *row):
                 raise ValueError(f"{name} is {values.dtype} {values.shape}")
-        _Identity.model_validate(self.identity)
+        Identity.model_validate(self.identity)
 
 
 # What numpy, zipfile and json raise at files that are damaged.
@@ -243,15 +243,17 @@ def _require_each_once(instances: Instances, shards: Sequence[Path], parts: Sequ
 
 
 def require_everyone(predictions: Predictions, path: Path, annotations: Annotations) -> None:
-    """Raise `InputError` unless predictions are those of all people of an evaluation set, nobody else's.
+    """Raise `InputError` unless predictions are those of all people of these annotations, nobody else's.
 
     With detected boxes their number is compared, and their images; who they are, `merge_predictions` has compared.
 
     Args:
         predictions: whole, not a shard.
         path: their file, for the message.
-        annotations: that they were made for.
+        annotations: that they were made for, unless they were made for others.
     """
+    if predictions.identity["sha256"]["annotations"] != sha256(annotations.path):
+        raise InputError(f"{path}: made for other annotations than {annotations.path}. Predict again.")
     instances, found = predictions.identity["instances"], len(predictions.ids)
     if found != instances:
         raise InputError(f"{path}: holds {found} people, but says that it was made for {instances}. Predict again.")

@@ -32,12 +32,13 @@ class Picture:
     caption: str
 
 
-def render(result: Result, data: str, pictures: Sequence[Picture] = ()) -> str:
+def render(result: Result, data: str, report: str, pictures: Sequence[Picture] = ()) -> str:
     """Return the page.
 
     Args:
         result: of the study.
         data: link to the file of the result, relative to the page.
+        report: link to the HTML report, relative to the page.
         pictures: shown after the summaries.
     """
     return (
@@ -45,6 +46,7 @@ def render(result: Result, data: str, pictures: Sequence[Picture] = ()) -> str:
             [
                 f"# Result of the study {result.study}",
                 *_opening(result),
+                f"[{report}]({report}) shows the same with poses, and with figures that tell their numbers.",
                 *_summaries(result),
                 *_shown(pictures),
                 "# Backends",
@@ -164,7 +166,12 @@ def _summary_line(row: Row, reference: Row) -> dict[str, str]:
 
 def _against_fp32(row: Row) -> dict[str, str]:
     certificate = _certificate(row)
-    links = {"certificate": row.links.certificate, "recipe": row.links.recipe, "layers": row.links.attribution}
+    links = {
+        "certificate": row.links.certificate,
+        "recipe": row.links.recipe,
+        "layers": row.links.attribution,
+        "pictures": row.links.pictures,
+    }
     return {
         "Backend": row.title,
         "AP against FP32": stated(certificate["statistics"]["AP"]),

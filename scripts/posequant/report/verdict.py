@@ -56,14 +56,14 @@ def judge(certificate: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
     """
     images = certificate["images"]
     near, precision = certificate["without_labels"]["oks"], certificate["statistics"]["AP"]
-    oks = _judgement(
+    oks = judgement_of(
         None if near is None else 1 - near["value"],
         None if near is None or near["interval"] is None else (1 - near["interval"][1], 1 - near["interval"][0]),
         tolerance.oks_loss,
         images,
     )
     difference, between = precision["difference"], precision["interval"]
-    ap = _judgement(
+    ap = judgement_of(
         None if difference is None else -difference,
         None if difference is None or between is None else (-between[1], -between[0]),
         tolerance.ap_loss,
@@ -72,7 +72,8 @@ def judge(certificate: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
     return Verdict(kind="outside" if ap.kind == "outside" else oks.kind, oks=oks, ap=ap)
 
 
-def _judgement(loss: float | None, between: tuple[float, float] | None, limit: float, images: int) -> Judgement:
+def judgement_of(loss: float | None, between: tuple[float, float] | None, limit: float, images: int) -> Judgement:
+    """Return whether a loss with its interval, measured on so many images, is at most `limit`."""
     kind: Kind = "undecided"
     enough = None
     if loss is not None and between is not None:

@@ -39,8 +39,8 @@ def in_words(network: Network, row: Row) -> Words | None:
         headline=_headline(verdict, images),
         gained=f"It {gained}." if gained else "",
         losses=(
-            f"Loss of OKS to FP32: {_loss(verdict.oks, images)}.",
-            f"Loss of AP: {_loss(verdict.ap, images)}.",
+            f"Loss of OKS to FP32: {loss_in_words(verdict.oks, images)}.",
+            f"Loss of AP: {loss_in_words(verdict.ap, images)}.",
         ),
     )
 
@@ -56,7 +56,8 @@ def _undecided(judgement: Judgement, images: int) -> str:
     return f"undecided on {images:,} images" + (f"; about {enough:,} would decide" if enough is not None else "")
 
 
-def _loss(judgement: Judgement, images: int) -> str:
+def loss_in_words(judgement: Judgement, images: int) -> str:
+    """Return a loss with its interval, its limit and what is decided: `0.003 [0.002, 0.004], limit 0.005, within`."""
     if judgement.loss is None:
         return f"not known (limit {judgement.limit:g})"
     between = " [{:.4f}, {:.4f}]".format(*judgement.interval) if judgement.interval else ""

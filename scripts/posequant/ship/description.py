@@ -9,10 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from posequant.base.errors import InputError
-from posequant.base.keypoints import FLIP_INDICES, KEYPOINTS
+from posequant.base.keypoints import FLIP_INDICES, KEYPOINTS, SKELETON
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import installed, versions
-from posequant.demo.skeleton import SKELETON
 from posequant.ncnn_format.model import NcnnModel
 
 # Goes up where a key is taken away or means something else.
@@ -124,7 +123,7 @@ def describe(
         "output": {"name": output_name, "layout": "float32 (keypoint, row, column)", "shape": list(shape)},
         "codec": spec.codec,
         "keypoints": list(KEYPOINTS),
-        "skeleton": [[first - 1, second - 1] for first, second in SKELETON],
+        "skeleton": [list(limb) for limb in SKELETON],
         "flip_pairs": [[one, other] for one, other in enumerate(FLIP_INDICES) if one < other],
         "golden": dict(golden),
         "evaluation": {key: metrics[key] for key in ("protocol", "images", "instances", "statistics")},

@@ -82,7 +82,11 @@ STEPS = {
     "predict": Step(2.0, per_100_mb=1.0, per_person=BESIDE_THE_NETWORK),
     "evaluate": Step(1.5, per_person=0.0005),
     "certify": Step(3.0, per_100_mb=1.0, per_person=0.001),
-    "latency": Step(5.0, per_100_mb=5.0),
+    "pictures": Step(2.0, per_100_mb=1.0),
+    "attribute": Step(2.0, per_100_mb=20.0, per_gmac=0.3),
+    "latency": Step(8.0, per_100_mb=20.0),
+    "collect_result": Step(1.0),
+    "render_report": Step(1.0),
     "render_result": Step(2.0),
     "result": Step(0.3),
 }
@@ -115,8 +119,9 @@ _KNOWN_BYTES = {
     "hourglass52_coco_384x384-be91ba2b_20200812.pth": 379e6,
 }
 _BYTES_PER_SECOND = 10e6
-# `latency`: rounds, and the seconds after which it begins no other.
+# `latency`: rounds, and the seconds after which it begins no other; then as many inferences for throughput, about.
 _ROUNDS, _MOST_SECONDS = 60, 20
+_THROUGHPUT_ROUNDS = 11
 
 
 @dataclass(frozen=True)
@@ -248,7 +253,7 @@ def seconds_of(rule: str, work: Work) -> tuple[float, float]:
     if rule == "predict":
         shared += work.people * sum(work.rows)
     elif rule == "latency":
-        alone += sum(min(_ROUNDS * seconds, _MOST_SECONDS) for seconds in work.rows)
+        alone += sum(min(_ROUNDS * seconds, _MOST_SECONDS) + _THROUGHPUT_ROUNDS * seconds for seconds in work.rows)
     elif rule == "demo_dataset":
         shared += _DRAWING * work.images
     return alone, shared

@@ -1,28 +1,27 @@
 """The certificate of a small INT8 network on a drawn dataset, and its parts by hand."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import helper
-from tests.unit.evaluation_fixtures import draw_dataset
+from tests.unit.certificate_fixtures import Case, make_case
 from tests.unit.export_fixtures import in_a_process_of_its_own, save_onnx_by_hand
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, draw_crops, small_network, write_crops
-from tests.unit.pose_fixtures import SPEC, pose_network
+from tests.unit.pose_fixtures import SPEC
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, write_json
+from posequant.base.keypoints import KEYPOINTS
 from posequant.base.verify import hashes
-from posequant.certify.certify import certify
 from posequant.certify.joints import joint_costs, nearest_box
 from posequant.certify.page import render, stated
-from posequant.certify.poses import PoseCost, pose_cost
-from posequant.data.calibration_set import choose_calibration_set
-from posequant.data.dataset import ground_truth_instances, keypoint_sigmas, load_annotations
+from posequant.certify.poses import PartCost, PoseCost, pose_cost
+from posequant.data.dataset import keypoint_sigmas, load_annotations
 from posequant.evaluate.bootstrap import ImageDraws, draw_images
 from posequant.evaluate.keypoint_metrics import evaluate_predictions
 from posequant.evaluate.oks import pose_shift, similarity
@@ -35,86 +34,11 @@ from posequant.quantize.ncnn2int8 import quantize_files
 from posequant.quantize.ncnn2table import write_table
 from posequant.quantize.onnxruntime import quantize_onnxruntime
 from posequant.quantize.openvino import quantize_openvino
-from posequant.workflow.settings.certify import Sampling
-
-SAMPLING = Sampling(resamples=100)
-
-
-class Case(NamedTuple):
-    """Everything that a certificate is made of."""
-
-    predictions: Path
-    reference: Path
-    annotations: Path
-    model: Path
-    artifacts: tuple[Path, Path]
-    reference_artifacts: tuple[Path, Path]
-    crops: Path
-    calibration: Path
-
-    def certify(self, **changed: Any) -> dict[str, Any]:
-        return certify(**self._replace(**changed)._asdict(), sampling=SAMPLING)
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    folder = tmp_path_factory.mktemp("certificate")
-    dataset = draw_dataset(folder / "val")
-    training = draw_dataset(folder / "train", seed=1, first_image=100)
-    model = folder / "model.json"
-    SPEC.save(model)
-    write_crops(folder / "crops", draw_crops(4))
-    float_files = folder / "float.param", folder / "float.bin"
-    pose_network().write(*float_files)
-    write_table(folder / "table", *float_files, folder / "crops", "kl")
-    int8_files = folder / "int8.param", folder / "int8.bin"
-    quantize_files(*float_files, folder / "table", *int8_files)
-    calibration = folder / "calibration.json"
-    write_json(calibration, choose_calibration_set(training.annotations, dataset.annotations, people=4, seed=0))
-    paths = []
-    for variant, files, noise in (("ncnn-int8", int8_files, 3.0), ("ncnn", float_files, 1.0)):
-        precision = "int8" if variant == "ncnn-int8" else "fp32"
-        identity = {
-            "model": "net",
-            "variant": variant,
-            "backend": "ncnn",
-            "precision": precision,
-            "protocol": {"boxes": "ground-truth", "flip_test": False},
-            "instances": len(ground_truth_instances(load_annotations(dataset.annotations))),
-            "sha256": {
-                "model": sha256(model),
-                "artifact": {path.name: sha256(path) for path in files},
-                "annotations": sha256(dataset.annotations),
-                "detections": None,
-            },
-            "versions": {"numpy": "2"},
-        }
-        paths.append(folder / f"{variant}.npz")
-        near(dataset.annotations, noise, identity).save(paths[-1])
-    return Case(paths[0], paths[1], dataset.annotations, model, int8_files, float_files, folder / "crops", calibration)
-
-
-def near(annotations: Path, noise: float, identity: dict[str, Any]) -> Predictions:
-    """Predictions that far from the annotated keypoints, in every direction."""
-    annotated = load_annotations(annotations)
-    people = ground_truth_instances(annotated)
-    truth = [annotated.coco.anns[identifier]["keypoints"] for identifier in people.ids]
-    generator = np.random.default_rng(int(10 * noise))
-    keypoints = np.array(truth, np.float32).reshape(-1, 17, 3)[..., :2]
-    count = len(people)
-    return Predictions(
-        ids=people.ids,
-        image_ids=people.image_ids,
-        bboxes=people.bboxes,
-        bbox_scores=people.bbox_scores,
-        poses=Poses(
-            keypoints=keypoints + generator.normal(0, noise, keypoints.shape).astype(np.float32),
-            keypoint_scores=np.linspace(0.5, 1, count, dtype=np.float32)[:, np.newaxis].repeat(17, axis=1),
-            centers=np.zeros((count, 2), np.float32),
-            scales=1.25 * (people.bboxes[:, 2:] - people.bboxes[:, :2]),
-        ),
-        identity=identity,
-    )
+    return make_case(tmp_path_factory.mktemp("certificate"))
 
 
 def test_figures_are_those_of_the_evaluation(case: Case) -> None:
@@ -276,8 +200,8 @@ def test_shift_by_hand() -> None:
 DRAWS = draw_images(6, 200, 0)
 
 
-def cost_of(case: Case, reference: Predictions, candidate: Predictions) -> PoseCost:
-    return pose_cost(reference, candidate, ImageDraws.of(load_annotations(case.annotations), DRAWS, 0.95))
+def cost_of(case: Case, reference: Predictions, candidate: Predictions, draws: Any = DRAWS) -> PoseCost:
+    return pose_cost(reference, candidate, ImageDraws.of(load_annotations(case.annotations), draws, 0.95))
 
 
 def moved_in_one_image(full: Predictions, pixels: float) -> Predictions:
@@ -325,6 +249,89 @@ def test_poses_that_are_equal_or_unknown(case: Case) -> None:
     assert same.pixels == {"mean": 0, "median": 0, "p95": 0}
     unsure = replace(full, poses=replace(full.poses, keypoint_scores=np.zeros_like(full.poses.keypoint_scores)))
     assert cost_of(case, unsure, full) == PoseCost(0, 0, None, None, None, None)
+
+
+def some_move(full: Predictions) -> Predictions:
+    """The same predictions with keypoints moved by 0 to 6 pixels, and the reference's scores as they are."""
+    rng = np.random.default_rng(5)
+    moves = rng.uniform(-3, 3, full.poses.keypoints.shape).astype(np.float32)
+    return replace(full, poses=replace(full.poses, keypoints=full.poses.keypoints + moves))
+
+
+@pytest.mark.parametrize("kind", ["by_joint", "by_size"])
+def test_joints_and_sizes_are_counted_one_by_one(case: Case, kind: str) -> None:
+    full = Predictions.load(case.reference)
+    rng = np.random.default_rng(3)
+    scores = np.where(rng.random((len(full.ids), 17)) < 0.3, np.float32(0.1), np.float32(0.9))
+    # Boxes of a small, a medium and a large person in turn: the areas are 0.53 times their squares.
+    sides = np.array([30, 100, 200], np.float32)[np.arange(len(full.ids)) % 3]
+    bboxes = np.column_stack([np.zeros_like(sides), np.zeros_like(sides), sides, sides])
+    full = replace(full, bboxes=bboxes, poses=replace(full.poses, keypoint_scores=scores))
+    candidate = some_move(full)
+    cost = cost_of(case, full, candidate, DRAWS[:50])
+    images = sorted(image.id for image in load_annotations(case.annotations).images)
+    # Slowly and literally: each keypoint of each person of each drawn image.
+    found: dict[str, list[list[tuple[float, bool]]]] = {}
+    sigmas = keypoint_sigmas().astype(float)
+    for person in range(len(full.ids)):
+        area = 0.53 * float(sides[person]) ** 2
+        size = "small" if area < 32**2 else "medium" if area < 96**2 else "large"
+        parts: dict[str, list[tuple[float, bool]]] = {}
+        for joint, name in enumerate(KEYPOINTS):
+            if scores[person, joint] > 0.2:
+                apart = candidate.poses.keypoints[person, joint].astype(float) - full.poses.keypoints[person, joint]
+                squared = float((apart**2).sum())
+                agreement = np.exp(-squared / (2 * area * (2 * sigmas[joint]) ** 2))
+                parts.setdefault(name if kind == "by_joint" else size, []).append((agreement, squared <= 4))
+        for name in KEYPOINTS if kind == "by_joint" else ("small", "medium", "large"):
+            found.setdefault(name, []).append(parts.get(name, []))
+
+    def figures(people: list[list[tuple[float, bool]]]) -> tuple[float, float]:
+        """OKS, the mean over people of their means, and the share of the keypoints within 2 pixels."""
+        known = [person for person in people if person]
+        if not known:
+            return np.nan, np.nan
+        oks = np.mean([np.mean([agreement for agreement, _ in person]) for person in known])
+        return float(oks), float(np.mean([inside for person in known for _, inside in person]))
+
+    assert [part.name for part in getattr(cost, kind)] == list(found)
+    for part in getattr(cost, kind):
+        people = found[part.name]
+        assert part.people == sum(map(bool, people))
+        assert part.keypoints == sum(map(len, people))
+        assert (part.oks.value, part.within["2"].value) == pytest.approx(figures(people))
+        drawn = []
+        for draw in DRAWS[:50]:
+            times = dict(zip(images, draw.tolist(), strict=True))
+            drawn.append(
+                figures(
+                    [
+                        person
+                        for person, image in zip(people, full.image_ids.tolist(), strict=True)
+                        for _ in range(times[image])
+                    ]
+                )
+            )
+        for estimate, values in zip((part.oks, part.within["2"]), zip(*drawn, strict=True), strict=True):
+            known = [value for value in values if not np.isnan(value)]
+            assert estimate.interval == pytest.approx(tuple(np.percentile(known, [2.5, 97.5])))
+            assert estimate.left_out == len(values) - len(known)
+
+
+def test_size_that_nobody_has_is_unknown_and_not_in_the_table(case: Case) -> None:
+    full = Predictions.load(case.reference)
+    large = np.tile(np.array([0, 0, 500, 500], np.float32), (len(full.ids), 1))
+    full = replace(full, bboxes=large)
+    small, medium, large_ones = cost_of(case, full, some_move(full)).by_size
+    assert small == PartCost("small", 0, 0, None, None)
+    assert medium.oks is None
+    assert large_ones.people == len(full.ids)
+    certificate = case.certify()
+    sizes = {part["name"]: part for part in certificate["without_labels"]["by_size"]}
+    sizes["small"].update(asdict(small))
+    page = render(certificate)
+    assert "| small " not in page
+    assert "| left wrist " in page
 
 
 def test_draws_without_anybody_are_counted_and_told(case: Case) -> None:

@@ -16,7 +16,7 @@ from posequant.report.result import Result
 
 
 def page_of(study: Result) -> str:
-    return render(study, "result.json").replace("\N{NO-BREAK SPACE}", " ")
+    return render(study, "result.json", "report.html").replace("\N{NO-BREAK SPACE}", " ")
 
 
 def cells(page: str, first: str) -> list[list[str]]:
@@ -53,7 +53,7 @@ def test_costs_of_every_row() -> None:
 
 
 def test_tables_do_not_wrap() -> None:
-    page = render(small_result(), "result.json")
+    page = render(small_result(), "result.json", "report.html")
     (line,) = [line for line in page.splitlines() if "0.9700" in line]
     assert "0.9700\N{NO-BREAK SPACE}[0.9650,\N{NO-BREAK SPACE}0.9741]" in line
 
@@ -84,7 +84,7 @@ def test_calibration_counts_people_and_images() -> None:
 
 
 def test_picture_has_its_caption() -> None:
-    page = render(small_result(), "result.json", [Picture("figures/x.svg", "The x", "Read it so.")])
+    page = render(small_result(), "result.json", "report.html", [Picture("figures/x.svg", "The x", "Read it so.")])
     assert "## The x\n\n![The x](figures/x.svg)\n\nRead it so." in page
 
 

@@ -35,6 +35,11 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         Result.read(tmp_path / "result.json")
 
 
+def test_schema_in_the_repository_is_that_of_the_classes() -> None:
+    committed = Path(__file__).parents[3] / "docs" / "result.schema.json"
+    assert committed.read_text() == schema_text(), "run `make schema`"
+
+
 def test_schema_describes_what_is_written() -> None:
     schema = json.loads(schema_text())
     written = small_result().model_dump(mode="json", by_alias=True)

@@ -156,6 +156,7 @@ def _id(*names: str) -> str:
 def _network(network: Network, pages: Sequence[Page], poses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     key = _id(network.name)
     ids = {page.link: _id("page", page.link.removesuffix(".md")) for page in pages}
+    with_poses = [row for row in network.rows if _has_poses(row, network, poses)]
     return {
         "id": key,
         "title": network.title,
@@ -164,7 +165,11 @@ def _network(network: Network, pages: Sequence[Page], poses: Iterable[Mapping[st
         "costs": measured_words(network),
         "figures": network_figures(network, key),
         "layers": [_layers(row, _id(network.name, row.variant, "layers")) for row in network.rows if row.attribution],
-        "poses": [(row.variant, row.title) for row in network.rows if _has_poses(row, network, poses)],
+        "poses": with_poses,
+        # There is most to see of it.
+        "poses_first": max(
+            with_poses, key=lambda row: row.verdict.oks.loss or 0.0 if row.verdict else 0.0, default=None
+        ),
         "pages": [{"id": ids[page.link], "title": page.title, "body": _page(page, pages, ids)} for page in pages],
     }
 
@@ -190,7 +195,7 @@ def _card(network: Network, row: Row, ids: Mapping[str, str]) -> dict[str, Any]:
         "headline": words.headline,
         "gained": words.gained,
         "losses": words.losses,
-        "bar": _bar(row.verdict.oks),
+        "bar": _bar(row.verdict.oks, _end_of_bars(network)),
         "links": [(ids[link], name) for name, link in _links(row).items() if link is not None and link in ids],
     }
 
@@ -199,13 +204,18 @@ def _links(row: Row) -> dict[str, str | None]:
     return {"Certificate": row.links.certificate, "Recipe": row.links.recipe, "Layers": row.links.attribution}
 
 
-def _bar(judgement: Judgement) -> str:
+def _end_of_bars(network: Network) -> float:
+    """Return the loss at which the bars of a network's cards end: they share a scale."""
+    of_rows = [row.verdict.oks for row in network.rows if row.verdict]
+    return 1.08 * max((max(one.limit, *(one.interval or (one.loss or 0.0,))) for one in of_rows), default=1.0)
+
+
+def _bar(judgement: Judgement, longest: float) -> str:
     """Return a loss, its interval and its limit as a line of SVG; nothing where the loss is not known."""
     if judgement.loss is None:
         return ""
     low, high = judgement.interval or (judgement.loss, judgement.loss)
     width, middle = 300, 13
-    longest = 1.12 * max(high, judgement.limit)
 
     def place(value: float) -> float:
         return round(4 + (width - 8) * max(value, 0.0) / longest, 1)
@@ -214,8 +224,12 @@ def _bar(judgement: Judgement) -> str:
         f'<svg class="bar" viewBox="0 0 {width} {2 * middle}" preserveAspectRatio="none" aria-hidden="true">'
         f'<line class="axis" x1="4" x2="{width - 4}" y1="{middle}" y2="{middle}"/>'
         f'<line class="interval" x1="{place(low)}" x2="{place(high)}" y1="{middle}" y2="{middle}"/>'
-        f'<circle class="loss" cx="{place(judgement.loss)}" cy="{middle}" r="5"/>'
-        f'<line class="limit" x1="{place(judgement.limit)}" x2="{place(judgement.limit)}" y1="3" y2="23"/></svg>'
+        + "".join(
+            f'<line class="{kind}" x1="{place(judgement.loss)}" x2="{place(judgement.loss)}" '
+            f'y1="{middle}" y2="{middle}"/>'
+            for kind in ("rim", "loss")
+        )
+        + f'<line class="limit" x1="{place(judgement.limit)}" x2="{place(judgement.limit)}" y1="3" y2="23"/></svg>'
     )
 
 
@@ -301,7 +315,7 @@ def _pose_data(row: Mapping[str, Any], network: Network, images: dict[str, str])
             | {
                 "photograph": taken(person["photograph"]),
                 "heatmaps": heatmaps
-                and {kind: taken(heatmaps[kind]) for kind in ("reference", "candidate", "difference")},
+                and heatmaps | {kind: taken(heatmaps[kind]) for kind in ("reference", "candidate", "difference")},
             }
         )
     return {

@@ -128,14 +128,16 @@ function show(person, of, images, annotated) {
   slider.addEventListener("input", wipe);
   wipe();
   const card = html("article", "", { className: "person" });
-  const moved = person.moved_most ? `; most moved: ${person.moved_most.joint}, ${person.moved_most.pixels.toFixed(1)} px` : "";
+  const most = person.moved_most;
+  const joint = most && most.joint.replaceAll("_", " ");
+  const moved = !most ? "" : most.pixels ? `; most moved: ${joint}, ${most.pixels.toFixed(1)} px` : "; nothing moved";
   card.append(html("h4", `${person.choice[0].toUpperCase()}${person.choice.slice(1)}: OKS loss ${person.loss.toFixed(4)}${moved}`), picture, slider);
   const who = person.annotation_id === null ? "no annotation" : `annotation ${person.annotation_id}`;
   const box = person.box.map((value) => value.toFixed(0)).join(", ");
   card.append(html("p", `Image ${person.image.file_name} (id ${person.image.id}), ${who}, box ${box}`));
   if (person.heatmaps) {
     const maps = html("div", "", { className: "heatmaps" });
-    for (const [key, name] of [["reference", "FP32"], ["candidate", "the row"], ["difference", "difference"]]) {
+    for (const [key, name] of [["reference", "FP32"], ["candidate", "the row"], ["difference", `difference, ±${person.heatmaps.largest_difference.toPrecision(2)}`]]) {
       const map = html("div", "");
       map.append(html("img", "", { src: images[person.heatmaps[key]], alt: `Heatmap, ${name}` }), name);
       maps.append(map);

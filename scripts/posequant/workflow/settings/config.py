@@ -26,7 +26,7 @@ from posequant.workflow.settings.export import CropAndCodec, Export
 from posequant.workflow.settings.precisions import PRECISIONS
 from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.settings.recipe import Curve, Recipe
-from posequant.workflow.settings.report import Tolerance
+from posequant.workflow.settings.report import Pictures, Tolerance
 
 
 @dataclass(frozen=True)
@@ -314,6 +314,7 @@ class Study(Settings):
     curve: Curve = Curve()
     certificate: Sampling = Sampling()
     tolerance: Tolerance = Tolerance()
+    pictures: Pictures = Pictures()
     attribution: list[VariantName] = Field(
         default=[],
         description=(

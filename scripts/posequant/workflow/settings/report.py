@@ -23,3 +23,12 @@ class Tolerance(Settings):
         le=1,
         description=("Of AP. It decides where the people suffice, that is where the interval lies on one side of it."),
     )
+
+
+class Pictures(Settings):
+    """Whose poses are shown over their photographs, for every row in reduced precision. Nobody is shown twice."""
+
+    worst: int = Field(default=4, ge=0, le=100, description="How many people: those with the largest loss of OKS.")
+    typical: int = Field(default=2, ge=0, le=100, description="How many others: those nearest to the median loss.")
+    random: int = Field(default=2, ge=0, le=100, description="How many others: drawn at random.")
+    seed: int = Field(default=0, ge=0, description="Seed of the draw. It draws the same people for every row.")
