@@ -12,11 +12,18 @@ rule attribute:
     output:
         attribution=f"{RESULTS}/{{variant}}/attribution.json",
         table=f"{RESULTS}/{{variant}}/attribution.csv",
-        figure=report(
-            f"{RESULTS}/{{variant}}/attribution.svg",
+        steps=report(
+            f"{RESULTS}/{{variant}}/attribution-steps.svg",
             category="Attribution",
-            labels=ROW | {"form": "picture"},
+            labels=ROW | {"form": "picture of the steps"},
         ),
+        steps_image=f"{RESULTS}/{{variant}}/attribution-steps.png",
+        layers=report(
+            f"{RESULTS}/{{variant}}/attribution-layers.svg",
+            category="Attribution",
+            labels=ROW | {"form": "picture of the layers"},
+        ),
+        layers_image=f"{RESULTS}/{{variant}}/attribution-layers.png",
         page=f"{RESULTS}/{{variant}}/attribution.md",
         html=report(
             f"{RESULTS}/{{variant}}/attribution.html",
@@ -43,4 +50,4 @@ rule attribute:
         " --model {input.model} --variant {wildcards.variant}"
         " --crops {input.crops} --threads {threads}"
         " --out {output.attribution} --out-table {output.table}"
-        " --out-figure {output.figure} --out-page {output.page} > {log} 2>&1"
+        " --out-steps {output.steps} --out-layers {output.layers} --out-page {output.page} > {log} 2>&1"

@@ -19,6 +19,7 @@ rule apply_recipe:
             category="Recipes",
             labels=ROW | {"form": "picture"},
         ),
+        image=f"{RESULTS}/{{variant}}/recipe.png",
         page=f"{RESULTS}/{{variant}}/recipe.md",
         html=report(
             f"{RESULTS}/{{variant}}/recipe.html",
@@ -67,6 +68,7 @@ rule curve:
             category="Calibration",
             labels=ROW | {"form": "picture"},
         ),
+        image=f"{RESULTS}/{{variant}}/curve.png",
         page=f"{RESULTS}/{{variant}}/curve.md",
         html=report(
             f"{RESULTS}/{{variant}}/curve.html",

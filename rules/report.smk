@@ -83,6 +83,10 @@ rule pictures:
         " --out-page {output.page} > {log} 2>&1"
 
 
+# Names of the pictures of a study, in the order of the page (posequant/report/figures.py; a test compares them).
+FIGURES = ("difference", "tradeoff", "moved", "joints", "sizes", "memory")
+
+
 rule render_result:
     """Render the page of a study."""
     input:
@@ -90,11 +94,15 @@ rule render_result:
         report="results/{study}/report.html",
     output:
         page="results/{study}/result.md",
-        figure=report(
-            "results/{study}/result.svg",
-            category="Result",
-            labels=STUDY | {"form": "picture"},
-        ),
+        figures=[
+            report(
+                f"results/{{study}}/figures/{name}.svg",
+                category="Figures",
+                labels=STUDY | {"figure": name},
+            )
+            for name in FIGURES
+        ],
+        images=expand("results/{{study}}/figures/{name}.png", name=FIGURES),
     log:
         "results/{study}/render_result.log",
     localrule: True
@@ -107,7 +115,7 @@ rule render_result:
         code=code("render_result"),
     shell:
         'python "$SCRIPTS"/render_result.py --result {input.result} --report {input.report}'
-        " --out {output.page} --out-figure {output.figure} > {log} 2>&1"
+        " --out {output.page} --out-figures {output.figures} > {log} 2>&1"
 
 
 rule render_report:

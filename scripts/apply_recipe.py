@@ -25,7 +25,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out-bin", type=Path, required=True, help="the prepared .bin to write")
     parser.add_argument("--out-table", type=Path, required=True, help="the calibration table to write")
     parser.add_argument("--out-record", type=Path, required=True, help="what was done and measured, to write (JSON)")
-    parser.add_argument("--out-figure", type=Path, required=True, help="picture of what was measured, to write (SVG)")
+    parser.add_argument(
+        "--out-figure", type=Path, required=True, help="picture of what was measured, to write (SVG; a PNG beside it)"
+    )
     parser.add_argument("--out-page", type=Path, required=True, help="the same as a page to write, beside the picture")
     return parser.parse_args()
 
@@ -34,7 +36,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    from posequant.base.files import whole, write_json
+    from posequant.base.figures import save
+    from posequant.base.files import write_json
     from posequant.base.html import write_page
     from posequant.base.verify import as_made
     from posequant.recipe.figure import draw
@@ -56,10 +59,9 @@ def main() -> None:
         out=(arguments.out_param, arguments.out_bin),
         table=arguments.out_table,
     )
-    with whole(arguments.out_figure) as figure:
-        draw(record, figure)
-        name = arguments.out_figure.name
-        write_page(arguments.out_page, render(record, name), {name: figure})
+    drawing, name = draw(record), arguments.out_figure.name
+    save(drawing.figure, arguments.out_figure)
+    write_page(arguments.out_page, render(record, {name: drawing}), {name: arguments.out_figure})
     write_json(arguments.out_record, record)
 
 

@@ -28,7 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--reference", type=Path, required=True, help="predictions of the FP32 network for them")
     parser.add_argument("--threads", type=int, default=1, help="how many crops are computed at a time (default: 1)")
     parser.add_argument("--out-table", type=Path, required=True, help="CSV to write")
-    parser.add_argument("--out-figure", type=Path, required=True, help="picture to write (SVG)")
+    parser.add_argument("--out-figure", type=Path, required=True, help="picture to write (SVG; a PNG beside it)")
     parser.add_argument("--out-page", type=Path, required=True, help="page to write, beside the picture")
     return parser.parse_args()
 

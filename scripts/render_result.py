@@ -13,7 +13,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--result", type=Path, required=True, help="result of the study (JSON)")
     parser.add_argument("--report", type=Path, required=True, help="the HTML report, which the page links to")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
-    parser.add_argument("--out-figure", type=Path, required=True, help="picture to write (SVG); the page shows it")
+    parser.add_argument(
+        "--out-figures",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="SVG",
+        help="pictures to write, each under its name, such as sizes.svg; a PNG beside each; the page shows them",
+    )
     return parser.parse_args()
 
 
@@ -21,20 +28,28 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
+    from posequant.base.errors import InputError
+    from posequant.base.figures import save
     from posequant.base.files import whole
-    from posequant.report.figure import draw
+    from posequant.report.figures import NAMES, draw
     from posequant.report.page import Picture, render
     from posequant.report.result import Result
 
     def link(path: Path) -> str:
         return os.path.relpath(path, arguments.out.parent)
 
+    paths = {path.stem: path for path in arguments.out_figures}
+    if unknown := sorted(paths.keys() - set(NAMES)):
+        raise InputError(f"--out-figures: there is no picture {unknown[0]}. There are {', '.join(NAMES)}.")
     result = Result.read(arguments.result)
-    picture = Picture(link(arguments.out_figure), "AP, speed and size", "Speed: against ONNX Runtime FP32.")
-    page = render(result, link(arguments.result), link(arguments.report), [picture])
-    with whole(arguments.out_figure) as figure, whole(arguments.out) as draft:
-        draw(result.networks, figure)
-        draft.write_text(page)
+    drawings = [drawing for drawing in draw(result) if drawing.name in paths]
+    for drawing in drawings:
+        save(drawing.figure, paths[drawing.name])
+    pictures = [
+        Picture(link(paths[drawing.name]), drawing.title, drawing.caption) for drawing in drawings if not drawing.empty
+    ]
+    with whole(arguments.out) as draft:
+        draft.write_text(render(result, link(arguments.result), link(arguments.report), pictures))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posequant.base.keypoints import NUM_KEYPOINTS
+from posequant.base.keypoints import KEYPOINTS, NUM_KEYPOINTS
 from posequant.base.model_spec import ModelSpec
 from posequant.report.collect import NetworkRecords, Record, RowRecords, collect
 from posequant.report.result import Links, Result
@@ -59,6 +59,12 @@ def compared(reference: float, candidate: float, low: float, high: float) -> dic
     }
 
 
+def moved(name: str, within: float) -> dict[str, Any]:
+    """What a certificate says of a joint, or of people of one size."""
+    shares = {limit: estimate(within, within - 0.02, within + 0.01) for limit in ("1", "2", "4")}
+    return {"name": name, "people": 20, "keypoints": 20, "oks": estimate(0.96, 0.95, 0.97), "within": shares}
+
+
 def certificate(of: Mapping[str, Any], reference: str, **changed: Any) -> dict[str, Any]:
     """What certification writes of a row in reduced precision."""
     return {
@@ -88,6 +94,12 @@ def certificate(of: Mapping[str, Any], reference: str, **changed: Any) -> dict[s
             },
             "pixels": {"mean": 0.8, "median": 0.0, "p95": 4.3},
             "relative": {"mean": 0.008, "median": 0.0, "p95": 0.04},
+            "by_joint": [moved(name, 0.9 - place / 100) for place, name in enumerate(KEYPOINTS)],
+            "by_size": [
+                {"name": "small", "people": 0, "keypoints": 0, "oks": None, "within": None},
+                moved("medium", 0.88),
+                moved("large", 0.92),
+            ],
         },
         "outputs": {"crops": 32, "max_abs": 0.1, "rms": 0.003, "sqnr_db": 21.34},
         "layers": [

@@ -210,8 +210,8 @@ def test_terminal_has_the_plan_a_line_a_job_and_the_summary(finished: Workflow) 
 
 def test_the_result_is_a_copy_of_the_studys_page(workflow: Workflow) -> None:
     page, copy = ((workflow.folder / "results" / name).read_text() for name in ("demo/result.md", "result.md"))
-    assert "](result.svg)" in page
-    assert "](demo/result.svg)" in copy
+    assert "](figures/difference.svg)" in page
+    assert "](demo/figures/difference.svg)" in copy
     assert copy.replace("](demo/", "](") == page
     for folder, text in (("results/demo", page), ("results", copy)):
         links = re.findall(r"\]\(([^)#:]+)\)", text)

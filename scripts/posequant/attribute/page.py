@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from posequant.base.figures import Drawing
 from posequant.base.markdown import decibels, signed, table
 
 WORST = 10
@@ -15,9 +16,14 @@ def to_table(attribution: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(attribution["layers"]).astype({"bits": "Int64"})
 
 
-def render(attribution: Mapping[str, Any], figure: str) -> str:
-    """Return the page of an attribution, as `attribute` makes it; `figure` is the link to its picture."""
-    return "\n\n".join(_paragraphs(attribution, figure)) + "\n"
+def render(attribution: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> str:
+    """Return the page of an attribution, as `attribute` makes it.
+
+    Args:
+        attribution: the attribution.
+        pictures: those of it, by the links to their files.
+    """
+    return "\n\n".join(_paragraphs(attribution, pictures)) + "\n"
 
 
 def worst_first(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -35,11 +41,13 @@ def half_of_noise(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]
     return taken
 
 
-def _paragraphs(attribution: Mapping[str, Any], figure: str) -> Iterable[str]:
+def _paragraphs(attribution: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> Iterable[str]:
     layers, steps, side = attribution["layers"], attribution["waterfall"], attribution["activations_only"]
     yield f"# Where the error of {attribution['variant']} comes from, {attribution['model']}"
     yield _summary(attribution)
-    yield f"![The effect of each layer alone, and the steps from float to INT8]({figure})"
+    for link, drawing in pictures.items():
+        yield f"![{drawing.title}]({link})"
+        yield drawing.caption
     yield "## From float to INT8"
     before = [steps[0], *steps[:-1]]
     yield table(

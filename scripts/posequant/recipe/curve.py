@@ -4,17 +4,18 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
+from posequant.base import figures
 from posequant.base.errors import InputError
 from posequant.base.files import whole, write_json
 from posequant.base.html import write_page
 from posequant.base.markdown import figure_or_dash, signed, table
-from posequant.base.svg import save_svg
 from posequant.data.calibration_set import choose_calibration_set, make_crops
 from posequant.data.dataset import ground_truth_instances, load_annotations
 from posequant.evaluate.keypoint_metrics import coco_results, coco_statistics
@@ -28,6 +29,9 @@ from posequant.recipe.recipe import apply_recipe_to_files
 from posequant.workflow.settings.base import checked_json
 from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.settings.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ class Point:
     largest_change: float
 
 
+# Colours and marks of the seeds, from the first.
+_SEEDS = (
+    (figures.BLUE, "o"), (figures.VERMILION, "s"), (figures.GREEN, "^"),
+    (figures.PURPLE, "D"), (figures.ORANGE, "v"), (figures.SKY, "P"),
+)  # fmt: skip
 _MEASURED = ("average_precision", "difference", "oks", "median_change", "largest_change")
 
 
@@ -187,14 +196,13 @@ def parse_recipe(text: str) -> str | Recipe:
 
 
 def write_curve(points: Sequence[Point], title: str, csv: Path, figure: Path, page: Path) -> None:
-    """Write the points as a table, as a picture and as a page, each whole or not at all."""
+    """Write the points as a table, as a picture (SVG, and a PNG beside it) and as a page, each whole or not at all."""
     # What is not known is None in a point, and NaN here: an empty cell of the table and a gap in the picture.
     frame = pd.DataFrame([asdict(point) for point in points]).astype(dict.fromkeys(_MEASURED, float))
     with whole(csv) as draft:
         frame.to_csv(draft, index=False)
-    with whole(figure) as draft:
-        _draw(frame, title, draft)
-        write_page(page, _page(points, title, figure.name), {figure.name: draft})
+    figures.save(_draw(frame, title), figure)
+    write_page(page, _page(points, title, figure.name), {figure.name: figure})
 
 
 def _page(points: Sequence[Point], title: str, figure: str) -> str:
@@ -215,6 +223,8 @@ def _page(points: Sequence[Point], title: str, figure: str) -> str:
             [
                 f"# Calibration people: {title}",
                 f"![AP, OKS and thresholds against the number of people]({figure})",
+                "Each mark is one calibration, each line one choice of people. Where the lines lie close together and "
+                "level, more people change little.",
                 table(lines),
                 "Thresholds, where activations are clipped, beside those by the most people with the same seed. OKS to "
                 "FP32 takes the FP32 poses for the truth. Annotated boxes, no flip test.",
@@ -224,22 +234,19 @@ def _page(points: Sequence[Point], title: str, figure: str) -> str:
     )
 
 
-def _draw(frame: pd.DataFrame, title: str, target: Path) -> None:
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    panels = figure.subplots(1, 3)
-    columns = {
-        "difference": "AP against FP32",
-        "oks": "OKS to FP32",
-        "median_change": "thresholds moved (median)",
-    }
-    for panel, (column, label) in zip(panels, columns.items(), strict=True):
-        for seed, part in frame.groupby("seed"):
-            panel.plot(part["people"], part[column], marker="o", label=f"seed {seed}")
-        panel.set_xscale("log", base=2)
-        panel.set_xticks(sorted(frame["people"].unique()), [str(size) for size in sorted(frame["people"].unique())])
-        panel.set_xlabel("people calibrated on")
-        panel.set_title(label)
-        panel.grid(alpha=0.3)
-    panels[0].legend()
-    figure.suptitle(title)
-    save_svg(figure, target)
+def _draw(frame: pd.DataFrame, title: str) -> "Figure":
+    with figures.style():
+        figure = figures.new_figure(3.4)
+        panels = figure.subplots(1, 3)
+        columns = {"difference": "AP against FP32", "oks": "OKS to FP32", "median_change": "thresholds moved (median)"}
+        sizes = sorted(frame["people"].unique())
+        for panel, (column, label) in zip(panels, columns.items(), strict=True):
+            for (seed, part), (colour, marker) in zip(frame.groupby("seed"), cycle(_SEEDS)):
+                panel.plot(part["people"], part[column], color=colour, marker=marker, label=f"seed {seed}")
+            panel.set_xscale("log", base=2)
+            panel.set_xticks(sizes, [str(size) for size in sizes])
+            panel.set(xlabel="people calibrated on", title=label)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 6))
+        figure.suptitle(title)
+        return figure

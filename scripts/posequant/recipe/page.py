@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from posequant.base.figures import Drawing
 from posequant.base.markdown import decibels, figure_or_dash, signed, table
 from posequant.recipe.budget import Budget
 from posequant.recipe.parts import MIN_PEOPLE
@@ -14,17 +15,17 @@ _BOUNDS = {"expected_oks_loss": "expected_oks_loss_bound", "ap_loss": "ap_loss_b
 _OUTCOMES = {"expected_oks_loss": "oks_loss", "ap_loss": "ap_loss"}
 
 
-def render(record: Mapping[str, Any], figure: str) -> str:
+def render(record: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> str:
     """Return the page of a recipe's record.
 
     Args:
         record: as `apply_recipe_to_files` makes it.
-        figure: link to its picture, relative to the page.
+        pictures: those of it, by the links to their files.
     """
-    return "\n\n".join(_paragraphs(record, figure)) + "\n"
+    return "\n\n".join(_paragraphs(record, pictures)) + "\n"
 
 
-def _paragraphs(record: Mapping[str, Any], figure: str) -> Iterable[str]:
+def _paragraphs(record: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> Iterable[str]:
     recipe, rungs, people, last = record["recipe"], record["rungs"], record["people"], record["taken"]
     budget = budget_of(recipe)
     yield "# Recipe"
@@ -51,7 +52,9 @@ def _paragraphs(record: Mapping[str, Any], figure: str) -> Iterable[str]:
     else:
         yield "## What each step buys"
     title = TITLES[budget.measure if budget else "expected_oks_loss"]
-    yield f"![Loss against latency and size, stage by stage]({figure})"
+    for link, drawing in pictures.items():
+        yield f"![{drawing.title}]({link})"
+        yield drawing.caption
     yield table(_line(number, rung, rungs, last, budget) for number, rung in enumerate(rungs))
     seen = "that no other step saw" if budget else "that the steps saw, so the figures look better than they are"
     yield f"Measured on the real INT8 network, on {people['measured']} calibration people {seen}."

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Floats, draw_crops, sqnr, write_crops
 from tests.unit.pose_fixtures import SCALES, SPEC, draw_people, pose_network
 
@@ -149,16 +150,41 @@ def test_networks_that_do_not_belong_together_are_refused(files: Files, tmp_path
         Pair.read(*files.full, *files.full)
 
 
-def test_page_table_and_figure(found: dict[str, Any], tmp_path: Path) -> None:
-    page = render(found, "attribution.svg")
+def test_page_and_table(found: dict[str, Any]) -> None:
+    steps, layers = draw(found)
+    page = render(found, {"steps.svg": steps, "layers.svg": layers})
     worst = worst_first(found["layers"])
     assert [row["noise"] for row in worst] == sorted((row["noise"] for row in worst), reverse=True)
     assert f"| {worst[0]['layer']} " in page
-    assert "![" in page
-    assert "(attribution.svg)" in page
+    for link, drawing in (("steps.svg", steps), ("layers.svg", layers)):
+        assert drawing.caption
+        assert f"![{drawing.title}]({link})\n\n{drawing.caption}\n" in page
     assert sum(row["noise_share"] for row in half_of_noise(found["layers"])) >= 0.5
     assert to_table(found)["layer"].tolist() == [row["layer"] for row in found["layers"]]
-    for name in ("one.svg", "two.svg"):
-        draw(found, tmp_path / name)
-    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
-    assert b"<svg" in (tmp_path / "one.svg").read_bytes()
+
+
+def test_pictures_show_the_steps_and_the_layers(found: dict[str, Any]) -> None:
+    steps, layers = draw(found)
+    *waterfall, side = steps.figure.axes[0].patches
+    ends = [bar.get_x() + bar.get_width() for bar in waterfall if isinstance(bar, Rectangle)]
+    assert ends == pytest.approx([100 * step["noise"] for step in found["waterfall"]])
+    assert isinstance(side, Rectangle)
+    assert (side.get_x(), side.get_width()) == pytest.approx((0, 100 * found["activations_only"]["noise"]))
+    heights = [
+        [bar.get_height() for bar in panel.patches if isinstance(bar, Rectangle)] for panel in layers.figure.axes
+    ]
+    for of_panel, key, factor in zip(heights, ("noise", "oks_loss", "macs_share"), (100, 1, 100), strict=True):
+        assert of_panel == pytest.approx([factor * (layer[key] or 0) for layer in found["layers"]])
+    names = [label.get_text() for label in layers.figure.axes[-1].get_xticklabels()]
+    assert names == [layer["layer"] for layer in found["layers"]]
+
+
+def test_of_many_layers_the_noisiest_are_named(found: dict[str, Any]) -> None:
+    layers = [
+        {**found["layers"][0], "layer": f"layer {place}", "noise": 0.01 * (place % 100 == 7)} for place in range(300)
+    ]
+    _, drawing = draw({**found, "layers": layers})
+    names = [label.get_text() for label in drawing.figure.axes[-1].get_xticklabels()]
+    assert {"layer 7", "layer 107", "layer 207"} <= set(names)
+    assert len(names) <= 12
+    assert "Only some" in drawing.caption

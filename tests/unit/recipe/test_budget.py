@@ -14,6 +14,7 @@ from tests.unit.ncnn_fixtures import INPUT_SHAPE, draw_crops, write_crops
 from tests.unit.pose_fixtures import SCALES, SPEC, draw_people, pose_network
 
 from posequant.base.errors import InputError
+from posequant.base.figures import save
 from posequant.base.signal import Powers
 from posequant.evaluate.bootstrap import Estimate
 from posequant.networks.ncnn import NcnnNetwork
@@ -394,13 +395,17 @@ RECORD: dict[str, Any] = {
 WITHOUT_BUDGET = {**RECORD, "recipe": RECORD["recipe"][:2], "rungs": RUNGS[:1], "taken": 0, "outcome": None}
 
 
+def page_of(record: dict[str, Any]) -> str:
+    return render(record, {"recipe.svg": draw(record)})
+
+
 def lines_of(page: str) -> list[list[str]]:
     """The cells of all lines of all tables."""
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
 
 
 def test_page_tells_what_held_the_budget() -> None:
-    page = render(RECORD, "recipe.svg")
+    page = page_of(RECORD)
     assert "In float: conv_c. Calibrated on 64 people." in page
     assert "(recipe.svg)" in page
     assert "Line 3 holds it and was taken: 1 layers in float" in page
@@ -437,7 +442,7 @@ def test_page_of_a_budget_in_ap_tells_bounds_and_outcome_in_ap() -> None:
         "recipe": [*SCALES, {"budget": {"ap_loss": 0.003}}],
         "people": RECORD["people"] | {"measured": 64},
     }
-    page = render(record, "recipe.svg")
+    page = page_of(record)
     assert ["Outcome, 95% interval", "0.0010", "70, who only tell"] in lines_of(page)
     assert ["At most, at 95%", "0.0030", "64, who decided"] in lines_of(page)
     assert "few" not in page
@@ -445,30 +450,46 @@ def test_page_of_a_budget_in_ap_tells_bounds_and_outcome_in_ap() -> None:
 
 def test_page_tells_of_draws_without_anybody() -> None:
     silent = {**RUNGS[0], "ap_loss": {**RUNGS[0]["ap_loss"], "left_out": 7}}
-    assert "7 of the 1000 draws have nobody to find" in render({**RECORD, "rungs": [silent, *RUNGS[1:]]}, "recipe.svg")
-    assert "nobody to find" not in render(RECORD, "recipe.svg")
+    assert "7 of the 1000 draws have nobody to find" in page_of({**RECORD, "rungs": [silent, *RUNGS[1:]]})
+    assert "nobody to find" not in page_of(RECORD)
 
 
 def test_page_tells_that_nothing_held_the_budget() -> None:
-    page = render({**RECORD, "rungs": RUNGS[:1], "taken": 0}, "recipe.svg")
+    page = page_of({**RECORD, "rungs": RUNGS[:1], "taken": 0})
     assert "**No line holds it.**" in page
 
 
 def test_page_without_a_budget_tells_what_each_step_bought() -> None:
-    page = render(WITHOUT_BUDGET, "recipe.svg")
+    page = page_of(WITHOUT_BUDGET)
     assert "## What each step buys" in page
     assert "budget" not in page
 
 
-def test_picture_is_the_same_each_time(tmp_path: Path) -> None:
-    for name in ("one.svg", "two.svg"):
-        draw(RECORD, tmp_path / name)
-    drawn = (tmp_path / "one.svg").read_bytes()
-    ElementTree.fromstring(drawn)
-    assert (tmp_path / "two.svg").read_bytes() == drawn
+def test_picture_shows_what_was_measured() -> None:
+    drawing = draw(RECORD)
+    assert drawing.caption
+    latency, size = drawing.figure.axes
+    points = {
+        str(marks.get_label()): np.asarray(marks.get_offsets()).tolist()
+        for marks in latency.collections
+        if marks.get_label() in ("tried", "undone", "taken")
+    }
+    assert points == {
+        "tried": [[1, 0.02], [1.5, 0.006], [1.375, 0.009]],
+        "undone": [[1, 0.03]],
+        "taken": [[1.25, 0.007]],
+    }
+    assert [text.get_text() for text in size.texts] == ["0", "1", "2", "3", "4"]
+
+
+def test_lines_at_one_point_share_its_number() -> None:
+    drawing = draw({**RECORD, "rungs": [RUNGS[0], RUNGS[0], *RUNGS[2:]]})
+    assert [text.get_text() for text in drawing.figure.axes[0].texts] == ["0, 1", "2", "3", "4"]
 
 
 def test_points_of_unknown_loss_are_left_out(tmp_path: Path) -> None:
     unknown = dict.fromkeys(("oks_loss", "expected_oks_loss", "expected_oks_loss_bound"))
-    draw({**WITHOUT_BUDGET, "rungs": [{**RUNGS[0], **unknown}]}, tmp_path / "one.svg")
+    drawing = draw({**WITHOUT_BUDGET, "rungs": [{**RUNGS[0], **unknown}]})
+    assert not drawing.figure.axes[0].texts
+    save(drawing.figure, tmp_path / "one.svg")
     ElementTree.fromstring((tmp_path / "one.svg").read_bytes())

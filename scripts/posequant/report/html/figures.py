@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from posequant.base.figures import PRECISION_COLOURS as COLOURS
 from posequant.base.pareto import pareto_front
 from posequant.report.result import Network, Row
 from posequant.report.verdict import Judgement
 
-# Okabe and Ito, Color Universal Design, 2008: told apart by people with any colour vision.
-COLOURS = {"fp32": "#999999", "fp16": "#56b4e9", "bf16": "#009e73", "int8": "#d55e00"}
 _WITHIN_COLOURS = {"1": "#cc79a7", "2": "#0072b2", "4": "#e69f00"}
 _SYMBOLS = {"pytorch": "circle", "onnxruntime": "square", "openvino": "diamond", "ncnn": "triangle-up"}
 # Of intervals; seen on light and on dark.
