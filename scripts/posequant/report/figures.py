@@ -105,20 +105,11 @@ def _tradeoff(result: Result) -> Drawing:
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     some = False
     for network, panel, height in zip(result.networks, panels, heights, strict=True):
-        points = [(row, known) for row in network.rows if (known := _kept(row, network))]
+        points = [(row, _percent(known)) for row in network.rows if (known := network.kept(row))]
         some = some or bool(points)
         _trade(panel, points, height)
         panel.set(title=network.title, xlabel="latency, ONNX Runtime FP32 = 1", ylabel="AP kept, %")
     return Drawing(name, title, caption, figure) if some else _empty(name, title, caption)
-
-
-def _kept(row: Row, network: Network) -> Known | None:
-    """Return the share of AP that a row keeps, in %; None where it is not known."""
-    if row.precision != "fp32":
-        share = row.certificate["share_of_fp32"] if row.certificate else None
-        return None if share is None else _percent((share["value"], share["interval"]))
-    full = network.reference.ap
-    return None if row.ap is None or not full else (100 * row.ap / full, None)
 
 
 def _trade(panel: "Axes", points: Sequence[tuple[Row, Known]], height: float) -> None:
