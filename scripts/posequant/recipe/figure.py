@@ -46,6 +46,9 @@ def _draw(record: Mapping[str, Any]) -> Drawing:
         panel.set(xlabel=label)
         if outcome := outcome_of(record, measure):
             _draw_outcome(panel, price[record["taken"]], outcome)
+    # AP may be won.
+    lowest = min((loss for loss in losses if loss < 0), default=0.0)
+    panels[0].set_ylim(bottom=panels[0].get_ylim()[0] if lowest < 0 else 0)
     panels[0].set(ylabel=TITLES[measure], title=record["model"])
     handles, labels = panels[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
@@ -88,12 +91,15 @@ def _draw_panel(panel: "Axes", prices: Sequence[float], losses: Sequence[float],
         if places := [place for place in range(len(rungs)) if _kind(record, place) == kind]:
             points = [prices[place] for place in places], [losses[place] for place in places]
             panel.scatter(*points, color=colour, marker=marker, label=kind, zorder=2)
-    # Lines of one mark share its label.
-    at: dict[tuple[float, float], list[str]] = {}
+    # Lines of one mark share its label: latencies differ by chance, and less than a mark is wide.
+    at: dict[tuple[float, float], list[int]] = {}
     for place, (price, loss) in enumerate(zip(prices, losses, strict=True)):
         if not math.isnan(loss):
-            at.setdefault((round(price, 2), loss), []).append(str(place))
-    for (price, loss), places_here in at.items():
-        panel.annotate(", ".join(places_here), (price, loss), (5, 4), textcoords="offset points", fontsize=9)
+            at.setdefault((round(price, 2), loss), []).append(place)
+    for (_, loss), here in at.items():
+        label = ", ".join(map(str, here))
+        panel.annotate(label, (prices[here[0]], loss), (6, 4), textcoords="offset points", fontsize=9)
     panel.margins(0.1)
+    # From 0: differences in latency that are chance look like what they are.
+    panel.set_xlim(left=0)
     panel.locator_params(axis="x", nbins=5)
