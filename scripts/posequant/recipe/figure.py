@@ -46,9 +46,6 @@ def _draw(record: Mapping[str, Any]) -> Drawing:
         panel.set(xlabel=label)
         if outcome := outcome_of(record, measure):
             _draw_outcome(panel, price[record["taken"]], outcome)
-    # AP may be won.
-    lowest = min((loss for loss in losses if loss < 0), default=0.0)
-    panels[0].set_ylim(bottom=panels[0].get_ylim()[0] if lowest < 0 else 0)
     panels[0].set(ylabel=TITLES[measure], title=record["model"])
     handles, labels = panels[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
@@ -100,6 +97,8 @@ def _draw_panel(panel: "Axes", prices: Sequence[float], losses: Sequence[float],
         label = ", ".join(map(str, here))
         panel.annotate(label, (prices[here[0]], loss), (6, 4), textcoords="offset points", fontsize=9)
     panel.margins(0.1)
-    # From 0: differences in latency that are chance look like what they are.
-    panel.set_xlim(left=0)
+    # Of a fifth of the prices at least: differences that are chance look like what they are.
+    low, high = panel.get_xlim()
+    room = max(0.0, 0.2 * max(prices) - (high - low)) / 2
+    panel.set_xlim(low - room, high + room)
     panel.locator_params(axis="x", nbins=5)
