@@ -225,7 +225,22 @@ def test_a_picture_is_drawn_of_the_person_in_a_box(packed: Callable[[str], Packe
     np.testing.assert_allclose(list(keypoints.values()), expected, atol=6e-3)
     assert picture(tmp_path / "drawn.png").shape == picture(image).shape
     assert not np.array_equal(picture(tmp_path / "drawn.png"), picture(image))
-    assert "not an image" in run(row.folder, "nowhere.png", elsewhere=tmp_path).stderr
+
+
+def test_without_a_box_all_of_the_image_is_taken(packed: Callable[[str], Packed], tmp_path: Path) -> None:
+    folder = packed("ncnn").folder
+    image = picture(folder / "golden/image.png")
+    done = run(folder, str(folder / "golden/image.png"), elsewhere=tmp_path)
+    expected = program(folder).Network().pose(image, (0, 0, image.shape[1], image.shape[0]))
+    np.testing.assert_allclose(list(json.loads(done.stdout).values()), expected, atol=6e-3)
+    assert (tmp_path / "picture.png").exists()
+
+
+def test_what_is_no_image_is_refused(packed: Callable[[str], Packed], tmp_path: Path) -> None:
+    for arguments in (["nowhere.png"], []):
+        done = run(packed("ncnn").folder, *arguments, elsewhere=tmp_path)
+        assert done.returncode == 2
+        assert "give an image that OpenCV reads" in done.stderr
 
 
 @pytest.mark.parametrize("name", ROWS)
