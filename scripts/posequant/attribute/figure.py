@@ -1,13 +1,10 @@
 """The attribution as pictures: the steps from float to INT8; the effect of each layer alone, and its work."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from posequant.base import figures
 from posequant.base.figures import Drawing
-
-if TYPE_CHECKING:
-    pass
 
 # More layers than these cannot be named in a picture: then only the noisiest are, so far apart as their names need.
 _NAMED, _WORST_NAMED, _NAME_WIDTH = 45, 12, 1 / 45
