@@ -286,8 +286,13 @@ def attributions(wildcards) -> list[str]:
 
 
 def report_pages(wildcards) -> list[str]:
-    """Input function: the pages that the report of a study takes in, in the form that `snakemake --report` shows."""
+    """Input function: the pages that the report of a study takes in, or the pictures of which it shows, in the form that
+    `snakemake --report` shows.
+
+    Their content tells whether a picture changed; the records beside them have the names of pictures only.
+    """
     records = [
+        *reduced("pictures.json")(wildcards),
         *reduced("certificate.json")(wildcards),
         *recipe_records(wildcards),
         *attributions(wildcards),
