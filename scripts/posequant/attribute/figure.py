@@ -1,6 +1,7 @@
 """The attribution as pictures: the steps from float to INT8; the effect of each layer alone, and its work."""
 
 from collections.abc import Mapping, Sequence
+from math import nan
 from typing import Any
 
 from posequant.base import figures
@@ -57,7 +58,7 @@ def _layers(attribution: Mapping[str, Any]) -> Drawing:
     colours = [figures.VERMILION if layer["bits"] else figures.BLUE for layer in layers]
     for panel, values, label in (
         (noise, [100 * layer["noise"] for layer in layers], "noise in\n% of the signal"),
-        (poses, [layer["oks_loss"] or 0.0 for layer in layers], "OKS loss"),
+        (poses, [nan if layer["oks_loss"] is None else layer["oks_loss"] for layer in layers], "OKS loss"),
         (work, [100 * layer["macs_share"] for layer in layers], "% of\nthe work"),
     ):
         panel.bar(range(len(layers)), values, color=colours)
