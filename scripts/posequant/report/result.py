@@ -224,7 +224,7 @@ class Result(Part):
     def write(self, path: Path) -> None:
         """Write the result as JSON; equal results give equal bytes."""
         with whole(path) as draft:
-            draft.write_text(json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n")
+            draft.write_text(json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False) + "\n")
 
 
 def schema_text() -> str:
