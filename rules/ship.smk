@@ -18,7 +18,6 @@ rule package:
     wildcard_constraints:
         # No app runs PyTorch.
         variant=any_of(SHIPPED),
-    localrule: True
     conda:
         ENVIRONMENT
     resources:

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import resource
 import signal
 import statistics
 import sys
@@ -29,9 +28,9 @@ class Load:
 
     Attributes:
         load_ms: median time from the files to the output of the first crop, in milliseconds.
-        memory_mb: by how much the process's resident memory grows at its peak, over single inferences, in MB (1e6
-            bytes); median, too. It holds the weights, what the runtime makes of them, its buffers, and the pages of
-            its own code that are touched for the first time.
+        memory_mb: by how much the process's own memory grows at its peak, over single inferences, in MB (1e6 bytes);
+            median, too. It holds the weights, what the runtime makes of them, and its buffers. Pages of files, such as
+            a library's code or weights that the runtime maps, do not count: the system can drop them.
     """
 
     load_ms: float
@@ -96,27 +95,26 @@ def _bare_ncnn(artifacts: Sequence[Path], precision: str, crop: NDArray[np.float
 
 
 def _measure(first_inference: Callable[[], Callable[[], object]]) -> tuple[float, float]:
-    before = resident_bytes()
+    before = memory()["RssAnon"]
     start = perf_counter()
     infer = first_inference()
     seconds = perf_counter() - start
     for _ in range(_INFERENCES - 1):
         infer()
-    return 1000 * seconds, (peak_bytes() - before) / 1e6
+    after = memory()
+    # The peak counts pages of files, too, which only grow in number: at its time there were no more than now.
+    return 1000 * seconds, (after["VmHWM"] - after["RssFile"] - after["RssShmem"] - before) / 1e6
 
 
-def resident_bytes() -> int:
-    """Return this process's resident memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+def memory() -> dict[str, int]:
+    """Return this process's memory in bytes, by Linux's names in /proc/self/status.
 
-
-def peak_bytes() -> int:
-    """Return the most resident memory that this process has had; a forked one begins anew."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no VmHWM")
+    `RssAnon` is its own, `RssFile` and `RssShmem` are pages of files, `VmHWM` is the most of all three that there has
+    been at a time; a forked process begins anew with it.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    named = (line.split() for line in lines if line.startswith(("VmHWM:", "RssAnon:", "RssFile:", "RssShmem:")))
+    return {name.rstrip(":"): 1024 * int(kilobytes) for name, kilobytes, _ in named}
 
 
 def _in_a_fork(work: Callable[[], tuple[float, float]], name: str) -> tuple[float, float]:

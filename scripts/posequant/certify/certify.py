@@ -19,8 +19,9 @@ from posequant.certify.joints import joint_costs
 from posequant.certify.poses import pose_cost
 from posequant.data.crop_files import load_crops
 from posequant.data.dataset import Annotations
-from posequant.evaluate.bootstrap import Bootstrap, bootstrap_predictions, images_to_decide, verdict
+from posequant.evaluate.bootstrap import Bootstrap, images_to_decide, verdict
 from posequant.evaluate.pair import open_pair
+from posequant.evaluate.paired import bootstrap_predictions
 from posequant.networks import ncnn_layers
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.opening import open_network

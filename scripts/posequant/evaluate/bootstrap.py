@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 from pycocotools.cocoeval import COCOeval
 
 from posequant.data.dataset import Annotations
-from posequant.evaluate.keypoint_metrics import coco_results, matched_people
-from posequant.evaluate.predictions import Predictions
-from posequant.workflow.settings.certify import Sampling
+from posequant.evaluate.keypoint_metrics import matched_people
 
 OKS_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 COMPARED = ("AP", *(f"AP{round(100 * threshold)}" for threshold in OKS_THRESHOLDS), "APM", "APL", "AR")
@@ -376,15 +374,6 @@ def bootstrap(
         draws,
         confidence,
     )
-
-
-def bootstrap_predictions(
-    annotations: Annotations, reference: Predictions, candidate: Predictions, sampling: Sampling
-) -> tuple[Bootstrap, ImageDraws]:
-    """Compare two predictions of all people of the annotations; return the draws of their images, too."""
-    matches = [match(annotations, coco_results(one, annotations.person_category)) for one in (reference, candidate)]
-    drawn = bootstrap(matches[0], matches[1], sampling.resamples, sampling.seed, sampling.confidence)
-    return drawn, ImageDraws.of(annotations, drawn.draws, drawn.confidence)
 
 
 def verdict(between: tuple[float, float], target: float) -> str:

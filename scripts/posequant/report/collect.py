@@ -1,5 +1,6 @@
 """From what evaluation, measurement and certification wrote to the result of a study."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,7 +111,7 @@ def collect(
         calibration={key: value for key, value in calibration.items() if key != "people"}
         | {"people": len(calibration["people"])},
         versions=dict(sorted(versions.items())),
-        networks=[_network(network, of_study["models"][network.spec.name], tolerance) for network in networks],
+        networks=[_network(network, settings, study, tolerance) for network in networks],
     )
 
 
@@ -126,16 +127,18 @@ def _ground(records: NetworkRecords) -> Ground:
     )
 
 
-def _network(records: NetworkRecords, settings: Mapping[str, Any], tolerance: Tolerance) -> Network:
+def _network(records: NetworkRecords, settings: Mapping[str, Any], study: str, tolerance: Tolerance) -> Network:
+    of_network = settings["studies"][study]["models"][records.spec.name]
     spec, measured = records.spec, records.latency.content
     everybody = [row.metrics.content for row in records.rows]
     for other in everybody[1:]:
         names = f"{spec.name}: {everybody[0]['variant']}", other["variant"]
         require_common_ground(everybody[0], other, names)
     reference = _reference(everybody)
+    notes = {name: variant.get("note") for name, variant in settings.get("variants", {}).items()}
     return Network(
         name=spec.name,
-        architecture=settings.get("architecture", spec.name),
+        architecture=of_network.get("architecture", spec.name),
         spec={key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()},
         operators=records.operators,
         measurement=Measurement(
@@ -143,8 +146,8 @@ def _network(records: NetworkRecords, settings: Mapping[str, Any], tolerance: To
             run=measured["run"],
             rounds=measured["rounds"],
         ),
-        rows=[_row(row, records.latency, reference, tolerance) for row in records.rows],
-        published=settings.get("published", []),
+        rows=_told_apart([_row(row, records.latency, reference, tolerance, notes) for row in records.rows]),
+        published=of_network.get("published", []),
     )
 
 
@@ -154,7 +157,18 @@ def _reference(rows: Sequence[Mapping[str, Any]]) -> str:
     return str(by_backend.get("pytorch") or by_backend.get("onnxruntime") or rows[0]["variant"])
 
 
-def _row(records: RowRecords, latency: Record, reference: str, tolerance: Tolerance) -> Row:
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Return rows of which no two have the same title: where they had, their names in the configuration follow."""
+    titles = Counter(row.title for row in rows)
+    return [
+        row.model_copy(update={"title": f"{row.title} ({row.variant})"}) if titles[row.title] > 1 else row
+        for row in rows
+    ]
+
+
+def _row(
+    records: RowRecords, latency: Record, reference: str, tolerance: Tolerance, notes: Mapping[str, str | None]
+) -> Row:
     metrics, path = records.metrics.content, records.metrics.path
     cost = latency.content["rows"].get(metrics["variant"])
     if cost is None:
@@ -182,6 +196,7 @@ def _row(records: RowRecords, latency: Record, reference: str, tolerance: Tolera
         links=records.links,
         certificate=certificate.content if certificate else None,
         verdict=judge(certificate.content, tolerance) if certificate else None,
+        note=notes.get(variant),
         recipe=records.recipe.content if records.recipe else None,
         attribution=records.attribution.content if records.attribution else None,
     )

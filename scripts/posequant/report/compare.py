@@ -16,8 +16,8 @@ from posequant.base.errors import InputError
 from posequant.base.files import read_json
 from posequant.certify.poses import pose_cost
 from posequant.data.dataset import load_annotations
-from posequant.evaluate.bootstrap import bootstrap_predictions
 from posequant.evaluate.ground import require_common_ground, require_same_people
+from posequant.evaluate.paired import bootstrap_predictions
 from posequant.evaluate.predictions import Identity, Predictions, require_everyone
 from posequant.report.parts import Part
 from posequant.report.result import Network, Result, Row, variant_title

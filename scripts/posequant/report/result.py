@@ -58,7 +58,10 @@ class Cost(Part):
     throughput: Throughput
     load_ms: float = Field(description="Time from the files to the output of the first crop, in milliseconds.")
     memory_mb: float = Field(
-        description="Peak memory that opening the network and inferring single crops adds, in MB of 1e6 bytes."
+        description=(
+            "Peak of the process's own memory that opening the network and inferring single crops adds, in MB of 1e6 "
+            "bytes; pages of files do not count."
+        )
     )
     size_bytes: int = Field(description="The files that the runtime loads.")
 
@@ -91,6 +94,7 @@ class Row(Part):
         default=None, description="Of a row in reduced precision: its `certificate.json`."
     )
     verdict: Verdict | None = Field(default=None, description="Of a row with a certificate.")
+    note: str | None = Field(default=None, description="What the configuration says of it, for its verdict.")
     recipe: dict[str, Any] | None = Field(default=None, description="Of a row made by a recipe: its `recipe.json`.")
     attribution: dict[str, Any] | None = Field(
         default=None, description="Of a row that the study attributes: its `attribution.json`."

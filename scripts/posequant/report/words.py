@@ -16,7 +16,7 @@ class Words:
     Attributes:
         headline: what is decided.
         gained: what the row keeps and what it gains, one sentence; empty where nothing is known.
-        losses: a sentence for each loss, with its interval and its limit.
+        losses: a sentence for each loss, with its interval and its limit; then what the configuration notes of the row.
     """
 
     headline: str
@@ -41,6 +41,7 @@ def in_words(network: Network, row: Row) -> Words | None:
         losses=(
             f"Loss of OKS to FP32: {loss_in_words(verdict.oks, images)}.",
             f"Loss of AP: {loss_in_words(verdict.ap, images)}.",
+            *([row.note] if row.note else []),
         ),
     )
 
@@ -48,6 +49,8 @@ def in_words(network: Network, row: Row) -> Words | None:
 def _headline(verdict: Verdict, images: int) -> str:
     if verdict.kind != "undecided":
         return HEADLINES[verdict.kind]
+    if verdict.oks.loss is None:
+        return "not known: FP32 is sure of no keypoint"
     return _undecided(verdict.oks, images)
 
 
@@ -76,7 +79,8 @@ def _gained(network: Network, row: Row) -> Iterator[str]:
     if full is None:
         return
     if faster := row.cost.latency.against_fp32:
-        yield f"is {faster:.2f}x as fast as {full.title}"
+        # One digit: the median of a run says no more.
+        yield f"is {f'{faster:.1f}x ' if abs(faster - 1) >= 0.05 else ''}as fast as {full.title}"
     yield f"has {row.cost.size_bytes / full.cost.size_bytes:.0%} of its size"
 
 

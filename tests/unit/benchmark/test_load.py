@@ -3,6 +3,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ def allocating(size: int, seconds: float = 0.0) -> Callable[[], Callable[[], obj
     """Opens what touches `size` bytes and takes at least `seconds`."""
 
     def first_inference() -> Callable[[], object]:
-        memory = mmap.mmap(-1, size)
+        memory = bytearray(size)
         for start in range(0, size, 4096):
             memory[start] = 1
         time.sleep(seconds)
@@ -32,10 +33,29 @@ def test_memory_is_what_opening_adds() -> None:
 
 
 def test_memory_that_was_there_before_is_not_counted() -> None:
-    before = mmap.mmap(-1, 200 * MEGABYTE)
+    before = bytearray(200 * MEGABYTE)
     for start in range(0, len(before), 4096):
         before[start] = 1
     assert measure_load(allocating(10 * MEGABYTE), "row").memory_mb < 100
+
+
+def test_pages_of_files_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(bytes(50 * MEGABYTE))
+
+    def first_inference() -> Callable[[], object]:
+        with (tmp_path / "weights").open("rb") as file:
+            weights = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        return lambda: sum(weights[start] for start in range(0, len(weights), 4096))
+
+    assert measure_load(first_inference, "row").memory_mb < 10
+
+
+def test_a_peak_counts_that_is_over(tmp_path: Path) -> None:
+    def first_inference() -> Callable[[], object]:
+        allocating(110 * MEGABYTE)()
+        return int
+
+    assert measure_load(first_inference, "row").memory_mb >= 100
 
 
 def test_time_is_that_until_the_first_output() -> None:

@@ -146,7 +146,7 @@ def test_tables_are_filtered_by_words(report: Path) -> None:
     with opened(report) as page:
         page.get_by_label("Filter").fill("ncnn int8")
         assert page.locator("#net-rows tbody tr:visible").count() == 2
-        assert page.locator("[data-count=net-rows]").inner_text() == "2 of 4 rows"
+        assert page.locator("[data-count=net-rows]").inner_text() == "2 of 4"
         page.get_by_label("Search").fill("float")
         assert page.locator("#net-ncnn-int8-layers-table tbody tr:visible th").all_inner_texts() == ["fc"]
 

@@ -65,7 +65,7 @@ def test_says_what_is_kept_and_gained() -> None:
     words = in_words(network, network.rows[1])
     assert words is not None
     assert words.gained == (
-        "It keeps 96.6% of FP32's AP [95.0%, 99.2%], moves 90.0% of the keypoints by no more than 2 px, is 1.90x as "
+        "It keeps 96.6% of FP32's AP [95.0%, 99.2%], moves 90.0% of the keypoints by no more than 2 px, is 1.9x as "
         "fast as ncnn FP32 and has 25% of its size."
     )
 

@@ -284,7 +284,10 @@ def _layers(row: Row, key: str) -> dict[str, Any]:
 def _page(page: Page, pages: Sequence[Page], ids: Mapping[str, str]) -> str:
     """Return the HTML of a page: links to other pages of the report open them, others than addresses are left out."""
     if not page.path.is_file():
-        raise InputError(f"{page.path}: there is no such file; the report takes it in. Run the same command again.")
+        made = page.path.with_suffix(".html")
+        raise InputError(
+            f"{page.path}: there is no such file; the report takes it in. Make it again: snakemake -c4 -f {made}"
+        )
     others = {other.path.resolve(): ids[other.link] for other in pages}
 
     def target(link: str) -> str | None:

@@ -75,7 +75,7 @@ document.querySelectorAll("input[data-filter]").forEach((input) => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     rows.forEach((row) => { row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word)); });
     const shown = rows.filter((row) => !row.hidden).length;
-    count.textContent = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
+    count.textContent = shown === rows.length ? `${rows.length} in all` : `${shown} of ${rows.length}`;
   };
   input.addEventListener("input", show);
   show();
@@ -164,7 +164,7 @@ document.querySelectorAll("select[data-poses]").forEach((select) => {
 // ---- Pages: a link to one opens it over the report, and closing it goes back to where one was
 function openPage() {
   document.querySelectorAll("dialog[open]").forEach((page) => page.close());
-  const page = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const page = document.getElementById(location.hash.slice(1));
   if (page instanceof HTMLDialogElement) page.showModal();
 }
 document.querySelectorAll("dialog").forEach((page) => {

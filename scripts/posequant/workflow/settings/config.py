@@ -102,6 +102,10 @@ class Variant(Settings):
         description="For ncnn's `int8`: `kl` or `aciq`, the methods of ncnn2table, or the name of a recipe.",
     )
 
+    note: str | None = Field(
+        default=None, description="What a reader of the row's verdict must know; a sentence, shown with it."
+    )
+
     @field_validator("precision")
     @classmethod
     def _require_precision_of_backend(cls, precision: str, info: ValidationInfo) -> str:
