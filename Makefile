@@ -15,7 +15,7 @@ COMPILE := $(TOOLS)/bin/uv pip compile --generate-hashes --no-annotate --no-head
 EXTRAS := $(filter-out requirements%,$(basename $(notdir $(wildcard envs/*.in))))
 SOURCES := scripts tests models envs docs
 
-.PHONY: cluster test-slurm result bench profile test test-all fuzz survey scale schema docs lint format lock audit help
+.PHONY: cluster test-slurm result bench profile test test-all fuzz survey scale schema docs screenshots lint format lock audit help
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table

@@ -187,11 +187,11 @@ def artifact_of(variant: str, wildcards) -> list[str]:
 
 
 def fp32_variant(wildcards) -> str:
-    """The FP32 variant of the same runtime, one of the study if it lists one; the check of the configuration sees to it."""
+    """The FP32 variant of the same runtime, the study's first if it lists one; the check of the configuration sees to it."""
     backend = config["variants"][wildcards.variant]["backend"]
     candidates = variants_with(backend=backend, precision="fp32")
     listed = config["studies"][wildcards.study]["variants"]
-    return min(candidates, key=lambda variant: variant not in listed)
+    return next((name for name in listed if name in candidates), candidates[0])
 
 
 def fp32_predictions(wildcards) -> str:
@@ -286,8 +286,13 @@ def attributions(wildcards) -> list[str]:
 
 
 def report_pages(wildcards) -> list[str]:
-    """Input function: the pages that the report of a study takes in, in the form that `snakemake --report` shows."""
+    """Input function: the pages that the report of a study takes in, or the pictures of which it shows, in the form that
+    `snakemake --report` shows.
+
+    Their content tells whether a picture changed; the records beside them have the names of pictures only.
+    """
     records = [
+        *reduced("pictures.json")(wildcards),
         *reduced("certificate.json")(wildcards),
         *recipe_records(wildcards),
         *attributions(wildcards),

@@ -1,13 +1,11 @@
 """The attribution as pictures: the steps from float to INT8; the effect of each layer alone, and its work."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from math import nan
+from typing import Any
 
 from posequant.base import figures
 from posequant.base.figures import Drawing
-
-if TYPE_CHECKING:
-    pass
 
 # More layers than these cannot be named in a picture: then only the noisiest are, so far apart as their names need.
 _NAMED, _WORST_NAMED, _NAME_WIDTH = 45, 12, 1 / 45
@@ -60,7 +58,7 @@ def _layers(attribution: Mapping[str, Any]) -> Drawing:
     colours = [figures.VERMILION if layer["bits"] else figures.BLUE for layer in layers]
     for panel, values, label in (
         (noise, [100 * layer["noise"] for layer in layers], "noise in\n% of the signal"),
-        (poses, [layer["oks_loss"] or 0.0 for layer in layers], "OKS loss"),
+        (poses, [nan if layer["oks_loss"] is None else layer["oks_loss"] for layer in layers], "OKS loss"),
         (work, [100 * layer["macs_share"] for layer in layers], "% of\nthe work"),
     ):
         panel.bar(range(len(layers)), values, color=colours)

@@ -104,5 +104,5 @@ def name_lines(panel: "Axes", names: Sequence[str]) -> None:
     """Make the y axis of a panel one line a name, from top to bottom."""
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(names) - 0.5, -0.5)
-    panel.tick_params(axis="y", length=0)
+    panel.tick_params(axis="y", length=0, pad=7)
     panel.grid(visible=False, axis="y")

@@ -66,7 +66,7 @@ def page_body(
     """Return the HTML of a page of Markdown, with its pictures in it.
 
     Args:
-        markdown: the page. HTML in it is taken as text, but for `<details>`.
+        markdown: the page. HTML in it is taken as text.
         folder: where the pictures lie that it names.
         pictures: files of pictures that lie elsewhere yet, by their links.
         target: where a link leads instead, for links to other files; None leaves the link's text alone.

@@ -32,7 +32,7 @@ class Processor:
     """A processor.
 
     Attributes:
-        name: the model's name, or the architecture where nobody tells it.
+        name: the model's name, or the architecture where Linux does not tell it, as on ARM.
         features: its instructions that matter to INT8 and FP16, by their common names.
         cores: how many this process may use.
     """
@@ -43,9 +43,8 @@ class Processor:
 
 
 def this_processor() -> Processor:
-    """Return what Linux tells of this machine's processor; elsewhere its architecture only."""
-    listing = Path("/proc/cpuinfo")
-    text = listing.read_text() if listing.is_file() else ""
+    """Return what Linux tells of this machine's processor; its architecture where Linux does not name the model."""
+    text = Path("/proc/cpuinfo").read_text()
     return Processor(
         name=_entry(text, "model name") or platform.machine(),
         features=features_in(text),

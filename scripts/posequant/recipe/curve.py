@@ -224,7 +224,7 @@ def _page(points: Sequence[Point], title: str, figure: str) -> str:
                 f"# Calibration people: {title}",
                 f"![AP, OKS and thresholds against the number of people]({figure})",
                 "Each mark is one calibration, each line one choice of people. Where the lines lie close together and "
-                "level, more people change little.",
+                "level, more people change little. Thresholds moved: the median over the layers.",
                 table(lines),
                 "Thresholds, where activations are clipped, beside those by the most people with the same seed. OKS to "
                 "FP32 takes the FP32 poses for the truth. Annotated boxes, no flip test.",
@@ -238,7 +238,7 @@ def _draw(frame: pd.DataFrame, title: str) -> "Figure":
     with figures.style():
         figure = figures.new_figure(3.4)
         panels = figure.subplots(1, 3)
-        columns = {"difference": "AP against FP32", "oks": "OKS to FP32", "median_change": "thresholds moved (median)"}
+        columns = {"difference": "AP against FP32", "oks": "OKS to FP32", "median_change": "thresholds moved"}
         sizes = sorted(frame["people"].unique())
         for panel, (column, label) in zip(panels, columns.items(), strict=True):
             for (seed, part), (colour, marker) in zip(frame.groupby("seed"), cycle(_SEEDS)):

@@ -88,12 +88,17 @@ def _draw_panel(panel: "Axes", prices: Sequence[float], losses: Sequence[float],
         if places := [place for place in range(len(rungs)) if _kind(record, place) == kind]:
             points = [prices[place] for place in places], [losses[place] for place in places]
             panel.scatter(*points, color=colour, marker=marker, label=kind, zorder=2)
-    # Lines of one mark share its label.
-    at: dict[tuple[float, float], list[str]] = {}
+    # Lines of one mark share its label: latencies differ by chance, and less than a mark is wide.
+    at: dict[tuple[float, float], list[int]] = {}
     for place, (price, loss) in enumerate(zip(prices, losses, strict=True)):
         if not math.isnan(loss):
-            at.setdefault((round(price, 2), loss), []).append(str(place))
-    for (price, loss), places_here in at.items():
-        panel.annotate(", ".join(places_here), (price, loss), (5, 4), textcoords="offset points", fontsize=9)
+            at.setdefault((round(price, 2), loss), []).append(place)
+    for (_, loss), here in at.items():
+        label = ", ".join(map(str, here))
+        panel.annotate(label, (prices[here[0]], loss), (6, 4), textcoords="offset points", fontsize=9)
     panel.margins(0.1)
+    # Of a fifth of the prices at least: differences that are chance look like what they are.
+    low, high = panel.get_xlim()
+    room = max(0.0, 0.2 * max(prices) - (high - low)) / 2
+    panel.set_xlim(low - room, high + room)
     panel.locator_params(axis="x", nbins=5)

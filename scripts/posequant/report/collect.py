@@ -84,12 +84,18 @@ def collect(
         calibration: the calibration set, `calibration.json`.
 
     Raises:
-        InputError: rows of one network were made under different protocols or on different people, or two records of
-            a row are of different networks.
+        InputError: rows were made under different protocols or on different people, or two records of a row are of
+            different networks.
     """
     of_study = settings["studies"][study]
     tolerance = Tolerance.model_validate(of_study["tolerance"])
-    first = networks[0].rows[0].metrics.content
+    ground = _ground(networks[0])
+    for other in networks[1:]:
+        if _ground(other) != ground:
+            raise InputError(
+                f"{networks[0].spec.name} and {other.spec.name}: evaluated under different protocols or on different "
+                "people. Delete the predictions of the older one and run again."
+            )
     versions: dict[str, str] = {}
     for network in networks:
         for row in network.rows:
@@ -100,17 +106,23 @@ def collect(
         study=study,
         settings=dict(settings),
         tolerance=tolerance,
-        ground=Ground(
-            protocol=first["protocol"],
-            images=first["images"],
-            instances=first["instances"],
-            annotations_sha256=first["sha256"]["annotations"],
-            detections_sha256=first["sha256"]["detections"],
-        ),
+        ground=ground,
         calibration={key: value for key, value in calibration.items() if key != "people"}
         | {"people": len(calibration["people"])},
         versions=dict(sorted(versions.items())),
         networks=[_network(network, of_study["models"][network.spec.name], tolerance) for network in networks],
+    )
+
+
+def _ground(records: NetworkRecords) -> Ground:
+    """Return what the rows of a network were evaluated on, as the first of them says."""
+    first = records.rows[0].metrics.content
+    return Ground(
+        protocol=first["protocol"],
+        images=first["images"],
+        instances=first["instances"],
+        annotations_sha256=first["sha256"]["annotations"],
+        detections_sha256=first["sha256"]["detections"],
     )
 
 

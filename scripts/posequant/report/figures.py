@@ -33,6 +33,8 @@ _SIZES = {
 }
 # Pixels of which the figures by joint and by size tell; one of the certificate's.
 _LIMIT = "2"
+# Where axes from 0 end at the earliest: what is next to nothing shall not fill a panel.
+_LEAST_PERCENT, _LEAST_LOSS = 1.0, 0.001
 _TRADEOFF_HEIGHT, _LABEL_HEIGHT = 3.8, 0.19
 # The line from a name to its point.
 _TIE = {"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.6, "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)}
@@ -105,20 +107,11 @@ def _tradeoff(result: Result) -> Drawing:
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     some = False
     for network, panel, height in zip(result.networks, panels, heights, strict=True):
-        points = [(row, known) for row in network.rows if (known := _kept(row, network))]
+        points = [(row, _percent(known)) for row in network.rows if (known := network.kept(row))]
         some = some or bool(points)
         _trade(panel, points, height)
         panel.set(title=network.title, xlabel="latency, ONNX Runtime FP32 = 1", ylabel="AP kept, %")
     return Drawing(name, title, caption, figure) if some else _empty(name, title, caption)
-
-
-def _kept(row: Row, network: Network) -> Known | None:
-    """Return the share of AP that a row keeps, in %; None where it is not known."""
-    if row.precision != "fp32":
-        share = row.certificate["share_of_fp32"] if row.certificate else None
-        return None if share is None else _percent((share["value"], share["interval"]))
-    full = network.reference.ap
-    return None if row.ap is None or not full else (100 * row.ap / full, None)
 
 
 def _trade(panel: "Axes", points: Sequence[tuple[Row, Known]], height: float) -> None:
@@ -136,7 +129,9 @@ def _trade(panel: "Axes", points: Sequence[tuple[Row, Known]], height: float) ->
             panel.vlines(time, *between, color=figures.PRECISION_COLOURS[row.precision], linewidth=1.4, zorder=2)
     largest = max(row.cost.size_bytes for row, _ in points)
     colours = [figures.PRECISION_COLOURS[row.precision] for row, _ in points]
-    faces = ["white" if row.precision == "fp32" else colour for (row, _), colour in zip(points, colours, strict=True)]
+    faces = [
+        "white" if row.precision == "fp32" else (colour, 0.8) for (row, _), colour in zip(points, colours, strict=True)
+    ]
     panel.scatter(
         times, kept, s=[_LARGEST_MARK * row.cost.size_bytes / largest for row, _ in points], facecolor=faces,
         edgecolor=["#333333" if face == "white" else "white" for face in faces], zorder=3,
@@ -193,7 +188,7 @@ def _moved(result: Result) -> Drawing:
             known = {place: _beyond(_without_labels(row), limit) for place, row in enumerate(rows)}
             _dots(panel, known, figures.BLUE)
             panel.set(xlabel=f"more than {limit} px, %")
-            _from_zero(panel)
+            _from_zero(panel, _LEAST_PERCENT)
     return Drawing(name, title, caption, figure)
 
 
@@ -261,8 +256,8 @@ def _sizes(result: Result) -> Drawing:
             _dots(panels[1], {place: _beyond(part, _LIMIT) for place, part in of_rows.items()}, colour, marker)
         panels[0].set(xlabel="loss of OKS to FP32")
         panels[1].set(xlabel=f"moved by more than {_LIMIT} px, %")
-        for panel in panels:
-            _from_zero(panel)
+        for panel, least in zip(panels, (_LEAST_LOSS, _LEAST_PERCENT), strict=True):
+            _from_zero(panel, least)
     _legend(figure, [(size, *_SIZES[size], _SIZES[size][0]) for size in present])
     return Drawing(name, title, caption, figure)
 
@@ -350,18 +345,21 @@ def _dots(
     face: str | None = None,
 ) -> None:
     """Draw figures with their intervals, by their places from top to bottom."""
+    if not known:
+        return
     ends = {place: between for place, (_, between) in known.items() if between}
     lows, highs = [low for low, _ in ends.values()], [high for _, high in ends.values()]
     panel.hlines(list(ends), lows, highs, color=colour, linewidth=1.6, zorder=2)
     panel.plot(
         [value for value, _ in known.values()], list(known), linestyle="none", marker=marker, markersize=6,
-        color=colour, markerfacecolor=face or colour, zorder=3,
+        color=colour, markerfacecolor=face or colour, zorder=3, clip_on=False,
     )  # fmt: skip
 
 
-def _from_zero(panel: "Axes") -> None:
+def _from_zero(panel: "Axes", least: float) -> None:
+    """Let the x axis begin at 0, and end at `least` at the earliest."""
     panel.margins(x=0.08)
-    panel.set_xlim(0, max(panel.get_xlim()[1], 1e-3))
+    panel.set_xlim(0, max(panel.get_xlim()[1], least))
 
 
 def _legend(figure: "Figure", entries: Sequence[tuple[str, str, str, str]]) -> None:

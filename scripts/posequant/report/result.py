@@ -148,6 +148,20 @@ class Network(Part):
         """Return the row of a variant; None where the study does not list it."""
         return next((row for row in self.rows if row.variant == variant), None)
 
+    def kept(self, row: Row) -> tuple[float, tuple[float, float] | None] | None:
+        """Return the share of FP32's AP that a row keeps, and its interval where there is one; None if it is not known.
+
+        A row in reduced precision is compared with FP32 in the same runtime, by its certificate; others with the
+        reference, without an interval.
+        """
+        if row.precision != "fp32":
+            share = row.certificate["share_of_fp32"] if row.certificate else None
+            if share is None:
+                return None
+            return share["value"], tuple(share["interval"]) if share["interval"] else None
+        full = self.reference.ap
+        return None if row.ap is None or not full else (row.ap / full, None)
+
     def fp32_of(self, row: Row) -> Row | None:
         """Return the row that a row's certificate compares it with; None where the study does not list it."""
         return self.row(row.certificate["reference"]) if row.certificate else None
@@ -210,7 +224,7 @@ class Result(Part):
     def write(self, path: Path) -> None:
         """Write the result as JSON; equal results give equal bytes."""
         with whole(path) as draft:
-            draft.write_text(json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n")
+            draft.write_text(json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, allow_nan=False) + "\n")
 
 
 def schema_text() -> str:

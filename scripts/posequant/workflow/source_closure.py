@@ -81,4 +81,5 @@ def _files_of_module(name: str, root: Path) -> list[Path]:
 
 @cache
 def _other_files(package: Path) -> list[Path]:
-    return [path for path in package.iterdir() if path.is_file() and path.suffix != ".py"]
+    # Hidden ones are an editor's or the system's.
+    return [path for path in package.iterdir() if path.is_file() and path.suffix != ".py" and path.name[0] != "."]

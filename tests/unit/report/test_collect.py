@@ -54,6 +54,16 @@ def test_rows_on_different_ground_are_refused(key: str, value: object, named: st
         result(row_records(first), row_records(other | {key: value}))
 
 
+def test_networks_on_different_ground_are_refused() -> None:
+    of = metrics("ncnn", "ncnn", "fp32", 0.57)
+    networks = [
+        network_records([row_records(of)], "a"),
+        network_records([row_records(of | {"model": "b", "instances": 24})], "b"),
+    ]
+    with pytest.raises(InputError, match="a and b: evaluated under different protocols or on different people"):
+        collect("mine", settings(networks), networks, CALIBRATION)
+
+
 def of_another_network(whose: str, of: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """The cost, certificate and attribution of a row, one of them of another network."""
     other = {"net.bin": "other"}

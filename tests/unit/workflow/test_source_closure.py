@@ -90,6 +90,11 @@ def test_hash_tells_contents_and_names_and_nothing_else(tmp_path: Path) -> None:
     assert len({first, hash_of("renamed", renamed), hash_of("script edited", {**files, "run.py": "import used"})}) == 3
 
 
+def test_templates_of_a_package_belong_to_it_and_hidden_files_do_not(tmp_path: Path) -> None:
+    write(tmp_path, {"run.py": "import page\n", "page/__init__.py": "", "page/page.html.j2": "", "page/.swp": ""})
+    assert names(tmp_path / "run.py") == ["run.py", "page/__init__.py", "page/page.html.j2"]
+
+
 def test_another_version_of_the_project_reruns_nothing(tmp_path: Path) -> None:
     files = {
         "run.py": "import posequant\n",

@@ -30,7 +30,7 @@ _COLUMNS = (
     ("Latency, ms", "median of single crops on one thread"),
     ("p95, ms", "95th percentile of the latency"),
     ("Against FP32", "how many times as fast as FP32 in the same runtime"),
-    ("Crops/s", "of the bare network on all threads"),
+    ("Crops/s", "of the bare network, on as many threads as stated below"),
     ("Memory, MB", "the peak that opening it and inferring adds"),
     ("Load, ms", "from the files to the first output"),
 )
@@ -101,7 +101,7 @@ def render_report(result: Result, data: str, pages: Mapping[str, Sequence[Page]]
     return environment.from_string(own.joinpath("report.html.j2").read_text()).render(
         title=f"Result of the study {result.study}",
         ground=ground_words(result.ground),
-        sections=[*_sections(networks), ("ground", "What it rests on")],
+        sections=[*_sections(networks), ("ground-part", "What it rests on")],
         result=result,
         networks=networks,
         columns=_COLUMNS,
@@ -145,12 +145,16 @@ class _Raw(str):
 
 def _json(content: Any) -> str:
     """Return JSON that nothing in it can end: `</script>` and `<!--` need a `<`."""
-    return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _id(*names: str) -> str:
-    """Return names as one word that a fragment of an address can be."""
-    return "-".join("".join(sign if sign.isalnum() else "-" for sign in name) for name in names)
+    """Return names as one word that a fragment of an address can be.
+
+    Names of networks, which have no hyphen, stay different: from each other, and from the ids of the template, which
+    have one.
+    """
+    return "-".join("".join(sign if sign.isalnum() or sign in "_." else "-" for sign in name) for name in names)
 
 
 def _network(network: Network, pages: Sequence[Page], poses: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

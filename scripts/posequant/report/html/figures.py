@@ -153,14 +153,12 @@ def _height(rows: Sequence[Row]) -> int:
 
 
 def _tradeoff(network: Network, key: str) -> Figure:
-    """Draw AP kept against time, both relative to FP32: that of the summary's reference, and that of ONNX Runtime."""
-    full = network.reference.ap
-    rows = [row for row in network.rows if row.ap is not None] if full else []
-    times = [1 / row.cost.latency.speedup for row in rows]
-    kept = [100 * (row.ap or 0.0) / (full or 1.0) for row in rows]
+    known = [(row, share) for row in network.rows if (share := network.kept(row))]
+    times = [1 / row.cost.latency.speedup for row, _ in known]
+    kept = [100 * value for _, (value, _) in known]
+    between = [ends or (value, value) for _, (value, ends) in known]
     largest = max((row.cost.size_bytes for row in network.rows), default=1)
     front = pareto_front(times, [-share for share in kept])
-    high, low = zip(*(_kept_errors(row, full or 1.0) for row in rows), strict=True) if rows else ((), ())
     points = {
         "type": "scatter",
         "mode": "markers",
@@ -169,18 +167,18 @@ def _tradeoff(network: Network, key: str) -> Figure:
         "error_y": {
             "type": "data",
             "symmetric": False,
-            "array": high,
-            "arrayminus": low,
+            "array": [100 * high - share for share, (_, high) in zip(kept, between, strict=True)],
+            "arrayminus": [share - 100 * low for share, (low, _) in zip(kept, between, strict=True)],
             "thickness": 1.2,
             "color": _BAR,
         },
         "marker": {
-            "size": [12 + 26 * (row.cost.size_bytes / largest) ** 0.5 for row in rows],
-            "color": [COLOURS[row.precision] for row in rows],
-            "symbol": [_SYMBOLS[row.backend] for row in rows],
+            "size": [12 + 26 * (row.cost.size_bytes / largest) ** 0.5 for row, _ in known],
+            "color": [COLOURS[row.precision] for row, _ in known],
+            "symbol": [_SYMBOLS[row.backend] for row, _ in known],
             "opacity": 0.8,
         },
-        "customdata": [[row.title, row.cost.latency.median_ms, row.cost.size_bytes / 1e6] for row in rows],
+        "customdata": [[row.title, row.cost.latency.median_ms, row.cost.size_bytes / 1e6] for row, _ in known],
         "hovertemplate": "%{customdata[0]}<br>%{y:.2f}% of AP<br>%{customdata[1]:.2f} ms, %{x:.2f} of ONNX Runtime "
         "FP32's<br>%{customdata[2]:.2f} MB<extra></extra>",
     }
@@ -193,26 +191,17 @@ def _tradeoff(network: Network, key: str) -> Figure:
         "hoverinfo": "skip",
     }
     caption = (
-        f"Left is faster, up is nearer to {network.reference.title}. Colour: grey FP32, blue FP16, green BF16, orange "
-        "INT8; shape: the runtime (circle PyTorch, square ONNX Runtime, diamond OpenVINO, triangle ncnn); area grows "
-        "with the size on disk. Bars are intervals of the difference to FP32 in the same runtime. The dotted line "
-        "joins the rows that no other beats in both; where intervals overlap, that may be chance."
+        "Left is faster, up is nearer to FP32. Colour: grey FP32, blue FP16, green BF16, orange INT8; shape: the "
+        "runtime (circle PyTorch, square ONNX Runtime, diamond OpenVINO, triangle ncnn); marks grow with the size on "
+        "disk. Rows in reduced precision are compared with FP32 in the same runtime, with intervals; FP32 with "
+        f"{network.reference.title}. The dotted line joins the rows that no other beats in both; where intervals "
+        "overlap, that may be chance."
     )
     layout = _layout(
         xaxis={"title": {"text": "time, ONNX Runtime FP32 = 1"}, "rangemode": "tozero"},
         yaxis={"title": {"text": "AP kept, %"}, "automargin": True},
     )
     return Figure(f"{key}-tradeoff", "AP kept and time", caption, 420, [line, points], layout)
-
-
-def _kept_errors(row: Row, full: float) -> tuple[float, float]:
-    """Return how far the interval of the share of AP reaches above and below it, in %; 0 without a certificate."""
-    comparison = row.certificate["statistics"]["AP"] if row.certificate else None
-    if not comparison or comparison["interval"] is None:
-        return 0.0, 0.0
-    low, high = comparison["interval"]
-    difference = comparison["difference"]
-    return 100 * (high - difference) / full, 100 * (difference - low) / full
 
 
 def _within(row: Row) -> Mapping[str, Any]:

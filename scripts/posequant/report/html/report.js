@@ -9,10 +9,10 @@ const remembered = () => { try { return localStorage.getItem("posequant-theme");
 const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
 function setTheme(theme) {
   root.dataset.theme = theme;
-  document.getElementById("theme").setAttribute("aria-pressed", String(theme === "dark"));
+  document.getElementById("theme-button").setAttribute("aria-pressed", String(theme === "dark"));
   document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.relayout(plot, themed(plot.layout)));
 }
-document.getElementById("theme").addEventListener("click", () => {
+document.getElementById("theme-button").addEventListener("click", () => {
   const theme = root.dataset.theme === "dark" ? "light" : "dark";
   try { localStorage.setItem("posequant-theme", theme); } catch { /* a browser may forbid it for files */ }
   setTheme(theme);
