@@ -22,8 +22,8 @@ from posequant.networks.base import Network
 ROUND_SECONDS = 2.0
 MINIMUM_ROUNDS = 5
 # The same where many bare networks take turns in one run.
-_BARE_ROUND_SECONDS = 0.03
-_BARE_ROUNDS = 10
+_BARE_ROUND_SECONDS = 0.02
+_BARE_ROUNDS = 7
 _BARE_SECONDS = 5.0
 
 

@@ -121,7 +121,7 @@ _KNOWN_BYTES = {
 _BYTES_PER_SECOND = 10e6
 # `latency`: rounds, and the seconds after which it begins no other; then as many inferences for throughput, about.
 _ROUNDS, _MOST_SECONDS = 60, 20
-_THROUGHPUT_ROUNDS = 11
+_THROUGHPUT_ROUNDS = 8
 
 
 @dataclass(frozen=True)

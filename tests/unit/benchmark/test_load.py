@@ -39,6 +39,18 @@ def test_memory_that_was_there_before_is_not_counted() -> None:
     assert measure_load(allocating(10 * MEGABYTE), "row").memory_mb < 100
 
 
+def test_memory_that_was_freed_before_is_not_taken_unseen() -> None:
+    pieces = [bytes(50_000) for _ in range(1000)]
+    keep = pieces[-1]  # or the heap would shrink
+    del pieces
+
+    def first_inference() -> Callable[[], object]:
+        again = [bytes(50_000) for _ in range(800)]
+        return lambda: (again, keep)
+
+    assert measure_load(first_inference, "row").memory_mb >= 35
+
+
 def test_pages_of_files_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(bytes(50 * MEGABYTE))
 
