@@ -16,17 +16,19 @@ class Words:
     Attributes:
         headline: what is decided.
         gained: what the row keeps and what it gains, one sentence; empty where nothing is known.
-        losses: a sentence for each loss, with its interval and its limit; then what the configuration notes of the row.
+        losses: a sentence for each loss, with its interval and its limit.
+        note: what the configuration says that a reader must know; empty where it says nothing.
     """
 
     headline: str
     gained: str
     losses: tuple[str, ...]
+    note: str
 
     @property
     def text(self) -> str:
         """The sentences after the headline."""
-        return " ".join(filter(None, (self.gained, *self.losses)))
+        return " ".join(filter(None, (self.gained, *self.losses, self.note)))
 
 
 def in_words(network: Network, row: Row) -> Words | None:
@@ -41,8 +43,8 @@ def in_words(network: Network, row: Row) -> Words | None:
         losses=(
             f"Loss of OKS to FP32: {loss_in_words(verdict.oks, images)}.",
             f"Loss of AP: {loss_in_words(verdict.ap, images)}.",
-            *([row.note] if row.note else []),
         ),
+        note=row.note or "",
     )
 
 

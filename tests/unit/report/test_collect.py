@@ -96,3 +96,9 @@ def test_row_that_was_not_timed_is_named() -> None:
 def test_calibration_is_counted_and_not_listed() -> None:
     study = result(row_records(metrics("ncnn", "ncnn", "fp32", 0.5)))
     assert study.calibration == {**CALIBRATION, "people": 3}
+
+
+def test_rows_of_one_title_are_told_apart_by_their_names() -> None:
+    rows = [metrics(name, "ncnn", "int8", 0.5) for name in ("ncnn-int8-a", "a", "b")]
+    titles = [row.title for row in result(*map(row_records, rows)).networks[0].rows]
+    assert titles == ["ncnn INT8 a (ncnn-int8-a)", "ncnn INT8 a (a)", "ncnn INT8 b"]

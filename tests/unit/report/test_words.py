@@ -70,6 +70,16 @@ def test_says_what_is_kept_and_gained() -> None:
     )
 
 
+def test_note_of_the_configuration_stands_at_the_end() -> None:
+    int8 = metrics("ncnn-int8", "ncnn", "int8", 0.57)
+    networks = [network_records([row_records(int8, certificate(int8, "ncnn"))])]
+    noted = settings(networks) | {"variants": {"ncnn-int8": {"note": "Chosen on these images."}}}
+    (network,) = collect("mine", noted, networks, CALIBRATION).networks
+    words = in_words(network, network.rows[0])
+    assert words is not None
+    assert words.text.endswith("undecided on 10 images. Chosen on these images.")
+
+
 def test_says_nothing_that_is_not_known() -> None:
     int8 = metrics("ncnn-int8", "ncnn", "int8", 0.57)
     nothing = {"oks": None, "within": None}

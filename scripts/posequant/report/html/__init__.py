@@ -199,6 +199,7 @@ def _card(network: Network, row: Row, ids: Mapping[str, str]) -> dict[str, Any]:
         "headline": words.headline,
         "gained": words.gained,
         "losses": words.losses,
+        "note": words.note,
         "bar": _bar(row.verdict.oks, _end_of_bars(network)),
         "links": [(ids[link], name) for name, link in _links(row).items() if link is not None and link in ids],
     }
