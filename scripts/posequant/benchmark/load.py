@@ -1,6 +1,7 @@
 """What it takes to open a network: time until its first output, and memory."""
 
 import ctypes
+import gc
 import os
 import pickle
 import signal
@@ -96,7 +97,8 @@ def _bare_ncnn(artifacts: Sequence[Path], precision: str, crop: NDArray[np.float
 
 
 def _measure(first_inference: Callable[[], Callable[[], object]]) -> tuple[float, float]:
-    # What imports have left free would be taken again without being seen.
+    # What imports have left free would be taken again without being seen, and so would garbage that is collected now.
+    gc.freeze()
     ctypes.CDLL(None).malloc_trim(0)
     before = memory()["RssAnon"]
     start = perf_counter()
