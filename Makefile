@@ -106,7 +106,7 @@ INSTALL := $(BIN)/pip install --compile --no-deps --require-hashes
 # PyTorch is asked for alone: nothing else is looked for on its index. xtcocotools is compiled against the numpy here.
 $(READY): $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed: make PYTHON=/path/to/python3.11")'
-	@echo "Setting up $(VENV) (about 2.5 GB, some minutes)"
+	@echo "Setting up $(VENV) (about 2.7 GB, some minutes)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	$(call step,[1/3] PyTorch,$(call locked,torch) | $(INSTALL) --retries 1 --extra-index-url $(TORCH_INDEX) --requirement /dev/stdin)
 	$(call step,[2/3] build tools,$(call locked,setuptools|wheel|cython|numpy) | $(INSTALL) --requirement /dev/stdin)
