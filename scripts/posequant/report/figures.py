@@ -7,7 +7,7 @@ from posequant.base import figures
 from posequant.base.figures import Drawing
 from posequant.base.pareto import pareto_front
 from posequant.report.result import Network, Result, Row
-from posequant.report.verdict import Judgement
+from posequant.report.verdict import Judgement, lost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -252,7 +252,7 @@ def _sizes(result: Result) -> Drawing:
             colour, marker = _SIZES[size]
             offset = 0.24 * (number - (len(present) - 1) / 2)
             of_rows = {place + offset: part for place, row in enumerate(rows) if (part := _of_size(row, size))}
-            _dots(panels[0], {place: _lost(part["oks"]) for place, part in of_rows.items()}, colour, marker)
+            _dots(panels[0], {place: lost(part["oks"]) for place, part in of_rows.items()}, colour, marker)
             _dots(panels[1], {place: _beyond(part, _LIMIT) for place, part in of_rows.items()}, colour, marker)
         panels[0].set(xlabel="loss of OKS to FP32")
         panels[1].set(xlabel=f"moved by more than {_LIMIT} px, %")
@@ -305,15 +305,9 @@ def _without_labels(row: Row) -> Mapping[str, Any]:
     return found
 
 
-def _lost(estimate: Mapping[str, Any]) -> Known:
-    """Return 1 - a figure, and its interval."""
-    between = estimate["interval"]
-    return 1 - estimate["value"], None if between is None else (1 - between[1], 1 - between[0])
-
-
 def _beyond(part: Mapping[str, Any], limit: str) -> Known:
     """Return the share of keypoints that moved by more than `limit` pixels, in %, and its interval."""
-    return _percent(_lost(part["within"][limit]))
+    return _percent(lost(part["within"][limit]))
 
 
 def _percent(known: Known) -> Known:

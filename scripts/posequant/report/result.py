@@ -12,12 +12,11 @@ from posequant.base.files import read_json, whole
 from posequant.report.parts import Part
 from posequant.report.verdict import Verdict
 from posequant.workflow.settings.base import checked
+from posequant.workflow.settings.precisions import TITLES
 from posequant.workflow.settings.report import Tolerance
 
 SCHEMA = 1
 """Version of the file. It grows where a key is renamed, removed or gets another meaning."""
-
-BACKEND_TITLES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn"}
 
 
 def variant_title(variant: str, backend: str, precision: str) -> str:
@@ -26,7 +25,7 @@ def variant_title(variant: str, backend: str, precision: str) -> str:
     `ncnn-int8` becomes `ncnn INT8`, `ncnn-int8-aciq` becomes `ncnn INT8 aciq`.
     """
     rest = [part for part in variant.split("-") if part not in (backend, precision)]
-    return " ".join([BACKEND_TITLES[backend], precision.upper(), *rest])
+    return " ".join([TITLES[backend], precision.upper(), *rest])
 
 
 class Latency(Part):

@@ -47,6 +47,12 @@ class Verdict(Part):
     ap: Judgement
 
 
+def lost(estimate: Mapping[str, Any]) -> tuple[float, tuple[float, float] | None]:
+    """Return 1 - a figure of a certificate, and the interval of that where there is one."""
+    between = estimate["interval"]
+    return 1 - estimate["value"], None if between is None else (1 - between[1], 1 - between[0])
+
+
 def judge(certificate: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
     """Return the verdict on a row.
 
@@ -56,12 +62,7 @@ def judge(certificate: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
     """
     images = certificate["images"]
     near, precision = certificate["without_labels"]["oks"], certificate["statistics"]["AP"]
-    oks = judgement_of(
-        None if near is None else 1 - near["value"],
-        None if near is None or near["interval"] is None else (1 - near["interval"][1], 1 - near["interval"][0]),
-        tolerance.oks_loss,
-        images,
-    )
+    oks = judgement_of(*((None, None) if near is None else lost(near)), tolerance.oks_loss, images)
     difference, between = precision["difference"], precision["interval"]
     ap = judgement_of(
         None if difference is None else -difference,

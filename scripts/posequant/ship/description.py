@@ -13,10 +13,10 @@ from posequant.base.keypoints import FLIP_INDICES, KEYPOINTS, SKELETON
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import installed, versions
 from posequant.ncnn_format.model import NcnnModel
+from posequant.workflow.settings.precisions import TITLES
 
 # Goes up where a key is taken away or means something else.
 SCHEMA = "posequant-package/1"
-_TITLES = {"ncnn": "ncnn", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 _FILES = {"ncnn": ("model.param", "model.bin"), "onnxruntime": ("model.onnx",), "openvino": ("model.xml", "model.bin")}
 
 
@@ -43,15 +43,15 @@ class Runtime:
 
 def runtime_of(backend: str, precision: str) -> Runtime:
     """Return how a network of a backend is run; `InputError` for PyTorch, which no app has."""
-    if backend not in _TITLES:
+    if backend not in _FILES:
+        known = ", ".join(TITLES[name] for name in _FILES)
         raise InputError(
-            f"no package is made of a network in {backend}: an app runs it in {', '.join(_TITLES.values())}. Choose a "
-            "row of one of these."
+            f"no package is made of a network in {backend}: an app runs it in {known}. Choose a row of one of these."
         )
     return Runtime(
         name=backend,
         precision=precision,
-        title=f"{_TITLES[backend]} {precision.upper()}",
+        title=f"{TITLES[backend]} {precision.upper()}",
         files=_FILES[backend],
         options=_options(backend, precision),
         packages=installed(backend, "numpy", "opencv-python-headless"),

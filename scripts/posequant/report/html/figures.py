@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from posequant.base.figures import BLUE, GREY, ORANGE, PURPLE
 from posequant.base.figures import PRECISION_COLOURS as COLOURS
 from posequant.base.pareto import pareto_front
 from posequant.report.result import Network, Row
-from posequant.report.verdict import Judgement
+from posequant.report.verdict import Judgement, lost
 
-_WITHIN_COLOURS = {"1": "#cc79a7", "2": "#0072b2", "4": "#e69f00"}
+_WITHIN_COLOURS = {"1": PURPLE, "2": BLUE, "4": ORANGE}
 _SYMBOLS = {"pytorch": "circle", "onnxruntime": "square", "openvino": "diamond", "ncnn": "triangle-up"}
 # Of intervals; seen on light and on dark.
 _BAR = "#7d858f"
@@ -93,14 +94,7 @@ def _loss_figure(rows: Sequence[Row], judgements: Sequence[Judgement], axis: str
         "x": losses,
         "y": [row.title for row, _ in known],
         "marker": {"size": 11, "color": [COLOURS[row.precision] for row, _ in known]},
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [high - loss for loss, (_, high) in zip(losses, between, strict=True)],
-            "arrayminus": [loss - low for loss, (low, _) in zip(losses, between, strict=True)],
-            "thickness": 2,
-            "color": _BAR,
-        },
+        "error_x": _errors(losses, between),
         "customdata": [[*ends, judgement.kind] for ends, (_, judgement) in zip(between, known, strict=True)],
         "hovertemplate": "%{y}<br>loss %{x:.4f} [%{customdata[0]:.4f}, %{customdata[1]:.4f}]"
         "<br>%{customdata[2]}<extra></extra>",
@@ -122,6 +116,18 @@ def _loss_figure(rows: Sequence[Row], judgements: Sequence[Judgement], axis: str
         ],
     )
     return [trace], layout
+
+
+def _errors(values: Sequence[float], between: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Return how far intervals, from low to high, reach beyond their values."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - value for value, (_, high) in zip(values, between, strict=True)],
+        "arrayminus": [value - low for value, (low, _) in zip(values, between, strict=True)],
+        "thickness": 1.5,
+        "color": _BAR,
+    }
 
 
 def _range(values: Sequence[float]) -> list[float]:
@@ -156,7 +162,7 @@ def _tradeoff(network: Network, key: str) -> Figure:
     known = [(row, share) for row in network.rows if (share := network.kept(row))]
     times = [1 / row.cost.latency.speedup for row, _ in known]
     kept = [100 * value for _, (value, _) in known]
-    between = [ends or (value, value) for _, (value, ends) in known]
+    between = [tuple(100 * end for end in ends or (value, value)) for _, (value, ends) in known]
     largest = max((row.cost.size_bytes for row in network.rows), default=1)
     front = pareto_front(times, [-share for share in kept])
     points = {
@@ -164,14 +170,7 @@ def _tradeoff(network: Network, key: str) -> Figure:
         "mode": "markers",
         "x": times,
         "y": kept,
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": [100 * high - share for share, (_, high) in zip(kept, between, strict=True)],
-            "arrayminus": [share - 100 * low for share, (low, _) in zip(kept, between, strict=True)],
-            "thickness": 1.2,
-            "color": _BAR,
-        },
+        "error_y": _errors(kept, between),
         "marker": {
             "size": [12 + 26 * (row.cost.size_bytes / largest) ** 0.5 for row, _ in known],
             "color": [COLOURS[row.precision] for row, _ in known],
@@ -187,7 +186,7 @@ def _tradeoff(network: Network, key: str) -> Figure:
         "mode": "lines",
         "x": [times[place] for place in front],
         "y": [kept[place] for place in front],
-        "line": {"shape": "hv", "color": "#999999", "width": 1.5, "dash": "dot"},
+        "line": {"shape": "hv", "color": GREY, "width": 1.5, "dash": "dot"},
         "hoverinfo": "skip",
     }
     caption = (
@@ -213,25 +212,17 @@ def _moved(rows: Sequence[Row], key: str) -> Figure:
     data = []
     # The first is drawn lowest.
     for limit, colour in reversed(_WITHIN_COLOURS.items()):
-        shares = [_within(row)[limit] for row in rows]
-        between = [share["interval"] or (share["value"], share["value"]) for share in shares]
+        moved = [lost(_within(row)[limit]) for row in rows]
+        shares = [100 * value for value, _ in moved]
+        between = [tuple(100 * end for end in ends or (value, value)) for value, ends in moved]
         data.append(
             {
                 "type": "bar",
                 "orientation": "h",
                 "name": f"more than {limit} px",
                 "y": [row.title for row in rows],
-                "x": [100 * (1 - share["value"]) for share in shares],
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [100 * (share["value"] - low) for share, (low, _) in zip(shares, between, strict=True)],
-                    "arrayminus": [
-                        100 * (high - share["value"]) for share, (_, high) in zip(shares, between, strict=True)
-                    ],
-                    "thickness": 1.2,
-                    "color": _BAR,
-                },
+                "x": shares,
+                "error_x": _errors(shares, between),
                 "marker": {"color": colour},
                 "hovertemplate": "%{y}<br>%{x:.1f}% of the keypoints moved by more than "
                 + limit
@@ -299,8 +290,8 @@ def _joints_of(row: Row) -> Sequence[Mapping[str, Any]]:
 def _memory(network: Network, key: str) -> Figure:
     titles = [row.title for row in network.rows]
     bars = (
-        ("size on disk", "#0072b2", [row.cost.size_bytes / 1e6 for row in network.rows]),
-        ("memory", "#e69f00", [row.cost.memory_mb for row in network.rows]),
+        ("size on disk", BLUE, [row.cost.size_bytes / 1e6 for row in network.rows]),
+        ("memory", ORANGE, [row.cost.memory_mb for row in network.rows]),
     )
     data = [
         {
@@ -362,10 +353,10 @@ def _waterfall(attribution: Mapping[str, Any], key: str) -> Figure:
         "measure": [*("relative" for _ in steps), "total"],
         "increasing": {"marker": {"color": COLOURS["int8"]}},
         "decreasing": {"marker": {"color": COLOURS["bf16"]}},
-        "totals": {"marker": {"color": "#0072b2"}},
+        "totals": {"marker": {"color": BLUE}},
         "customdata": [*(step["sqnr_db"] for step in steps), steps[-1]["sqnr_db"] if steps else None],
         "hovertemplate": "%{x}<br>adds %{y:.3g}% of noise<br>SQNR %{customdata:.1f} dB<extra></extra>",
-        "connector": {"line": {"color": "#999999", "width": 1}},
+        "connector": {"line": {"color": GREY, "width": 1}},
     }
     caption = (
         "From the float network to INT8, step by step: how much noise each step adds to the output, as a share of the "

@@ -7,3 +7,6 @@ PRECISIONS = {
     "ncnn": ("fp32", "fp16", "bf16", "int8"),
 }
 """The arithmetic that each runtime offers."""
+
+TITLES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn"}
+"""What each runtime calls itself."""
