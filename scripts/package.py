@@ -3,22 +3,14 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.command import command
+from posequant.base.command import add_artifact_option, command
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
-    parser.add_argument(
-        "--artifact",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="files of the network: .param and .bin; .xml and .bin; or .onnx. The record (.json) of their maker may "
-        "follow; they are compared with it",
-    )
+    add_artifact_option(parser)
     parser.add_argument("--metrics", type=Path, required=True, help="what the network scores, metrics.json")
     parser.add_argument(
         "--certificate",

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from posequant.base.command import command
+from posequant.base.command import add_artifact_option, command
 from posequant.workflow.settings.base import add_options, chosen
 from posequant.workflow.settings.report import Pictures
 
@@ -21,15 +21,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
-    parser.add_argument(
-        "--artifact",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="files of the network: .param and .bin; .xml and .bin; or .onnx. The record (.json) of their maker may "
-        "follow; they are compared with it",
-    )
+    add_artifact_option(parser)
     parser.add_argument(
         "--reference-artifact", type=Path, nargs="+", required=True, metavar="FILE", help="files of the FP32 network"
     )

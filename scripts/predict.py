@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.command import command
+from posequant.base.command import add_artifact_option, command
 from posequant.workflow.settings.precisions import PRECISIONS
 
 
@@ -19,15 +19,7 @@ def parse_arguments() -> argparse.Namespace:
         required=True,
         help="arithmetic; the backend must offer it",
     )
-    parser.add_argument(
-        "--artifact",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="files of the network: mmpose config and checkpoint; .onnx; .xml and .bin; or .param and .bin. "
-        "The record (.json) of their maker may follow; they are compared with it",
-    )
+    add_artifact_option(parser)
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
     parser.add_argument(

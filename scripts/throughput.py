@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from posequant.base.command import command
+from posequant.base.command import add_artifact_option, command
 from posequant.base.files import write_json
 from posequant.workflow.settings.precisions import PRECISIONS
 
@@ -21,14 +21,7 @@ def parse_arguments() -> argparse.Namespace:
         required=True,
         help="arithmetic; the backend must offer it",
     )
-    parser.add_argument(
-        "--artifact",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="the files that the backend loads, and, if there is one, the record of their maker",
-    )
+    add_artifact_option(parser)
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
     parser.add_argument(

@@ -46,6 +46,19 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     return guarded
 
 
+def add_artifact_option(parser: ArgumentParser) -> None:
+    """Add `--artifact`: the files of a script's network, as `verify.as_made` takes them."""
+    parser.add_argument(
+        "--artifact",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="files of the network: mmpose config and checkpoint; .onnx; .xml and .bin; or .param and .bin. The record "
+        "(.json) of their maker may follow; they are compared with it",
+    )
+
+
 def add_record_option(parser: ArgumentParser) -> None:
     """Add `--record`: what the maker of a script's network wrote down, for `verify.as_made`."""
     parser.add_argument(

@@ -62,7 +62,8 @@ def judge(certificate: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
     """
     images = certificate["images"]
     near, precision = certificate["without_labels"]["oks"], certificate["statistics"]["AP"]
-    oks = judgement_of(*((None, None) if near is None else lost(near)), tolerance.oks_loss, images)
+    loss, interval = (None, None) if near is None else lost(near)
+    oks = judgement_of(loss, interval, tolerance.oks_loss, images)
     difference, between = precision["difference"], precision["interval"]
     ap = judgement_of(
         None if difference is None else -difference,
