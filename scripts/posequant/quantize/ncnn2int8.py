@@ -24,6 +24,8 @@ from posequant.quantize.official_tools import run_ncnn2int8
 from posequant.quantize.table import CalibrationTable
 from posequant.quantize.weights import miscomputed, quantizable, rounded_to_integers, warn_of_miscomputed
 
+# The parameter of a convolution with the value that it is padded with.
+PAD_VALUE = 18
 # Added to the INT8 mark of a layer whose output is requantized for the layers that read it.
 REQUANTIZED = 100
 
@@ -128,7 +130,16 @@ def quantize_layer(
         "top_scales": np.atleast_1d(np.float32(requantize_scale or 0)),
     }
     int8 = quantized(weights["weight"].astype(np.float32), weight_scales)
-    return replace(layer, params={**layer.params, 8: str(term)}), {**weights, **scales, "weight": int8}
+    params = {**layer.params, 8: str(term)} | _int8_padding(layer, activation_scale)
+    return replace(layer, params=params), {**weights, **scales, "weight": int8}
+
+
+def _int8_padding(layer: Layer, activation_scale: np.float32) -> dict[int, str]:
+    """Return the parameter of the value that an INT8 layer is padded with: ncnn pads what is rounded already."""
+    if layer.type == "InnerProduct" or not (value := layer.real(PAD_VALUE)):
+        return {}
+    (rounded,) = rounded_to_integers(np.array([value], np.float32) * activation_scale)
+    return {PAD_VALUE: str(int(rounded))}
 
 
 def quantized(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int8]:

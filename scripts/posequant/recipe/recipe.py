@@ -21,6 +21,7 @@ from posequant.quantize.weights import quantizable, warn_of_miscomputed
 from posequant.recipe.activation_scales import scale_activations
 from posequant.recipe.bias import correct_bias
 from posequant.recipe.budget import Budget, hold_budget, judged
+from posequant.recipe.centering import center
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.equalization import equalize
 from posequant.recipe.judge import Judge, Panel
@@ -54,6 +55,7 @@ STEPS: Mapping[str, Callable[..., Draft]] = {
     "equalize": equalize,
     "weights": scale_weights,
     "activations": scale_activations,
+    "center": center,
     "round": learn_rounding,
     "correct-bias": correct_bias,
 }

@@ -63,6 +63,12 @@ class ActivationsStep(Settings):
     crops: Crops = 64
 
 
+class CenterStep(Settings):
+    """Stores tensors that are never negative about the middle of their range. In float, the output stays the same."""
+
+    crops: Crops = 64
+
+
 class RoundStep(Settings):
     """Rounds the weights so that the layer's output changes least."""
 
@@ -108,7 +114,7 @@ class BudgetStep(Settings):
         return self
 
 
-Step = KeepFloatStep | EqualizeStep | WeightsStep | ActivationsStep | RoundStep | CorrectBiasStep | BudgetStep
+Step = KeepFloatStep | EqualizeStep | WeightsStep | ActivationsStep | CenterStep | RoundStep | CorrectBiasStep | BudgetStep
 
 
 class NamedStep(Settings):
@@ -120,6 +126,7 @@ class NamedStep(Settings):
     equalize: EqualizeStep | None = None
     weights: WeightsStep | None = None
     activations: ActivationsStep | None = None
+    center: CenterStep | None = None
     round: RoundStep | None = None
     correct_bias: CorrectBiasStep | None = Field(default=None, alias="correct-bias")
     budget: BudgetStep | None = None
@@ -189,7 +196,7 @@ def _misplaced(steps: Sequence[str]) -> Iterator[str]:
     if "budget" in steps[:-1]:
         yield "'budget' must be the last step"
     for place, step in enumerate(steps):
-        if step in ("round", "correct-bias", "budget"):
+        if step in ("center", "round", "correct-bias", "budget"):
             yield from (f"'{step}' must come after '{needed}'" for needed in scales if needed not in steps[:place])
         if step == "activations" and "weights" not in steps[:place]:
             yield "'activations' must come after 'weights'"
