@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from posequant.base.errors import InputError
 from posequant.base.signal import Powers
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights
-from posequant.quantize.ncnn2int8 import REQUANTIZED, quantized
+from posequant.quantize.ncnn2int8 import PAD_VALUE, REQUANTIZED, quantized
 from posequant.quantize.weights import INT8_LIMIT, absmax_scales, weight_scale_count
 
 Floats = NDArray[np.float32]
@@ -96,6 +96,8 @@ class Pair:
 
 def _in_float(layer: Layer, weights: Weights, weight: Floats) -> tuple[Layer, Weights]:
     params = {key: text for key, text in layer.params.items() if key != _INT8_TERM}
+    if layer.type != "InnerProduct" and (pad := layer.real(PAD_VALUE)):
+        params[PAD_VALUE] = f"{pad / float(weights['bottom_scales'][0]):e}"
     return replace(layer, params=params), {**weights, "weight": weight}
 
 

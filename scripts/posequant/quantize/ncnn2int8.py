@@ -1,10 +1,10 @@
 """Quantize an ncnn model to INT8, byte for byte as ncnn's own ncnn2int8 does.
 
 The steps are those of ncnn's `tools/quantize/ncnn2int8.cpp`, the files those of its `tools/modelwriter.h`. What that
-tool passes over in silence is an error here. It differs in three things: the layers that the tool quantizes without
+tool passes over in silence is an error here. It differs in four things: the layers that the tool quantizes without
 calibration (matrix products, attention, embeddings) stay in float, and so do those that ncnn computes wrongly in INT8;
-and a layer whose weights can make INT8 Winograd overflow is marked, so that ncnn computes it directly (the 6-bit
-weights of ncnn2table rarely can).
+a value to pad with is rounded as what it pads is; and a layer whose weights can make INT8 Winograd overflow is marked,
+so that ncnn computes it directly (the 6-bit weights of ncnn2table rarely can).
 """
 
 from collections.abc import Collection
@@ -80,7 +80,15 @@ def quantize_files(
         written = NcnnModel.read(draft_param, draft_bin)
         if left := set(names) - {layer.name for layer in written.layers if layer.int8_term}:
             raise InputError(f"{tool}: it left layer {min(left)} in float, although the table has its scales.")
-        safe = mark_winograd_safe(written.layers, written.weights)
+        padded = (
+            written.layers
+            if tool is None
+            else [
+                padded_in_int8(layer, scales.activation_scales[layer.name]) if layer.name in names else layer
+                for layer in written.layers
+            ]
+        )
+        safe = mark_winograd_safe(padded, written.weights)
         if safe != written.layers:
             draft_param.write_text(format_param(safe))
     return names
@@ -130,16 +138,19 @@ def quantize_layer(
         "top_scales": np.atleast_1d(np.float32(requantize_scale or 0)),
     }
     int8 = quantized(weights["weight"].astype(np.float32), weight_scales)
-    params = {**layer.params, 8: str(term)} | _int8_padding(layer, activation_scale)
-    return replace(layer, params=params), {**weights, **scales, "weight": int8}
+    layer = padded_in_int8(layer, activation_scale)
+    return replace(layer, params={**layer.params, 8: str(term)}), {**weights, **scales, "weight": int8}
 
 
-def _int8_padding(layer: Layer, activation_scale: np.float32) -> dict[int, str]:
-    """Return the parameter of the value that an INT8 layer is padded with: ncnn pads what is rounded already."""
+def padded_in_int8(layer: Layer, activation_scale: np.float32) -> Layer:
+    """Return a float layer with the value that it is padded with in INT8: ncnn pads what is rounded already.
+
+    The official ncnn2int8 leaves the value as it is.
+    """
     if layer.type == "InnerProduct" or not (value := layer.real(PAD_VALUE)):
-        return {}
+        return layer
     (rounded,) = rounded_to_integers(np.array([value], np.float32) * activation_scale)
-    return {PAD_VALUE: str(int(rounded))}
+    return replace(layer, params={**layer.params, PAD_VALUE: str(int(rounded))})
 
 
 def quantized(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int8]:

@@ -33,7 +33,6 @@ _WEIGHTED = _CONVOLUTIONS | {"InnerProduct"}
 # A bound that no value meets, in place of none.
 _UNBOUNDED = 1e30
 _PADS = (4, 14, 15, 16)
-PAD_VALUE = 18
 
 
 class Storage(NamedTuple):
@@ -98,7 +97,9 @@ def centered_scale(upper: float, shift: float) -> np.float32:
         upper: the largest value to hold.
         shift: above 0.
     """
-    zero = INT8_LIMIT if upper <= 2 * shift else max(1, int(INT8_LIMIT * shift / (upper - shift)))
+    reach = max(shift, upper - shift)
+    # The shift has seven digits: what is whole but for the last of them is whole.
+    zero = max(1, int(INT8_LIMIT * shift / reach * (1 + 1e-6)))
     scale: np.float32 = representable(np.array([zero / shift], np.float32))[0]
     return scale
 
@@ -141,7 +142,9 @@ def stored_as(
     """
     rounded = rounded or {}
     pairs = [
-        _rewritten(layer, weights, stored, rounded.get(layer.name)) if stored.keys() & {*layer.bottoms, *layer.tops} else (layer, weights)
+        _rewritten(layer, weights, stored, rounded.get(layer.name))
+        if stored.keys() & {*layer.bottoms, *layer.tops}
+        else (layer, weights)
         for layer, weights in zip(model.layers, model.weights, strict=True)
     ]
     return NcnnModel([layer for layer, _ in pairs], [weights for _, weights in pairs])
@@ -152,7 +155,9 @@ def _rewritten(
 ) -> tuple[Layer, Weights]:
     before, after = stored.get(layer.bottoms[0], PLAIN), stored.get(layer.tops[0], PLAIN)
     if layer.type in ("ReLU", "Clip"):
-        low, high = (0.0, _UNBOUNDED) if layer.type == "ReLU" else (layer.real(0, -_UNBOUNDED), layer.real(1, _UNBOUNDED))
+        low, high = (
+            (0.0, _UNBOUNDED) if layer.type == "ReLU" else (layer.real(0, -_UNBOUNDED), layer.real(1, _UNBOUNDED))
+        )
         return replace(layer, type="Clip", params=dict(enumerate(_written(_clip(low, high, after))))), weights
     if layer.type not in _WEIGHTED:
         return layer, weights
@@ -197,7 +202,7 @@ def _middle(uppers: Sequence[float | None]) -> float:
 
 
 def _groups(layers: Sequence[Layer]) -> tuple[dict[str, str], set[str]]:
-    """Return for each blob one that stands for all that are stored alike, and the blobs that cannot be stored otherwise."""
+    """Return for each blob one that stands for all that are stored alike, and the blobs that have to stay."""
     sets = DisjointSet([top for layer in layers for top in layer.tops])
     read = {blob for layer in layers for blob in layer.bottoms}
     fixed = {blob for layer in layers for blob in layer.tops if blob not in read}
@@ -215,7 +220,7 @@ def _groups(layers: Sequence[Layer]) -> tuple[dict[str, str], set[str]]:
 
 def _free(layers: Sequence[Layer], groups: Mapping[str, str]) -> set[str]:
     """Return the groups whose shift may be any: linear outputs of layers with weights, that only sums read."""
-    bound = set()
+    bound: set[str] = set()
     for layer in layers:
         if _is_weighted(layer):
             bound.update(layer.bottoms)
@@ -254,7 +259,9 @@ def _solved(
         if open_:
             (other,) = {left, right} - {open_[0]} or {left}
             found[open_[0]] = found.get(total, 0.0) - found.get(other, 0.0)
-        if abs(found.get(total, 0.0) - found.get(left, 0.0) - found.get(right, 0.0)) > 1e-6 * abs(found.get(total, 1.0)):
+        if abs(found.get(total, 0.0) - found.get(left, 0.0) - found.get(right, 0.0)) > 1e-6 * abs(
+            found.get(total, 1.0)
+        ):
             return found, {total, left, right}
     return found, None
 

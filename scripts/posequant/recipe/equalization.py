@@ -25,6 +25,7 @@ _CLIP = 3
 # No channel is scaled by more than this, and by more than that where only depthwise layers read it: their weights have
 # a scale for each channel.
 MOST, MOST_DEPTHWISE = np.float32(32), np.float32(1024)
+_TINY = 1e-30
 
 Integers = NDArray[np.int64]
 
@@ -176,9 +177,7 @@ class _Tracer:
         return rows[:, 0]
 
 
-def class_factors(
-    channels: Channels, layers: Sequence[Layer], reach: Mapping[str, Floats], strength: float
-) -> Floats:
+def class_factors(channels: Channels, layers: Sequence[Layer], reach: Mapping[str, Floats], strength: float) -> Floats:
     """Return the factor of each class of channels, float32 (K,), from 1 up.
 
     Args:
@@ -196,10 +195,10 @@ def class_factors(
         if blob not in channels.classes:
             continue
         classes = channels.classes[blob]
-        np.maximum.at(share, classes, reach[blob] / max(float(reach[blob].max()), np.finfo(np.float32).tiny))
+        np.maximum.at(share, classes, reach[blob] / max(float(reach[blob].max()), _TINY))
         dense[classes] |= layer.type != "ConvolutionDepthWise"
         if blob in channels.clipped:
-            free = channels.clipped[blob] / np.maximum(reach[blob], np.finfo(np.float32).tiny)
+            free = channels.clipped[blob] / np.maximum(reach[blob], _TINY)
             np.minimum.at(limit, classes, free)
     powers = np.where(dense, strength, 1.0)
     factors = np.where(share > 0, np.maximum(share, 1e-6) ** -powers, 1.0)

@@ -114,7 +114,9 @@ class BudgetStep(Settings):
         return self
 
 
-Step = KeepFloatStep | EqualizeStep | WeightsStep | ActivationsStep | CenterStep | RoundStep | CorrectBiasStep | BudgetStep
+Step = (
+    KeepFloatStep | EqualizeStep | WeightsStep | ActivationsStep | CenterStep | RoundStep | CorrectBiasStep | BudgetStep
+)
 
 
 class NamedStep(Settings):
