@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tests.workflow.test_workflow import MODEL, SMALL, Workflow, copy_checkout
+from tests.unit.evaluation_fixtures import draw_dataset
+from tests.workflow.test_workflow import MODEL, ROOT, SMALL, Workflow, copy_checkout
 
 RECIPE = f"{MODEL}/ncnn-int8-tuned/recipe.md"
 STEPS = [{"weights": {}}, {"activations": {"method": "kl"}}]
@@ -50,3 +51,24 @@ def test_crops_are_those_of_the_chosen_people(checkout: Workflow) -> None:
     assert {rule: jobs[rule] for rule in ONLY_FOR_IT & set(jobs)} == {"distillation_set": 1, "distillation_crops": 1}
     configure(checkout, {"distill": {"people": 6}})
     assert ONLY_FOR_IT.isdisjoint(checkout.planned(RECIPE))
+
+
+def test_images_of_the_users_own_are_cropped_where_they_are(checkout: Workflow) -> None:
+    train = draw_dataset(checkout.folder / "my train", seed=1, first_image=101)
+    val = draw_dataset(checkout.folder / "my val", seed=2)
+    dataset = {
+        split: {"images": str(drawn.images), "annotations": str(drawn.annotations)}
+        for split, drawn in (("train", train), ("val", val))
+    }
+    models = yaml.safe_load((ROOT / "config.yaml").read_text())["studies"]["demo"]["models"]
+    study = {"dataset": dataset, "calibration": {"people": 4}, "models": models, "variants": ["ncnn-int8-tuned"]}
+    content = {"recipes": {"tuned": [*STEPS, {"distill": {"people": 5}}]}, "studies": {"mine": study}}
+    (checkout.folder / "small.yaml").write_text(yaml.safe_dump(content))
+    crops = f"{MODEL.replace('demo', 'mine', 1)}/distillation-5"
+    steps = ("describe", "calibration_set", "distillation_set", "distillation_crops")
+    assert checkout.planned(crops) == dict.fromkeys(steps, 1)
+    checkout.run(crops)
+    assert checkout.planned(crops) == {}
+    people = json.loads((checkout.folder / "results/mine/distillation-5.json").read_text())["people"]
+    (train.images / people[0]["image"]["file_name"]).touch()
+    assert checkout.planned(crops) == {"distillation_crops": 1}
