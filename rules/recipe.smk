@@ -32,7 +32,7 @@ rule distillation_set:
 
 
 rule distillation_crops:
-    """Crop the people to distill on with a margin, to shift, scale and turn the crops in."""
+    """Take from their images what crops of the people to distill on can see, shifted, scaled and turned."""
     input:
         model=f"{RESULTS}/model.json",
         chosen=DISTILLATION,

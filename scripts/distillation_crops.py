@@ -1,4 +1,4 @@
-"""Crop the people to distill on by the model's own test pipeline, with a margin to shift, scale and turn them in."""
+"""Take from their images what crops of the people to distill on can see, shifted, scaled and turned."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--people", type=Path, required=True, help="what distillation_set.py wrote, .json")
     parser.add_argument("--images", type=Path, required=True, help="folder of the training images")
     parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write: crops.npy and crops.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write: crops.npy, frames.npz and crops.json")
     return parser.parse_args()
 
 

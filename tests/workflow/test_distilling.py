@@ -43,8 +43,8 @@ def test_crops_are_those_of_the_chosen_people(checkout: Workflow) -> None:
     checkout.run(f"{MODEL}/distillation-6")
     results: Path = checkout.folder / MODEL
     people = json.loads((results.parent / "distillation-6.json").read_text())["people"]
-    stored = np.load(results / "distillation-6/crops.npy", mmap_mode="r")
-    assert len(stored) == len(people) == 6
+    with np.load(results / "distillation-6/frames.npz") as frames:
+        assert len(frames["shapes"]) == len(people) == 6
     # Another number of people is another choice, and leaves this one alone.
     configure(checkout, {"distill": {"people": 5}})
     jobs = checkout.planned(RECIPE)

@@ -112,7 +112,7 @@ _WEIGHTS = {
 _PREDICTION_BYTES = 300
 _DRAWN_IMAGE_BYTES = 20_000
 _PHOTOGRAPH_BYTES = 160_000
-# How many times as large as a crop one with a margin is, about.
+# How many times as much as a crop shows all crops of a person can see, about.
 _WIDE = 4.0
 # Seconds to draw an image.
 _DRAWING = 0.012

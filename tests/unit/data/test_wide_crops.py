@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +21,7 @@ from posequant.base.model_spec import ModelSpec
 from posequant.data.calibration_set import Person, choose_calibration_set, load_people
 from posequant.data.crops import Cropper
 from posequant.data.dataset import read_image
-from posequant.data.wide_crops import DEGREES, SCALES, SHIFT, AugmentedCrops, make_wide_crops, margin
+from posequant.data.wide_crops import DEGREES, SCALES, SHIFT, AugmentedCrops, make_wide_crops, margin, random_views
 
 SCRIPT = Path(__file__).parents[3] / "scripts/distillation_crops.py"
 UNCHANGED = np.eye(2, 3)
@@ -62,7 +63,7 @@ class Wide(NamedTuple):
         return np.stack([cropper.cut(read_image(self.images, one.image), one.bbox)[0] for one in self.persons])
 
     def crops(self, threads: int = 1) -> AugmentedCrops:
-        return AugmentedCrops.open(self.folder, self.spec, threads)
+        return AugmentedCrops(self.folder, self.spec, threads)
 
 
 @pytest.fixture(scope="module")
@@ -107,27 +108,21 @@ def test_mirrored_view_has_the_same_pixels(wide: Wide) -> None:
     assert np.abs(found[:, :, columns] - wide.evaluated()[:, :, axis - columns]).max() <= 1
 
 
-def test_view_is_the_crop_of_a_frame_shifted_and_scaled(wide: Wide, tmp_path: Path) -> None:
-    """On smooth images, as a crop that is cut from a crop is a little smoother."""
-    for image in {person.image for person in wide.persons}:
-        sharp = read_image(wide.images, image)
-        cv2.imwrite(str(tmp_path / image.file_name), cv2.GaussianBlur(sharp, (0, 0), 6), [cv2.IMWRITE_JPEG_QUALITY, 99])
-    spec = wide.spec
-    spec.save(tmp_path / "model.json")
-    make_wide_crops(tmp_path / "model.json", wide.people, tmp_path, tmp_path / "crops")
-    shift, scale = np.array([3.5, -4.25], np.float32), np.float32(1.25)
+def test_view_is_the_crop_of_a_frame_shifted_and_scaled(wide: Wide) -> None:
+    spec, shift, scale = wide.spec, np.array([3.5, -4.25], np.float32), np.float32(1.25)
     center = np.subtract(spec.input_size, spec.use_udp) / 2
-    view = np.column_stack([scale * np.eye(2), center + shift - scale * center])
-    found = of_everyone(view, AugmentedCrops.open(tmp_path / "crops", spec))
+    found = of_everyone(np.column_stack([scale * np.eye(2), center + shift - scale * center]), wide.crops())
     cropper = Cropper(spec)
+    worst = {False: [0], True: [0]}
     for crop, person in zip(found, wide.persons, strict=True):
         (middle,), (extent,) = cropper.frame(person.bbox[np.newaxis])
         pixels = extent / np.subtract(spec.input_size, spec.use_udp).astype(np.float32)
-        photograph = read_image(tmp_path, person.image)
-        frame = middle + shift * pixels, extent * scale
-        expected = cropper.warp(photograph, *frame)
-        inside = cv2.erode(cropper.warp(np.full_like(photograph, 255), *frame), None) == 255
-        assert np.abs(crop - expected)[inside].max(initial=0) <= 6
+        expected = cropper.warp(read_image(wide.images, person.image), middle + shift * pixels, extent * scale)
+        resized = bool(extent[0] > 2 * spec.input_size[0])
+        worst[resized].append(int(np.abs(crop - expected).max()))
+    assert [len(differences) > 2 for differences in worst.values()] == [True, True]
+    # A crop that is cut out of a resized image is a little smoother.
+    assert max(worst[False]) <= 1 < max(worst[True])
 
 
 def test_beyond_the_image_is_black(training: Dataset, tmp_path: Path) -> None:
@@ -141,7 +136,7 @@ def test_beyond_the_image_is_black(training: Dataset, tmp_path: Path) -> None:
     (tmp_path / "people.json").write_text(json.dumps(content))
     cv2.imwrite(str(tmp_path / person["image"]["file_name"]), np.full((400, 400, 3), 255, np.uint8))
     make_wide_crops(tmp_path / "model.json", tmp_path / "people.json", tmp_path, tmp_path / "crops")
-    crops = AugmentedCrops.open(tmp_path / "crops", spec)
+    crops = AugmentedCrops(tmp_path / "crops", spec)
     (unchanged,) = of_everyone(UNCHANGED, crops)
     assert unchanged[:, :6].max() == 0
     assert unchanged[:, 7:].min() == 255
@@ -157,9 +152,8 @@ def test_beyond_the_image_is_black(training: Dataset, tmp_path: Path) -> None:
 @given(size=st.tuples(*[st.integers(16, 512)] * 2), udp=st.booleans(), seed=st.integers(0, 1 << 30))
 @settings(deadline=None)
 def test_margin_holds_whatever_a_view_sees(size: tuple[int, int], udp: bool, seed: int) -> None:
-    spec: Any = SimpleNamespace(input_size=size, use_udp=udp, padding=1.25, to_rgb=True, mean=[0] * 3, std=[1] * 3)
-    crops = AugmentedCrops(np.zeros((1, 1, 1, 3), np.uint8), spec, "")
-    views = crops.views(np.random.default_rng(seed), 200)
+    spec: Any = SimpleNamespace(input_size=size, use_udp=udp)
+    views = random_views(spec, np.random.default_rng(seed), 200)
     across, down = size[0] - 1, size[1] - 1
     corners = np.array([(0, 0, 1), (across, 0, 1), (0, down, 1), (across, down, 1)])
     seen = corners @ views.transpose(0, 2, 1)
@@ -168,7 +162,7 @@ def test_margin_holds_whatever_a_view_sees(size: tuple[int, int], udp: bool, see
 
 
 def test_views_have_the_ranges_that_are_said(wide: Wide) -> None:
-    views = wide.crops().views(np.random.default_rng(0), 4000)
+    views = random_views(wide.spec, np.random.default_rng(0), 4000)
     linear = views[..., :2]
     mirrored = np.linalg.det(linear) < 0
     scales = np.sqrt(np.abs(np.linalg.det(linear)))
@@ -178,9 +172,8 @@ def test_views_have_the_ranges_that_are_said(wide: Wide) -> None:
     plain = np.isclose(scales, 1) & (degrees == 0)
     assert [mirrored.mean(), plain.mean()] == pytest.approx([0.5, 0.4], abs=0.03)
     assert [scales[~plain].min(), scales.max()] == pytest.approx(SCALES, abs=0.01)
-    assert [degrees.min(), degrees.max()] == pytest.approx([-DEGREES, DEGREES], abs=0.1)
-    assert [shifts[~plain].min(), shifts[~plain].max()] == pytest.approx([-SHIFT, SHIFT], abs=0.001)
-    np.testing.assert_array_equal(views[plain], np.rint(views[plain]))
+    assert [degrees.min(), degrees.max()] == pytest.approx([-DEGREES, DEGREES], abs=0.5)
+    assert [shifts.min(), shifts.max()] == pytest.approx([-SHIFT, SHIFT], abs=0.001)
 
 
 def test_batch_follows_from_the_generator_and_not_from_the_threads(wide: Wide) -> None:
@@ -196,7 +189,7 @@ def test_batch_is_what_the_network_takes(wide: Wide) -> None:
     crops, generator, same = wide.crops(), np.random.default_rng(5), np.random.default_rng(5)
     batch = crops.batch(generator, 4)
     people = same.choice(len(crops), 4, replace=False)
-    expected = Cropper(wide.spec).normalise(crops.cut(people, crops.views(same, 4)))
+    expected = Cropper(wide.spec).normalise(crops.cut(people, random_views(wide.spec, same, 4)))
     np.testing.assert_array_equal(batch, expected)
     assert batch.dtype == np.float32
     assert batch.shape == (4, *wide.spec.input_shape)
@@ -206,28 +199,29 @@ def test_batch_is_what_the_network_takes(wide: Wide) -> None:
 
 def test_same_bytes_whatever_the_number_of_threads(wide: Wide, tmp_path: Path) -> None:
     record = make_wide_crops(wide.people.parent / "model.json", wide.people, wide.images, tmp_path / "crops", threads=1)
-    for name in ("crops.npy", "crops.json"):
+    for name in ("crops.npy", "frames.npz", "crops.json"):
         assert sha256(tmp_path / "crops" / name) == sha256(wide.folder / name)
     assert record["people"] == len(wide.persons)
     assert record["made_from"] == {"people.json": sha256(wide.people)}
-    assert record["sha256"] == {"crops.npy": wide.crops().sha256}
+    assert record["sha256"] == wide.crops().sha256
 
 
 def test_other_geometry_is_refused(wide: Wide) -> None:
     spec = wide.spec
     changes: tuple[dict[str, Any], ...] = ({"padding": 1.5}, {"use_udp": not spec.use_udp}, {"input_size": (96, 64)})
     for change in changes:
-        with pytest.raises(InputError, match=r"crops: holds crops that were made in another way\. Delete it"):
-            AugmentedCrops.open(wide.folder, replace(spec, **change))
+        with pytest.raises(InputError, match=r"crops: made for crops of another kind\. Delete it"):
+            AugmentedCrops(wide.folder, replace(spec, **change))
 
 
-def test_changed_crops_are_refused(wide: Wide, tmp_path: Path) -> None:
-    (tmp_path / "crops.json").write_bytes((wide.folder / "crops.json").read_bytes())
-    content = bytearray((wide.folder / "crops.npy").read_bytes())
+@pytest.mark.parametrize("name", ["crops.npy", "frames.npz"])
+def test_changed_files_are_refused(wide: Wide, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(wide.folder, tmp_path / "crops"))
+    content = bytearray((folder / name).read_bytes())
     content[-1] ^= 1
-    (tmp_path / "crops.npy").write_bytes(content)
-    with pytest.raises(InputError, match=r"crops\.npy: changed after it was made: its SHA-256 is .* Delete it"):
-        AugmentedCrops.open(tmp_path, wide.spec)
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: changed after it was made: its SHA-256 is .* Delete it"):
+        AugmentedCrops(folder, wide.spec)
 
 
 def test_script_writes_all_or_nothing(wide: Wide, tmp_path: Path) -> None:
@@ -238,4 +232,4 @@ def test_script_writes_all_or_nothing(wide: Wide, tmp_path: Path) -> None:
     assert "lacks the annotated images" in refused.stderr
     assert list(tmp_path.iterdir()) == []
     subprocess.run([*command, str(wide.images)], capture_output=True, check=True)
-    assert sha256(tmp_path / "made/crops.npy") == wide.crops().sha256
+    assert sha256(tmp_path / "made/crops.npy") == wide.crops().sha256["crops.npy"]
