@@ -82,6 +82,19 @@ class CorrectBiasStep(Settings):
     crops: Crops = 64
 
 
+class DistillStep(Settings):
+    """Tunes the network by the float network's outputs, on crops without labels."""
+
+    people: int = Field(
+        default=1000,
+        ge=1,
+        description=(
+            "How many people of the training split are chosen for it, fewer if it has no more. None are in the images "
+            "of calibration people who decide or tell the outcome, or in those of the evaluation."
+        ),
+    )
+
+
 class BudgetStep(Settings):
     """Keeps as few layers in float as a budget of `oks_loss` or `ap_loss` allows.
 
@@ -115,7 +128,15 @@ class BudgetStep(Settings):
 
 
 Step = (
-    KeepFloatStep | EqualizeStep | WeightsStep | ActivationsStep | CenterStep | RoundStep | CorrectBiasStep | BudgetStep
+    KeepFloatStep
+    | EqualizeStep
+    | WeightsStep
+    | ActivationsStep
+    | CenterStep
+    | RoundStep
+    | CorrectBiasStep
+    | DistillStep
+    | BudgetStep
 )
 
 
@@ -131,6 +152,7 @@ class NamedStep(Settings):
     center: CenterStep | None = None
     round: RoundStep | None = None
     correct_bias: CorrectBiasStep | None = Field(default=None, alias="correct-bias")
+    distill: DistillStep | None = None
     budget: BudgetStep | None = None
 
     @model_validator(mode="after")
