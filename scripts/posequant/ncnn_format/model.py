@@ -36,7 +36,7 @@ _TAGS: dict[np.dtype[Any], int] = {np.dtype("<f4"): FLOAT32_TAG, np.dtype("<f2")
 
 # Layers whose weights this module does not know how to read. Of all others that it does not list it assumes that they
 # have none; where that is wrong, the length of the .bin gives it away.
-_UNREADABLE = {"RNN", "LSTM", "GRU", "Quantize", "Dequantize", "Requantize"}
+_UNREADABLE = {"RNN", "LSTM", "GRU"}
 
 
 @dataclass(frozen=True)
@@ -261,6 +261,15 @@ def _slots(layer: Layer) -> Iterator[tuple[str, int, bool]]:
         case "MemoryData":
             sizes = [size for size in map(integer, (0, 1, 2, 11)) if size]
             yield "data", prod(sizes) if sizes else 0, integer(21, 1) == 0
+        case "Quantize":
+            yield "scale", integer(0, 1), False
+        case "Dequantize":
+            yield "scale", integer(0, 1), False
+            yield "bias", integer(1), False
+        case "Requantize":
+            yield "scale_in", integer(0, 1), False
+            yield "scale_out", integer(1, 1), False
+            yield "bias", integer(2), False
         case "Gemm":
             yield from _gemm_slots(layer)
         case "MultiHeadAttention":

@@ -28,6 +28,7 @@ from posequant.recipe.judge import Judge, Panel
 from posequant.recipe.parts import Parts, split, tell_of_few
 from posequant.recipe.rounding import learn_rounding
 from posequant.recipe.score import Score
+from posequant.recipe.stem import fold_stem
 from posequant.recipe.weight_scales import scale_weights
 from posequant.workflow.settings.recipe import BudgetStep, KeepFloatStep, Recipe, Step, Steps
 
@@ -58,6 +59,7 @@ STEPS: Mapping[str, Callable[..., Draft]] = {
     "center": center,
     "round": learn_rounding,
     "correct-bias": correct_bias,
+    "fold-stem": fold_stem,
 }
 
 

@@ -89,6 +89,8 @@ STEPS = {
     "certify": Step(3.0, per_100_mb=1.0, per_person=0.001),
     "pictures": Step(2.0, per_100_mb=1.0),
     "attribute": Step(2.0, per_100_mb=20.0, per_gmac=0.3),
+    "layer_times": Step(2.0, per_100_mb=5.0),
+    "render_attribution": Step(1.5),
     "latency": Step(8.0, per_100_mb=20.0),
     "collect_result": Step(1.0),
     "render_report": Step(1.0),
