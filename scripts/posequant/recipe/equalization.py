@@ -127,7 +127,7 @@ class _Tracer:
             self.alike.append(np.unique(np.stack([one.ravel() for one in inputs]), axis=1).T.astype(np.int64))
             outputs = inputs[:1]
         else:
-            made = LayerNetwork(layer, weights).run([np.zeros_like(one) for one in inputs])
+            made = LayerNetwork(layer, weights).run([np.ones_like(one) for one in inputs])
             outputs = [self._through(layer, inputs, one.shape) for one in made]
         for blob, numbers in zip(layer.tops, outputs, strict=True):
             self.maps[blob] = numbers

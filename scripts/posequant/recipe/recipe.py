@@ -15,9 +15,8 @@ from posequant.base.verify import hashes, versions
 from posequant.data.crop_files import People, load_crops
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
-from posequant.quantize.ncnn2int8 import quantize
 from posequant.quantize.propagation import affordable
-from posequant.quantize.weights import quantizable, warn_of_miscomputed
+from posequant.quantize.weights import products, quantizable, warn_of_miscomputed
 from posequant.recipe.activation_scales import scale_activations
 from posequant.recipe.bias import correct_bias
 from posequant.recipe.budget import Budget, hold_budget, judged
@@ -45,7 +44,7 @@ def keep_float(draft: Draft, crops: Sequence[Floats], threads: int, settings: Ke
     Raises:
         InputError: a named layer cannot be quantized anyway, or none would be left to quantize.
     """
-    of_types = {layer.name for layer in draft.layers if layer.type in settings.types}
+    of_types = {layer.name for layer in (*draft.layers, *products(draft.model.layers)) if layer.type in settings.types}
     kept = draft.keep_float | of_types | set(settings.layers)
     quantizable(draft.model.layers, kept)
     return replace(draft, keep_float=kept)
@@ -201,7 +200,7 @@ def apply_recipe_to_files(
 
 def _outcome(panel: Panel, draft: Draft, spec: ModelSpec) -> dict[str, Any]:
     """Return what a draft loses on people who had no say in it."""
-    int8 = NcnnNetwork.of(quantize(draft.model, draft.table), "int8", spec.input_shape, spec.output_shapes)
+    int8 = NcnnNetwork.of(draft.int8, "int8", spec.input_shape, spec.output_shapes)
     (score,) = panel.scores([panel.evidence(int8)])
     return {
         "oks_loss": asdict(score.oks_loss) if score.oks_loss else None,

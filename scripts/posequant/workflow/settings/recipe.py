@@ -17,7 +17,7 @@ Loss = Annotated[float, Field(gt=0, le=1)]
 class KeepFloatStep(Settings):
     """Leaves layers in float."""
 
-    types: list[Literal["Convolution", "ConvolutionDepthWise", "InnerProduct"]] = Field(
+    types: list[Literal["Convolution", "ConvolutionDepthWise", "InnerProduct", "Gemm", "MultiHeadAttention"]] = Field(
         default=[], description="All layers of these ncnn types."
     )
     layers: list[str] = Field(default=[], description="Layers by their names in the `.param`.")
