@@ -204,28 +204,32 @@ def _compared(times: Mapping[str, float]) -> str:
 
 
 def _rewriting(times: Mapping[str, Any], kernels: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    again, behind = times["rewriting"]["one_conversion"], times["rewriting"]["upsampling_behind"]
+    again, behind, stem = (times["rewriting"][key] for key in ("one_conversion", "upsampling_behind", "fold_stem"))
     total = times["int8"]["layers_ms"]
+
+    def saved(rewriting: Mapping[str, Any]) -> str:
+        return f"{_milliseconds(max(0.0, rewriting['ms']))}, {max(0.0, rewriting['ms']) / total:.1%} of the time"
+
+    several = len(again["layers"]) != 1
     lines = [
-        f"{_count(again['layers'], 'layer converts', 'layers convert')} a tensor to INT8 that another layer converts "
-        f"by the same scale: {_milliseconds(again['ms'])}, {again['ms'] / total:.1%} of the time.",
-        f"{_count(behind['layers'], '1x1 convolution reads', '1x1 convolutions read')} nothing but copies of pixels, "
-        f"and could be computed before these are made: {_milliseconds(behind['ms'])}, {behind['ms'] / total:.1%}.",
+        f"The step `fold-stem` for {stem['layers'][0]}: {saved(stem)}."
+        if stem["layers"]
+        else "There is no first convolution for the step `fold-stem`.",
+        f"{len(again['layers'])} {'layers convert' if several else 'layer converts'} a tensor to INT8 that another "
+        f"layer converts by the same scale: {saved(again)}.",
+        f"1x1 convolutions that read nothing but copies of pixels, which could be made behind them: "
+        f"{', '.join(behind['layers']) or 'none'}; {saved(behind)}.",
         "Sums cannot move: behind a convolution, two convolutions would take the place of one, and round otherwise.",
     ]
     if kernels:
         best = max(part["macs"] / part["int8_ms"] for part in kernels)
         now, then = sum(part["int8_ms"] for part in kernels), sum(part["macs"] for part in kernels) / best
         lines.append(
-            f"The rest is in the kernels, and no graph changes that: were all as fast as the fastest kind "
-            f"({best / 1e6:.0f} billion multiply-accumulates in a second), they would take {_milliseconds(then)} in "
-            f"place of {_milliseconds(now)}."
+            f"What is left is ncnn's own: were all INT8 kernels as fast as the fastest kind ({best / 1e6:.0f} billion "
+            f"multiply-accumulates in a second), they would take {_milliseconds(then)} in place of "
+            f"{_milliseconds(now)}."
         )
     yield "\n".join(f"- {line}" for line in lines)
-
-
-def _count(names: Sequence[str], one: str, several: str) -> str:
-    return f"{len(names) or 'No'} {several if len(names) > 1 else one}"
 
 
 def _milliseconds(value: float | None) -> str:

@@ -20,6 +20,7 @@ from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import LayerRecord, describe_layers
 from posequant.networks.ncnn_steps import PackedLayer, SteppedNetwork
 from posequant.quantize.ncnn2int8 import REQUANTIZED
+from posequant.recipe.stem import foldable, folded
 
 Floats = NDArray[np.float32]
 Times = NDArray[np.float64]
@@ -107,6 +108,8 @@ def measure_times(
     stepped = SteppedNetwork(models[0], "fp32"), SteppedNetwork(apart, "int8")
     in_one = SteppedNetwork(models[1], "int8")
     behind = dict(_behind(models[1], network, in_one.packings(crops[0]), crops[0]))
+    stem = foldable(models[1].layers, spec.input_shape)
+    stems = [] if stem is None or not stem.int8_term else _plain_and_folded(models[1], stem.name)
 
     def of_float(crop: Floats) -> list[float]:
         return [stepped[0].whole(crop), *stepped[0].steps(crop)]
@@ -117,8 +120,11 @@ def measure_times(
     def of_sums(_: Floats) -> list[float]:
         return [layer.seconds() for layer in behind.values()]
 
-    found = _in_turn([of_float, of_int8, of_sums], crops, rounds, seconds)
-    (whole_float, *float_ms), (whole_int8, *int8_ms), from_sums = (np.median(times, axis=0) for times in found)
+    def of_stems(crop: Floats) -> list[float]:
+        return [one.whole(crop) for one in stems]
+
+    found = _in_turn([of_float, of_int8, of_sums, of_stems], crops, rounds, seconds)
+    (whole_float, *float_ms), (whole_int8, *int8_ms), from_sums, stem_ms = (np.median(times, axis=0) for times in found)
     layers = _layers(
         models[1],
         records,
@@ -139,6 +145,10 @@ def measure_times(
         "rewriting": {
             "one_conversion": _one_conversion(models[1], layers),
             "upsampling_behind": _upsampling_behind(models[1], layers, sizes),
+            "fold_stem": {
+                "layers": [stem.name] if stem and stems else [],
+                "ms": float(stem_ms[0] - stem_ms[1]) if stems else 0.0,
+            },
         },
         "layers": [asdict(layer) for layer in layers],
         "sha256": {
@@ -170,6 +180,13 @@ def with_conversions(model: NcnnModel) -> NcnnModel:
         layers.append(layer)
         weights.append(values)
     return NcnnModel(layers, weights)
+
+
+def _plain_and_folded(model: NcnnModel, name: str) -> list[SteppedNetwork]:
+    """Return a network up to its first convolution, called `name`: as it is, and as the step `fold-stem` makes it."""
+    count = 1 + next(place for place, layer in enumerate(model.layers) if layer.name == name)
+    stem = NcnnModel(model.layers[:count], model.weights[:count])
+    return [SteppedNetwork(one, "int8") for one in (stem, folded(stem, name))]
 
 
 def _behind(

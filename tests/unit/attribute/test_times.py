@@ -31,8 +31,8 @@ def float_network() -> NcnnModel:
     return (
         Builder()
         .add("Input", "in0", "", "in0")
-        .convolution("first", "in0", "a", weight(32, 3, 3, 3), weight(32), relu=True)
-        .convolution("second", "a", "b", weight(32, 32, 3, 3), weight(32), stride=2)
+        .convolution("first", "in0", "a", weight(32, 3, 5, 5), weight(32), stride=2, relu=True)
+        .convolution("second", "a", "b", weight(32, 32, 3, 3), weight(32))
         .add("ReLU", "relu", "b", "c")
         .add("Split", "split", "c", "d e f")
         .convolution("left", "d", "g", weight(32, 32, 1, 1), weight(32))
@@ -105,12 +105,13 @@ def test_conversions_are_parts_of_their_own(times: dict[str, Any]) -> None:
     # A depthwise layer computes its output at one go.
     assert counts == {TO_INT8: 5, TO_NEXT: 1, TO_FLOAT: 4}
     assert {part["part"] for part in times["parts"] if part["macs"]} == {
-        *("INT8 3x3 stride 1", "INT8 3x3 stride 2", "INT8 1x1", "INT8 depthwise 3x3", "float 1x1")
+        *("INT8 3x3 stride 1", "INT8 5x5 stride 2", "INT8 1x1", "INT8 depthwise 3x3", "float 1x1")
     }
 
 
 def test_what_a_rewriting_would_save_is_named(times: dict[str, Any]) -> None:
     assert times["rewriting"]["one_conversion"]["layers"] == ["right"]
     assert times["rewriting"]["upsampling_behind"]["layers"] == ["head"]
+    assert times["rewriting"]["fold_stem"]["layers"] == ["first"]
     (head,) = (layer["int8_ms"] for layer in times["layers"] if layer["layer"] == "head")
     assert times["rewriting"]["upsampling_behind"]["ms"] == pytest.approx(0.75 * head)
