@@ -101,11 +101,12 @@ rule apply_recipe:
     params:
         code=code("apply_recipe"),
         recipe=recipe,
+        target=study_settings("target"),
     shell:
         'python "$SCRIPTS"/apply_recipe.py --model {input.model} --param {input.param} --bin {input.bin}'
         " --record {input.record}"
         " --crops {input.crops} --distillation {input.distillation}"
-        " --recipe {params.recipe:q} --threads {threads}"
+        " --recipe {params.recipe:q} --target {params.target} --threads {threads}"
         " --out-param {output.param} --out-bin {output.bin}"
         " --out-table {output.table} --out-record {output.record}"
         " --out-figure {output.figure} --out-page {output.page} > {log} 2>&1"
@@ -155,10 +156,11 @@ rule curve:
         title="{model}, {variant}",
         settings=study_settings("curve"),
         recipe=recipe_or_method,
+        target=study_settings("target"),
     shell:
         'python "$SCRIPTS"/curve.py --title {params.title:q}'
         " --people {params.settings[people]} --seeds {params.settings[seeds]}"
-        " --recipe {params.recipe:q} --model {input.model}"
+        " --recipe {params.recipe:q} --target {params.target} --model {input.model}"
         " --param {input.param} --bin {input.bin}"
         " --train-annotations {input.train_annotations:q}"
         " --train-images {input.train_images:q}"

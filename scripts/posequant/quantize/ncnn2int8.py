@@ -108,20 +108,24 @@ def quantize_files(
     return names
 
 
-def quantize(model: NcnnModel, table: CalibrationTable, keep_float: Collection[str] = ()) -> NcnnModel:
+def quantize(
+    model: NcnnModel, table: CalibrationTable, keep_float: Collection[str] = (), *, requantize: bool = True
+) -> NcnnModel:
     """Return the INT8 model of a float model.
 
     Args:
         model: the float model.
         table: the scales of the layers to quantize, checked by `CalibrationTable.check`.
         keep_float: names of matrix products that stay in float, as a table does not say which do.
+        requantize: whether a layer hands on INT8 where all layers that read it are quantized, as ncnn2int8 has it; else
+            all outputs are float.
 
     Returns:
         The model whose layers in `table` and whose other matrix products have INT8 weights and scales; the weights of
         the others are float16.
     """
     multiplied = {layer.name for layer in products(model.layers, keep_float)}
-    requantized = _requantized(model.layers, table)
+    requantized = _requantized(model.layers, table) if requantize else {}
     layers, weights = [], []
     for layer, values in zip(model.layers, model.weights, strict=True):
         if layer.name in table.activation_scales:
