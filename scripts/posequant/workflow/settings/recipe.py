@@ -23,6 +23,15 @@ class KeepFloatStep(Settings):
     layers: list[str] = Field(default=[], description="Layers by their names in the `.param`.")
 
 
+class SplitDeconvolutionsStep(Settings):
+    """Writes each deconvolution as convolutions, which can be INT8. In float, the output stays exactly the same.
+
+    Deconvolutions that cannot be split exactly stay, with a notice.
+    """
+
+    depthwise: bool = Field(default=False, description="Split depthwise deconvolutions, too.")
+
+
 class EqualizeStep(Settings):
     """Brings the channels of a tensor to similar ranges. In float, the output stays exactly the same."""
 
@@ -108,7 +117,16 @@ class BudgetStep(Settings):
         return self
 
 
-Step = KeepFloatStep | EqualizeStep | WeightsStep | ActivationsStep | RoundStep | CorrectBiasStep | BudgetStep
+Step = (
+    KeepFloatStep
+    | SplitDeconvolutionsStep
+    | EqualizeStep
+    | WeightsStep
+    | ActivationsStep
+    | RoundStep
+    | CorrectBiasStep
+    | BudgetStep
+)
 
 
 class NamedStep(Settings):
@@ -117,6 +135,7 @@ class NamedStep(Settings):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     keep_float: KeepFloatStep | None = Field(default=None, alias="keep-float")
+    split_deconvolutions: SplitDeconvolutionsStep | None = Field(default=None, alias="split-deconvolutions")
     equalize: EqualizeStep | None = None
     weights: WeightsStep | None = None
     activations: ActivationsStep | None = None
@@ -193,6 +212,8 @@ def _misplaced(steps: Sequence[str]) -> Iterator[str]:
             yield from (f"'{step}' must come after '{needed}'" for needed in scales if needed not in steps[:place])
         if step == "activations" and "weights" not in steps[:place]:
             yield "'activations' must come after 'weights'"
+        if step == "split-deconvolutions" and any(earlier != "keep-float" for earlier in steps[:place]):
+            yield "'split-deconvolutions' must come before all steps but 'keep-float'"
         if step == "equalize" and any(earlier in scales for earlier in steps[:place]):
             yield "'equalize' must come before 'weights' and 'activations'"
 
