@@ -21,6 +21,7 @@ from posequant.recipe.activation_scales import scale_activations
 from posequant.recipe.bias import correct_bias
 from posequant.recipe.budget import Budget, hold_budget, with_float_layers
 from posequant.recipe.centering import center
+from posequant.recipe.deconvolutions import split_deconvolutions
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.equalization import equalize
 from posequant.recipe.judge import Judge, Panel
@@ -54,6 +55,7 @@ def keep_float(draft: Draft, crops: Sequence[Floats], threads: int, settings: Ke
 
 STEPS: Mapping[str, Callable[..., Draft]] = {
     "keep-float": keep_float,
+    "split-deconvolutions": split_deconvolutions,
     "equalize": equalize,
     "weights": scale_weights,
     "activations": scale_activations,

@@ -31,6 +31,15 @@ class KeepFloatStep(Settings):
     )
 
 
+class SplitDeconvolutionsStep(Settings):
+    """Writes each deconvolution as convolutions, which can be INT8. In float, the output stays exactly the same.
+
+    Deconvolutions that cannot be split exactly stay, with a notice.
+    """
+
+    depthwise: bool = Field(default=False, description="Split depthwise deconvolutions, too.")
+
+
 class EqualizeStep(Settings):
     """Brings the channels of a tensor to similar ranges. In float, the output stays exactly the same."""
 
@@ -162,6 +171,7 @@ class BudgetStep(Settings):
 
 Step = (
     KeepFloatStep
+    | SplitDeconvolutionsStep
     | EqualizeStep
     | WeightsStep
     | ActivationsStep
@@ -180,6 +190,7 @@ class NamedStep(Settings):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     keep_float: KeepFloatStep | None = Field(default=None, alias="keep-float")
+    split_deconvolutions: SplitDeconvolutionsStep | None = Field(default=None, alias="split-deconvolutions")
     equalize: EqualizeStep | None = None
     weights: WeightsStep | None = None
     activations: ActivationsStep | None = None
@@ -268,6 +279,8 @@ def _misplaced(steps: Sequence[str]) -> Iterator[str]:
             yield from (f"{after}'{step}' must come after '{needed}'" for needed in SCALES if needed not in chosen)
         if step == "activations" and "weights" not in chosen:
             yield f"{after}'activations' must come after 'weights'"
+        if step == "split-deconvolutions" and chosen - {"keep-float"}:
+            yield "'split-deconvolutions' must come before all steps but 'keep-float'"
         if step in PREPARING:
             preparing, chosen = step, set()
         chosen.add(step)
