@@ -95,11 +95,10 @@ class _Quantize(torch.autograd.Function):
         (gradient,) = gradients
         x, int8, scale = ctx.saved_tensors
         largest = INT8_LIMIT / float(scale)
-        inside = torch.ops.aten.hardtanh_backward(gradient, x, -largest, largest)
-        of_scale = None
-        if ctx.needs_input_grad[1]:
-            of_scale = (_dot(inside, x) - _dot(gradient, int8) / scale) / scale
-        return inside, of_scale, None
+        of_scale = -_dot(gradient, int8) / scale**2
+        # Nobody else has this gradient: it is a convolution's, or the sum of some.
+        torch.ops.aten.hardtanh_backward.grad_input(gradient, x, -largest, largest, grad_input=gradient)
+        return gradient, of_scale + _dot(gradient, x) / scale, None
 
 
 def quantize(x: Tensor, scale: Tensor, *, non_negative: bool) -> Tensor:
@@ -127,6 +126,7 @@ class _How:
     activation: Activation
     limit: int
     rounds_once: bool
+    only_quantized: bool
 
 
 class _Convolve(torch.autograd.Function):
@@ -159,13 +159,15 @@ class _Convolve(torch.autograd.Function):
         (gradient,) = gradients
         int8, weight, whole, weight_scales, factor, output = ctx.saved_tensors
         how, aten = ctx.how, torch.ops.aten
+        into = gradient if how.only_quantized else torch.empty_like(gradient)
         match how.activation.kind:
             case 1:
-                gradient = aten.threshold_backward(gradient, output, 0)
+                gradient = aten.threshold_backward.grad_input(gradient, output, 0, grad_input=into)
             case 2:
-                gradient = aten.leaky_relu_backward(gradient, output, how.activation.values[0], True)
+                slope = how.activation.values[0]
+                gradient = aten.leaky_relu_backward.grad_input(gradient, output, slope, True, grad_input=into)
             case 3:
-                gradient = aten.hardtanh_backward(gradient, output, *how.activation.values)
+                gradient = aten.hardtanh_backward.grad_input(gradient, output, *how.activation.values, grad_input=into)
         of_input, of_weight, of_bias = aten.convolution_backward(
             gradient,
             int8,
@@ -197,6 +199,7 @@ def convolve(
     pad: float = 0.0,
     limit: int = INT8_LIMIT,
     rounds_once: bool = True,
+    only_quantized: bool = False,
 ) -> Tensor:
     """Return what an INT8 convolution makes of its input, in float.
 
@@ -211,11 +214,17 @@ def convolve(
         pad: a whole number, with which the input is padded.
         limit: the largest magnitude of a weight.
         rounds_once: whether ncnn multiplies with the scales and adds the bias in one operation.
+        only_quantized: whether nothing is made of the result but one `quantize`. It saves memory in the backward pass.
     """
     bordered, padding = window.padded(int8, pad)
     fused = activation if activation.kind <= 3 else Activation(0)
     output: Tensor = _Convolve.apply(  # type: ignore[no-untyped-call]
-        _How(window, padding, fused, limit, rounds_once), bordered, weight, weight_scales, bias, scale.detach()
+        _How(window, padding, fused, limit, rounds_once, only_quantized),
+        bordered,
+        weight,
+        weight_scales,
+        bias,
+        scale.detach(),
     )
     return output if fused is activation else activation(output)
 

@@ -129,6 +129,7 @@ class TorchNetwork:
                     self._take_scales(layer, weights, source, limit, floats)
         self._uses = Counter((one.source, one.scale) for one in self._int8.values())
         self._non_negative = _non_negative(model.layers, self._activations)
+        self._rounded_at_once = _read_by_one(model.layers, {name: one.scale for name, one in self._int8.items()})
         self.output_names = _outputs(model.layers)
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
@@ -280,6 +281,7 @@ class TorchNetwork:
             pad=pad,
             limit=of_layer.limit,
             rounds_once=self._rounds_once(layer),
+            only_quantized=layer.tops[0] in self._rounded_at_once,
         )
 
     def _rounds_once(self, layer: Layer) -> bool:
@@ -300,7 +302,7 @@ class TorchNetwork:
         else:
             bordered, padding = window.padded(x, layer.real(18) if layer.type in _CONVOLUTIONS else 0)
             y = window.convolve(bordered, weight, bias, padding)
-        return self._activations[layer.name](y)
+        return self._activations[layer.name](y, in_place=True)
 
 
 _POINT = Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0), 1)
@@ -316,26 +318,23 @@ def _as_float16(weight: Tensor) -> Tensor:
 
 
 def _deconvolve(layer: Layer, window: Window, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    more = layer.integer(19, layer.integer(18)), layer.integer(18)
-    whole = functional.conv_transpose2d(
-        x, weight, bias, window.stride, 0, 0, groups=window.groups, dilation=window.dilation
-    )
-    if any(more):
-        # ncnn adds rows and columns where nothing but the bias reaches.
-        whole = functional.pad(whole, [0, more[1], 0, more[0]])
-        if bias is not None:
-            size = whole.shape[2] - more[0], whole.shape[3] - more[1]
-            mask = functional.pad(whole.new_zeros(1, 1, *size), [0, more[1], 0, more[0]], value=1)
-            whole = whole + mask * bias.reshape(-1, 1, 1)
     left, right, top, bottom = window.pads
-    height, width = layer.integer(21), layer.integer(20)
-    if max(window.pads) <= 0 and height and width:
-        cut = whole.shape[2] - height, whole.shape[3] - width
-        first = [size // 2 if window.pads[0] == -233 else size - size // 2 for size in cut]
-        top, left = first
+    more = layer.integer(19, layer.integer(18)), layer.integer(18)
+    even = left == right >= 0 and top == bottom >= 0 and not any(more)
+    size = layer.integer(21), layer.integer(20)
+    if even and (max(left, top) > 0 or not all(size)):
+        return functional.conv_transpose2d(
+            x, weight, bias, window.stride, (top, left), 0, window.groups, window.dilation
+        )
+    # ncnn adds rows and columns where nothing but the bias reaches, and cuts the pads off the whole.
+    whole = functional.conv_transpose2d(x, weight, None, window.stride, 0, 0, window.groups, window.dilation)
+    whole = functional.pad(whole, [0, more[1], 0, more[0]])
+    if bias is not None:
+        whole = whole + bias.reshape(-1, 1, 1)
+    if max(window.pads) <= 0:
+        cut = (whole.shape[2] - size[0], whole.shape[3] - size[1]) if all(size) else (0, 0)
+        top, left = (rest // 2 if window.pads[0] in (0, -233) else rest - rest // 2 for rest in cut)
         bottom, right = cut[0] - top, cut[1] - left
-    elif max(window.pads) <= 0:
-        left = right = top = bottom = 0
     return whole[:, :, top : whole.shape[2] - bottom, left : whole.shape[3] - right]
 
 
@@ -361,6 +360,24 @@ def _non_negative(layers: Sequence[Layer], activations: Mapping[str, Activation]
         )
         if is_so or (keeps and layer.bottoms and found.issuperset(layer.bottoms)):
             found.update(layer.tops)
+    return found
+
+
+def _read_by_one(layers: Sequence[Layer], scales: Mapping[str, tuple[str, float]]) -> set[str]:
+    """Return the blobs that nothing reads but INT8 layers with one scale, directly or by way of a Split.
+
+    Args:
+        layers: the network's.
+        scales: keys of the INT8 layers' input scales, by the layers' names.
+    """
+    readers = {blob: layer for layer in layers for blob in layer.bottoms}
+    found = set()
+    for blob, reader in readers.items():
+        ends = [readers.get(top) for top in reader.tops] if reader.type == "Split" else [reader]
+        if len({scales.get(end.name) if end else None for end in ends} - {None}) == 1 and all(
+            end and end.name in scales for end in ends
+        ):
+            found.add(blob)
     return found
 
 

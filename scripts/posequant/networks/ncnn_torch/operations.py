@@ -49,11 +49,13 @@ class Activation:
         """Whether no result is below 0."""
         return self.kind in (1, 4) or (self.kind == 3 and self.values[0] >= 0)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the activation of `x`."""
+    def __call__(self, x: Tensor, *, in_place: bool = False) -> Tensor:
+        """Return the activation of `x`, which nothing else may need if it is done in place."""
         match self.kind:
             case 1:
-                return functional.relu(x)
+                return functional.relu(x, inplace=in_place)
+            case 3 if in_place and not torch.is_grad_enabled():
+                return x.clamp_(*self.values)
             case 2:
                 return functional.leaky_relu(x, self.values[0])
             case 3:
