@@ -119,6 +119,7 @@ def apply_recipe_to_files(
     threads: int,
     out: tuple[Path, Path],
     table: Path,
+    distillation: Path | None = None,
     measured: bool = True,
 ) -> dict[str, Any]:
     """Apply a recipe to a network's files and write what ncnn2int8 takes: all files, or none.
@@ -136,6 +137,7 @@ def apply_recipe_to_files(
         threads: how many crops are computed at a time.
         out: `.param` and `.bin` of the prepared network to write.
         table: the calibration table to write.
+        distillation: folder of the wide crops that the step `distill` takes its crops from (`AugmentedCrops`).
         measured: whether to measure the steps of a recipe that has no budget, too.
 
     Returns:

@@ -76,6 +76,19 @@ class CorrectBiasStep(Settings):
     crops: Crops = 64
 
 
+class DistillStep(Settings):
+    """Tunes the network by the float network's outputs, on crops without labels."""
+
+    people: int = Field(
+        default=1000,
+        ge=1,
+        description=(
+            "How many people of the training split are chosen for it, fewer if it has no more. None are in the images "
+            "of calibration people who decide or tell the outcome, or in those of the evaluation."
+        ),
+    )
+
+
 class BudgetStep(Settings):
     """Keeps as few layers in float as a budget of `oks_loss` or `ap_loss` allows.
 
@@ -108,7 +121,16 @@ class BudgetStep(Settings):
         return self
 
 
-Step = KeepFloatStep | EqualizeStep | WeightsStep | ActivationsStep | RoundStep | CorrectBiasStep | BudgetStep
+Step = (
+    KeepFloatStep
+    | EqualizeStep
+    | WeightsStep
+    | ActivationsStep
+    | RoundStep
+    | CorrectBiasStep
+    | DistillStep
+    | BudgetStep
+)
 
 
 class NamedStep(Settings):
@@ -122,6 +144,7 @@ class NamedStep(Settings):
     activations: ActivationsStep | None = None
     round: RoundStep | None = None
     correct_bias: CorrectBiasStep | None = Field(default=None, alias="correct-bias")
+    distill: DistillStep | None = None
     budget: BudgetStep | None = None
 
     @model_validator(mode="after")
