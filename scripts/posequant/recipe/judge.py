@@ -1,10 +1,12 @@
 """What a draft is worth: the real INT8 network on some people, beside the float network, and its price."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from posequant.base.model_spec import ModelSpec
+from posequant.base.signal import Powers
 from posequant.base.timing import time_in_turn
 from posequant.data.crop_files import People
 from posequant.evaluate.yardstick import Yardstick
@@ -59,6 +61,11 @@ class Panel:
             ap_losses=self._precision(keypoints, confidences) if self._precision else None,
         )
 
+    def sqnr_db(self, network: NcnnNetwork) -> float:
+        """Return the SQNR of a network's outputs in dB, infinite where they are the float network's."""
+        decibels = Powers.total(self._yardstick.powers(network.forward_on_threads(self.crops, self._threads))).sqnr_db
+        return math.inf if decibels is None else decibels
+
     def scores(self, evidence: Sequence[Evidence]) -> list[Score]:
         """Return what networks lose that were measured on these people, by the evidence of all of them."""
         return scores(evidence, self._draws)
@@ -100,6 +107,11 @@ class Judge:
             megabytes=sum(len(encode_weights(*pair)) for pair in zip(model.layers, model.weights, strict=True)) / 1e6,
             milliseconds=self._milliseconds(network),
         )
+
+    def sqnr_db(self, draft: Draft) -> float:
+        """Return the SQNR of the outputs of a draft's INT8 network in dB. Nothing is timed."""
+        model = quantize(draft.model, draft.table)
+        return self._panel.sqnr_db(NcnnNetwork.of(model, "int8", self._spec.input_shape, self._spec.output_shapes))
 
     def scores(self, rungs: Sequence[Rung]) -> list[Score]:
         """Return what the networks of all rungs lose; what is expected of one depends on which others there are."""

@@ -56,8 +56,17 @@ def _paragraphs(record: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> I
         yield f"![{drawing.title}]({link})"
         yield drawing.caption
     yield table(_line(number, rung, rungs, last, budget) for number, rung in enumerate(rungs))
-    seen = "that no other step saw" if budget else "that the steps saw, so the figures look better than they are"
+    seen = (
+        "that no other step saw"
+        if people["telling"]
+        else "that the steps saw, so the figures look better than they are"
+    )
     yield f"Measured on the real INT8 network, on {people['measured']} calibration people {seen}."
+    if not budget and (outcome := outcome_of(record, "expected_oks_loss")):
+        yield (
+            f"The network that was taken loses {figure_or_dash(outcome['value'])} of OKS on {people['telling']} people "
+            "by whom nothing was chosen."
+        )
     yield "\n".join(
         (
             "- **OKS loss**: 1 - mean OKS with the float network's poses as the truth. It needs no labels.",

@@ -13,6 +13,7 @@ from posequant.base.files import whole
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import hashes, versions
 from posequant.data.crop_files import People, load_crops
+from posequant.data.wide_crops import AugmentedCrops
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize.ncnn2int8 import quantize
@@ -27,8 +28,9 @@ from posequant.recipe.judge import Judge, Panel
 from posequant.recipe.parts import Parts, split, tell_of_few
 from posequant.recipe.rounding import learn_rounding
 from posequant.recipe.score import Score
+from posequant.recipe.training import Training
 from posequant.recipe.weight_scales import scale_weights
-from posequant.workflow.settings.recipe import BudgetStep, KeepFloatStep, Recipe, Step, Steps
+from posequant.workflow.settings.recipe import BudgetStep, DistillStep, KeepFloatStep, Recipe, Step, Steps
 
 
 def keep_float(draft: Draft, crops: Sequence[Floats], threads: int, settings: KeepFloatStep) -> Draft:
@@ -60,7 +62,13 @@ STEPS: Mapping[str, Callable[..., Draft]] = {
 
 
 def apply_recipe(
-    recipe: Recipe | Steps, model: NcnnModel, crops: Sequence[Floats], threads: int, judge: Judge | None = None
+    recipe: Recipe | Steps,
+    model: NcnnModel,
+    crops: Sequence[Floats],
+    threads: int,
+    judge: Judge | None = None,
+    *,
+    training: Training | None = None,
 ) -> Draft:
     """Return what a recipe makes of a float network. The same recipe, network and crops give the same draft.
 
@@ -72,6 +80,7 @@ def apply_recipe(
         threads: how many crops are computed at a time; the draft does not depend on it.
         judge: measures the draft after each step, where there is one. In a recipe with a budget, a step that makes the
             outputs worse for the judge's people is undone, and these must be others than those of the crops.
+        training: what the step `distill` takes.
 
     Raises:
         InputError: a step or setting is unknown or misplaced, or a step fails.
@@ -87,13 +96,25 @@ def apply_recipe(
                     raise InputError("a budget needs somebody to judge: give a judge")
                 draft = hold_budget(draft, crops[: settings.crops], threads, Budget.of(settings), judge)
                 continue
-            candidate = STEPS[name](draft, crops, threads, settings)
+            if isinstance(settings, DistillStep):
+                candidate = _distilled(draft, threads, settings, training)
+            else:
+                candidate = STEPS[name](draft, crops, threads, settings)
             new.append(_in_words(name, settings))
             if judge and candidate.complete:
                 draft, new = judged(draft, candidate, "; ".join(new), judge, undo=recipe.budget is not None), []
             else:
                 draft = candidate
     return draft
+
+
+def _distilled(draft: Draft, threads: int, settings: DistillStep, training: Training | None) -> Draft:
+    if training is None:
+        raise InputError("the step distill needs crops to train on, and somebody to judge: give both")
+    # PyTorch takes seconds to import, and no other step needs it.
+    from posequant.recipe.distillation import distill
+
+    return distill(draft, training, threads, settings)
 
 
 def budget_of(recipe: Recipe | Steps) -> Budget | None:
@@ -120,13 +141,14 @@ def apply_recipe_to_files(
     out: tuple[Path, Path],
     table: Path,
     distillation: Path | None = None,
+    checkpoint: Path | None = None,
     measured: bool = True,
 ) -> dict[str, Any]:
     """Apply a recipe to a network's files and write what ncnn2int8 takes: all files, or none.
 
-    The draft is measured after each step. With a budget the people are split by their images: half are seen by the
-    steps, a quarter decides, and a quarter only tells at the end what the network that was taken loses. Without one all
-    are seen, and the draft is measured on these.
+    The draft is measured after each step. With a budget or a step `distill` the people are split by their images: half
+    are seen by the steps, a quarter decides, and a quarter only tells at the end what the network that was taken loses.
+    Without them all are seen, and the draft is measured on these.
 
     Args:
         recipe: as for `apply_recipe`.
@@ -138,12 +160,13 @@ def apply_recipe_to_files(
         out: `.param` and `.bin` of the prepared network to write.
         table: the calibration table to write.
         distillation: folder of the wide crops that the step `distill` takes its crops from (`AugmentedCrops`).
+        checkpoint: file in which it keeps how far it is, and from which it goes on; gone at the end.
         measured: whether to measure the steps of a recipe that has no budget, too.
 
     Returns:
         What was done, for JSON: the `recipe`, its layers in float; numbers of `people`; the `rungs` that were
-        measured, each with its score by all of them, and the place of the one that was `taken`; with a budget the
-        `outcome` on the people that tell; and what all was made of.
+        measured, each with its score by all of them, and the place of the one that was `taken`; where people only tell,
+        the `outcome` on them; and what all was made of.
 
     Raises:
         InputError: a file is missing or damaged, or as `apply_recipe`.
@@ -157,20 +180,24 @@ def apply_recipe_to_files(
     everyone = np.arange(len(tensors))
     parts = Parts(seen=everyone, deciding=everyone, telling=everyone[:0])
     budget = budget_of(recipe)
-    if budget:
+    distills = any(isinstance(settings, DistillStep) for _, settings in recipe.steps())
+    if budget or distills:
         parts = split(people.image_ids)
         tell_of_few(parts)
-    judge = None
-    if measured or budget:
+    judge = training = None
+    if measured or budget or distills:
         judge = Judge(spec, network, tensors[parts.deciding], people[parts.deciding], threads)
+    if judge and distills and distillation:
+        training = Training(AugmentedCrops(distillation, spec, threads), judge, checkpoint)
     float_network = judge.network if judge else NcnnNetwork(param, bin_, "fp32", spec.input_shape, spec.output_shapes)
     count = affordable(network, float_network.blob_sizes(), len(parts.seen))
     # As in apply_recipe: nothing may depend on the number of threads.
     with threadpool_limits(1):
-        draft = apply_recipe(recipe, network, list(tensors[parts.seen[:count]]), threads, judge)
+        seen = list(tensors[parts.seen[:count]])
+        draft = apply_recipe(recipe, network, seen, threads, judge, training=training)
         scores = judge.scores(draft.rungs) if judge else []
         outcome = None
-        if budget:
+        if len(parts.telling):
             panel = Panel(spec, float_network, tensors[parts.telling], people[parts.telling], threads)
             outcome = _outcome(panel, draft, spec)
     with whole(out[0]) as draft_param, whole(out[1]) as draft_bin, whole(table) as draft_table:

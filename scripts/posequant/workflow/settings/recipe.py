@@ -87,6 +87,10 @@ class DistillStep(Settings):
             "of calibration people who decide or tell the outcome, or in those of the evaluation."
         ),
     )
+    steps: int = Field(default=1000, ge=1, description="How many steps of the optimizer are done.")
+    batch: int = Field(default=16, ge=1, description="How many crops a step looks at.")
+    rate: float = Field(default=1.0, gt=0, description="Factor of all learning rates.")
+    seed: int = Field(default=0, ge=0, description="Seed of the choice of crops and views.")
 
 
 class BudgetStep(Settings):
@@ -212,7 +216,7 @@ def _misplaced(steps: Sequence[str]) -> Iterator[str]:
     if "budget" in steps[:-1]:
         yield "'budget' must be the last step"
     for place, step in enumerate(steps):
-        if step in ("round", "correct-bias", "budget"):
+        if step in ("round", "correct-bias", "distill", "budget"):
             yield from (f"'{step}' must come after '{needed}'" for needed in scales if needed not in steps[:place])
         if step == "activations" and "weights" not in steps[:place]:
             yield "'activations' must come after 'weights'"
