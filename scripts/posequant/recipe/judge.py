@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from posequant.base.model_spec import ModelSpec
+from posequant.base.signal import Powers
 from posequant.base.timing import time_in_turn
 from posequant.data.crop_files import People
 from posequant.evaluate.yardstick import Yardstick
@@ -58,6 +59,11 @@ class Panel:
             oks=self._yardstick.shift(keypoints).oks,
             ap_losses=self._precision(keypoints, confidences) if self._precision else None,
         )
+
+    def sqnr_db(self, network: NcnnNetwork) -> float:
+        """Return the SQNR of a network's outputs in dB, infinite where they are the float network's."""
+        decibels = Powers.total(self._yardstick.powers(network.forward_on_threads(self.crops, self._threads))).sqnr_db
+        return math.inf if decibels is None else decibels
 
     def scores(self, evidence: Sequence[Evidence]) -> list[Score]:
         """Return what networks lose that were measured on these people, by the evidence of all of them."""
@@ -133,6 +139,10 @@ class Judge:
             megabytes=sum(len(encode_weights(*pair)) for pair in zip(model.layers, model.weights, strict=True)) / 1e6,
             milliseconds=self._milliseconds(network) if self._timed else None,
         )
+
+    def sqnr_db(self, draft: Draft) -> float:
+        """Return the SQNR of the outputs of a draft's INT8 network in dB. Nothing is timed."""
+        return self._panel.sqnr_db(NcnnNetwork.of(draft.int8, "int8", self._spec.input_shape, self._spec.output_shapes))
 
     def scores(self, rungs: Sequence[Rung]) -> list[Score]:
         """Return what the networks of all rungs lose; what is expected of one depends on which others there are."""

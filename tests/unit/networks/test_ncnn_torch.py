@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.unit.ncnn_fixtures import draw_crops, small_network
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layer import LayerNetwork
-from posequant.networks.ncnn_torch.network import TorchNetwork
+from posequant.networks.ncnn_torch.network import TorchNetwork, unsupported
 from posequant.quantize.ncnn2int8 import quantize, quantize_layer
 from posequant.quantize.table import CalibrationTable
 from posequant.quantize.weights import quantizable, weight_scales
@@ -256,3 +257,84 @@ def test_int8_network_has_the_bits_of_ncnn() -> None:
     assert {layer.int8_term for layer in model.layers} == {0, 1, 2, 102}
     for expected, found in run_both(model, draw_crops(16), "int8"):
         np.testing.assert_array_equal(found, expected)
+
+
+def plain(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The INT8 convolution of `test_gradients_by_autograd` by rounding whose gradient is that of its argument."""
+
+    def rounded(values: torch.Tensor, limit: float) -> torch.Tensor:
+        inside = values.clamp(-limit, limit)
+        return inside + (torch.round(inside) - inside).detach()
+
+    represented = rounded(x * scale, 127) / scale
+    return torch.relu(torch.nn.functional.conv2d(represented, rounded(weight, 127) / 50, bias, padding=1))
+
+
+def test_gradients_by_autograd() -> None:
+    """Those of the input, weights, bias and scale are what plain operations and straight-through rounding give."""
+    layer, weights = convolution(params={4: 1, 9: 1})
+    int8 = quantize_layer(layer, weights, np.full(6, 50, np.float32), np.float32(80))
+    network = TorchNetwork(NcnnModel([int8[0]], [int8[1]]))
+    # Some of it is clipped.
+    x = torch.from_numpy(draw(2, *MAP)).requires_grad_()
+    scale = torch.tensor(80.0, requires_grad=True)
+    weight = network.weights["x"].clone().requires_grad_()
+    bias = network.biases["x"].clone().requires_grad_()
+    (key,) = network.ranges
+    trained = [network.weights["x"], network.biases["x"], network.ranges[key], network.gains["x"]]
+    for tensor in trained:
+        tensor.requires_grad_()
+    wanted = plain(x, weight, bias, scale)
+    found = network.run({"a0": x}, ["b0"])["b0"]
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    direction = torch.from_numpy(draw(*wanted.shape, seed=4))
+    expected = torch.autograd.grad((wanted * direction).sum(), (x, weight, bias, scale))
+    of_x, *gradients, of_gain = torch.autograd.grad((found * direction).sum(), (x, *trained))
+    torch.testing.assert_close(of_x, expected[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradients[0], expected[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradients[1], expected[2], rtol=1e-4, atol=1e-4)
+    # It is trained as a logarithm.
+    torch.testing.assert_close(gradients[2], expected[3] * 80, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(of_gain, -(expected[1] * weight).detach().flatten(1).sum(1), rtol=1e-3, atol=1e-2)
+
+
+def test_one_tensor_is_rounded_once_for_all_that_share_its_scale() -> None:
+    network = TorchNetwork(int8_model(small_network().model()))
+    for readers in (("convdw_c", "conv_d"), ("conv_f", "fc")):
+        assert len({network.scale_key(name) for name in readers}) == 1
+    assert len(network.ranges) == len(network.int8_layers) - 2
+
+
+def test_training_starts_at_weights_that_round_to_the_same() -> None:
+    model = small_network().model()
+    int8 = int8_model(model)
+    network = TorchNetwork(int8, model)
+    for name in network.int8_layers:
+        stored = int8.named(name)[1]["weight"].reshape(network.weights[name].shape)
+        np.testing.assert_array_equal(network.integers(name).numpy(), stored)
+        assert not np.array_equal(network.weights[name].numpy(), stored)
+
+
+def test_pad_value_is_in_int8_units() -> None:
+    """A layer whose input is padded with another value than 0 has it rounded like its input."""
+    layer, weights = PADDED["pad value"]
+    int8, stored = in_int8(layer, weights)
+    int8 = replace(int8, params={**int8.params, 18: str(round(0.75 * 43.21))})
+    (expected,) = LayerNetwork(int8, stored, packing=False).run([draw(*MAP)])
+    (found,) = in_torch(int8, stored, [draw(*MAP)])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_sums_that_float32_may_round_are_named() -> None:
+    layer, weights = convolution(1, 1200, (1, 1))
+    ones = {**weights, "weight": np.ones(1200, np.float32)}
+    int8 = quantize_layer(layer, ones, np.full(1, 127, np.float32), np.float32(1))
+    network = TorchNetwork(NcnnModel([int8[0]], [int8[1]]))
+    assert network.inexact == ["x"]
+    assert TorchNetwork(int8_model(small_network().model())).inexact == []
+
+
+def test_layers_that_cannot_be_computed_are_named() -> None:
+    layers = [layer_of("Spectrogram", {}), layer_of("Interp", {0: 3, 1: 2.0, 2: 2.0}), layer_of("ReLU", {})]
+    found = unsupported(NcnnModel(layers, [{}, {}, {}]))
+    assert found == ["layer x is of type Spectrogram.", "layer x: resizing of kind 3 to 1 inputs."]

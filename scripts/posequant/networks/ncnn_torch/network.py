@@ -194,6 +194,24 @@ class TorchNetwork:
         limit = self._int8[name].limit
         return round_half_away(self.weights[name].detach()).clamp(-limit, limit)
 
+    def float_weights(self, name: str) -> Floats:
+        """Return the weights of a layer that is not INT8 as they are used, in ncnn's order, float32 (n,)."""
+        weight = self.weights[name].detach()
+        weight = _as_float16(weight) if self._is_int8 else weight
+        layer, _ = self.model.named(name)
+        if layer.type in _DECONVOLUTIONS:
+            groups = self._windows[name].groups
+            weight = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
+        flat: Floats = weight.cpu().contiguous().numpy().ravel()
+        return flat
+
+    def magnitudes(self, crops: Tensor) -> dict[str, float]:
+        """Return the root mean square of what each layer with weights gives for crops, by the layer's name."""
+        tops = {layer.name: layer.tops[0] for layer in self.model.layers if layer.name in self.weights}
+        (source,) = (layer.tops[0] for layer in self.model.layers if layer.type == "Input")
+        blobs = self.run({source: crops}, set(tops.values()))
+        return {name: float(blobs[top].square().mean().sqrt()) for name, top in tops.items()}
+
     @property
     def int8_layers(self) -> list[str]:
         """The names of the layers that are computed in INT8, in the network's order."""

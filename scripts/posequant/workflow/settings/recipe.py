@@ -111,6 +111,10 @@ class DistillStep(Settings):
             "of calibration people who decide or tell the outcome, or in those of the evaluation."
         ),
     )
+    steps: int = Field(default=1000, ge=1, description="How many steps of the optimizer are done.")
+    batch: int = Field(default=16, ge=1, description="How many crops a step looks at.")
+    rate: float = Field(default=1.0, gt=0, description="Factor of all learning rates.")
+    seed: int = Field(default=0, ge=0, description="Seed of the choice of crops and views.")
 
 
 class FoldStemStep(Settings):
