@@ -78,7 +78,7 @@ def distill(draft: Draft, training: Training, threads: int, settings: DistillSte
 def _reasons_against(draft: Draft, judge: Judge) -> list[str]:
     """Return in words why a network is left alone, nothing where it is not."""
     reasons = unsupported(draft.reference) or unsupported(draft.model)
-    work = sum(judge.macs.values())
+    work = sum(judge.macs(draft).values())
     if work > MOST_WORK and not torch.cuda.is_available():
         reasons.append(
             f"{work / 1e9:.1f} G multiply-accumulates a crop would take days on a processor; it takes a GPU from "

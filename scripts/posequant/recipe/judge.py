@@ -107,19 +107,23 @@ class Judge:
         self._first: NcnnNetwork | None = None
         self._first_milliseconds = 0.0
         self._described: NcnnModel | None = None
-        self._work: dict[str, float] = {}
+        self._macs: dict[str, int] = {}
 
-    def work(self, draft: Draft) -> Mapping[str, float]:
-        """Return the share that each layer with weights has of the float network's work, by name.
+    def macs(self, draft: Draft) -> Mapping[str, int]:
+        """Return the multiply-accumulate operations of each layer with weights, by name.
 
-        Work is multiply-accumulate operations, those of the draft's own float network, which a step may have rewritten.
+        They are those of the draft's own float network, which a step may have rewritten.
         """
         if self._described is not draft.reference:
             network = NcnnNetwork.of(draft.reference, "fp32", self._spec.input_shape, self._spec.output_shapes)
-            macs = {record.name: record.macs for record in describe_layers(draft.reference, network)}
             self._described = draft.reference
-            self._work = {name: number / sum(macs.values()) for name, number in macs.items()}
-        return self._work
+            self._macs = {record.name: record.macs for record in describe_layers(draft.reference, network)}
+        return self._macs
+
+    def work(self, draft: Draft) -> Mapping[str, float]:
+        """Return the share that each layer with weights has of the float network's work, by name."""
+        macs = self.macs(draft)
+        return {name: number / sum(macs.values()) for name, number in macs.items()}
 
     def measure(self, draft: Draft, step: str) -> Rung:
         """Quantize a draft and measure the INT8 network.
