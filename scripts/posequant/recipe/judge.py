@@ -12,6 +12,7 @@ from posequant.ncnn_format.model import NcnnModel, encode_weights
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import describe_layers
 from posequant.quantize.ncnn2int8 import quantize
+from posequant.quantize.weights import quantizable
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.precision import PrecisionLoss
 from posequant.recipe.score import Draws, Evidence, Score, scores
@@ -70,7 +71,8 @@ class Judge:
     Attributes:
         people: how many they are.
         network: the float network.
-        macs: multiply-accumulate operations of each layer with weights for one crop, by name.
+        macs: multiply-accumulate operations of each layer with weights for one crop, by name; of the layers that the
+            last measured draft has.
     """
 
     def __init__(
@@ -93,6 +95,9 @@ class Judge:
         """
         model = quantize(draft.model, draft.table)
         network = NcnnNetwork.of(model, "int8", self._spec.input_shape, self._spec.output_shapes)
+        if not self.macs.keys() >= {layer.name for layer in quantizable(model.layers)}:
+            # A step wrote layers as others.
+            self.macs = {record.name: record.macs for record in describe_layers(model, network)}
         return Rung(
             step=step,
             keep_float=[layer.name for layer in draft.model.layers if layer.name in draft.keep_float],

@@ -121,6 +121,7 @@ def apply_recipe_to_files(
     threads: int,
     out: tuple[Path, Path],
     table: Path,
+    reference: tuple[Path, Path] | None = None,
     measured: bool = True,
 ) -> dict[str, Any]:
     """Apply a recipe to a network's files and write what ncnn2int8 takes: all files, or none.
@@ -138,6 +139,8 @@ def apply_recipe_to_files(
         threads: how many crops are computed at a time.
         out: `.param` and `.bin` of the prepared network to write.
         table: the calibration table to write.
+        reference: `.param` and `.bin` to write of the float network that has the prepared one's layers, with nothing
+            rounded or corrected.
         measured: whether to measure the steps of a recipe that has no budget, too.
 
     Returns:
@@ -177,6 +180,8 @@ def apply_recipe_to_files(
         draft.model.write(draft_param, draft_bin)
         draft.table.write(draft_table)
         draft.table.check(draft.model.layers, draft.keep_float, table)
+        if reference:
+            draft.reference.write(*reference)
     return {
         "model": spec.name,
         "recipe": recipe.filled(),
@@ -190,7 +195,7 @@ def apply_recipe_to_files(
         "taken": draft.place if draft.rungs else None,
         "outcome": outcome,
         "made_from": hashes(param, bin_),
-        "sha256": hashes(*out, table),
+        "sha256": hashes(*out, table, *(reference or ())),
         "versions": versions("ncnn", "numpy", "mmpose", "pycocotools"),
     }
 

@@ -290,6 +290,7 @@ def write_network(folder: Path) -> dict[str, Path]:
 def apply_to(folder: Path, files: dict[str, Path], recipe: Steps, threads: int = 1) -> tuple[Any, list[bytes]]:
     """What `apply_recipe_to_files` returns, without times, and the files that it writes."""
     out, table = (folder / "prepared.param", folder / "prepared.bin"), folder / "table"
+    reference = folder / "reference.param", folder / "reference.bin"
     record = apply_recipe_to_files(
         recipe,
         model=files["model"],
@@ -299,10 +300,11 @@ def apply_to(folder: Path, files: dict[str, Path], recipe: Steps, threads: int =
         threads=threads,
         out=out,
         table=table,
+        reference=reference,
     )
     for rung in record["rungs"]:
         rung["milliseconds"] = None
-    return record, [path.read_bytes() for path in (*out, table)]
+    return record, [path.read_bytes() for path in (*out, table, *reference)]
 
 
 @pytest.mark.parametrize("budget", [{}, {"oks_loss": 0.001}, {"ap_loss": 0.001}])
