@@ -376,7 +376,8 @@ def test_finished_study_is_pruned_and_goes_on(workflow: Workflow, tmp_path: Path
     pruned.configure(**SMALL)
 
     said = pruned.run("prune")
-    for removed in ("crops/1-of-1/crops.npy", "ncnn-int8/shards/1-of-1.npz", "ncnn-int8-tuned/prepared.bin"):
+    of_recipe = ("ncnn-int8-tuned/prepared.bin", "ncnn-int8-tuned/reference.bin")
+    for removed in ("crops/1-of-1/crops.npy", "ncnn-int8/shards/1-of-1.npz", *of_recipe):
         assert not (pruned.folder / MODEL / removed).exists()
     assert re.search(r"removed \d+ MB, 1 file: results/demo/\*/crops/\*-of-\*\n", said), said
     assert re.search(r"\n\d+ MB freed\n", said), said

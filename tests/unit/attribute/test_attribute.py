@@ -151,6 +151,22 @@ def test_limit_is_the_number_of_crops(files: Files) -> None:
         files.attribute(limit=0)
 
 
+def test_networks_whose_channels_and_layers_a_recipe_changed_are_attributed(tmp_path: Path) -> None:
+    """In the float network that the recipe writes, each layer is the INT8 network's."""
+    draft = apply_recipe([{"equalize": {"strength": 0.5}}, *SCALES], pose_network(), list(CROPS), 1)
+    files = tmp_path / "f.param", tmp_path / "f.bin", tmp_path / "q.param", tmp_path / "q.bin"
+    quantize(draft.model, draft.table).write(*files[2:])
+    pose_network().write(*files[:2])
+    with pytest.raises(InputError, match="where a recipe made it, the recipe's reference"):
+        Pair.read(*files)
+    draft.reference.write(*files[:2])
+    pair = Pair.read(*files)
+    for name in draft.names:
+        full, dequantized = pair.full.named(name), pair.dequantized(name)
+        assert dequantized[0] == full[0]
+        assert sqnr(full[1]["weight"], dequantized[1]["weight"]) > 35
+
+
 def test_networks_that_do_not_belong_together_are_refused(files: Files, tmp_path: Path) -> None:
     other = tmp_path / "o.param", tmp_path / "o.bin"
     model = pose_network()
