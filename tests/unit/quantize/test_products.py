@@ -80,7 +80,7 @@ def test_float_weights_under_an_int8_mark_are_refused(tmp_path: Path) -> None:
     builder.layers[8] = replace(builder.layers[8], params={**builder.layers[8].params, 18: "2"})
     int8 = quantize_product(*transformer_network().model().named("expand"))[1]
     builder.weights[8] = {**int8, "b": builder.weights[8]["b"]}
-    with pytest.raises(InputError, match="weights of layer expand are float32, but .* the layer is marked as INT8"):
+    with pytest.raises(InputError, match=r"weights of layer expand are float32, but .* the layer is marked as INT8"):
         NcnnModel.read(*builder.write(tmp_path))
 
 
@@ -171,7 +171,8 @@ def test_second_factor_is_scaled_by_all_of_its_weights() -> None:
 
 def rounded(values: Floats, scales: Floats) -> Floats:
     scaled = values * scales
-    return np.clip(np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5)), -INT8_LIMIT, INT8_LIMIT)
+    integers: Floats = np.clip(np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5)), -INT8_LIMIT, INT8_LIMIT)
+    return integers
 
 
 def scales_of(values: Floats, axis: int | None = None) -> Any:
@@ -181,7 +182,8 @@ def scales_of(values: Floats, axis: int | None = None) -> Any:
 def product(first: Floats, second: Floats) -> Floats:
     """First (M, K) times second (N, K), as INT8: a scale for each row of the first, one for the second."""
     rows, whole = scales_of(first, 1), scales_of(second)
-    return (rounded(first, rows) @ rounded(second, whole).T / (rows * whole)).astype(np.float32)
+    found: Floats = (rounded(first, rows) @ rounded(second, whole).T / (rows * whole)).astype(np.float32)
+    return found
 
 
 def random(*shape: int) -> Floats:
@@ -222,7 +224,8 @@ def attention(weights: dict[str, NDArray[Any]], heads: int, queries: Floats, oth
         scores = product(q[part].T / np.sqrt(np.float32(size)), k[part].T)
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
         parts.append(product(shares / shares.sum(axis=1, keepdims=True), v[part]).T)
-    return product(np.concatenate(parts).T, weights["out_weight"].reshape(-1, width)) + weights["out_bias"]
+    found: Floats = product(np.concatenate(parts).T, weights["out_weight"].reshape(-1, width)) + weights["out_bias"]
+    return found
 
 
 @pytest.mark.parametrize("name", ["attention", "cross"])
@@ -234,6 +237,17 @@ def test_attention_computes_as_numpy_does(name: str) -> None:
     # A value that is half way between two integers may be rounded to either.
     assert sqnr(expected, int8) > 60
     assert sqnr(LayerNetwork(layer, weights).run(given)[0], int8) < 50
+
+
+def test_attention_of_given_queries_keys_and_values_computes_as_numpy_does() -> None:
+    queries, keys, values = random(2, 20, 8), random(2, 13, 8), random(2, 13, 12)
+    layer = Layer("SDPA", "it", ("q", "k", "v"), ("out0",), {})
+    int8 = LayerNetwork(*quantize_product(layer, {})).run([queries, keys, values])[0]
+    for q, k, v, found in zip(queries, keys, values, int8, strict=True):
+        scores = product(q, k) / np.sqrt(np.float32(8))
+        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+        expected = product(shares / shares.sum(axis=1, keepdims=True), np.ascontiguousarray(v.T))
+        assert sqnr(expected, found) > 60
 
 
 def test_the_int8_network_computes_nearly_what_the_float_one_does(table: Path, tmp_path: Path) -> None:
