@@ -82,7 +82,8 @@ class Pair:
                 name: _dequantized(values.ravel(), weights[scales_of(name)])
                 for name, values in matrices(layer, weights).items()
             }
-            return replace(layer, params=with_rows(layer, factors) | params), {**weights, **factors}
+            plain = replace(layer, params=params)
+            return replace(plain, params=with_rows(plain, factors)), {**weights, **factors}
         weight = _dequantized(weights["weight"], weights["weight_scales"])
         return self.full.named(name)[0], {**weights, "weight": weight}
 
