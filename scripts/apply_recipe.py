@@ -2,8 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from posequant.base.command import add_record_option, command
+from posequant.workflow.settings.recipe import Recipe, Target
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -15,10 +17,19 @@ def parse_arguments() -> argparse.Namespace:
     add_record_option(parser)
     parser.add_argument("--crops", type=Path, required=True, help="folder that calibration_crops.py wrote")
     parser.add_argument(
+        "--distillation", type=Path, nargs="?", help="folder that distillation_crops.py wrote, for the step distill"
+    )
+    parser.add_argument(
         "--recipe",
         metavar="JSON",
         required=True,
         help="list of steps as in config.yaml, each {NAME: {SETTING: VALUE, ...}}",
+    )
+    parser.add_argument(
+        "--target",
+        choices=get_args(Target),
+        default="any",
+        help="what the network is to run on; some steps depend on it (default: any)",
     )
     parser.add_argument("--threads", type=int, default=1, help="how many crops are computed at a time (default: 1)")
     parser.add_argument("--out-param", type=Path, required=True, help="the prepared .param to write")
@@ -44,7 +55,6 @@ def main() -> None:
     from posequant.recipe.page import render
     from posequant.recipe.recipe import apply_recipe_to_files
     from posequant.workflow.settings.base import checked_json
-    from posequant.workflow.settings.recipe import Recipe
 
     if arguments.record:
         as_made([arguments.param, arguments.bin, arguments.record])
@@ -55,9 +65,12 @@ def main() -> None:
         param=arguments.param,
         bin_=arguments.bin,
         crops=arguments.crops,
+        distillation=arguments.distillation,
+        checkpoint=arguments.out_param.with_name("distill.checkpoint"),
         threads=arguments.threads,
         out=(arguments.out_param, arguments.out_bin),
         table=arguments.out_table,
+        target=arguments.target,
     )
     drawing, name = draw(record), arguments.out_figure.name
     save(drawing.figure, arguments.out_figure)

@@ -2,10 +2,11 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from posequant.base.command import command
 from posequant.workflow.settings.base import add_options, chosen
-from posequant.workflow.settings.recipe import Curve
+from posequant.workflow.settings.recipe import Curve, Target
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -14,6 +15,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--title", required=True, help="title of the page and the picture")
     add_options(parser, Curve)
     parser.add_argument("--recipe", required=True, help="kl, aciq, or a JSON list of steps")
+    parser.add_argument(
+        "--target",
+        choices=get_args(Target),
+        default="any",
+        help="what the network is to run on; some steps of recipes depend on it (default: any)",
+    )
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
@@ -44,6 +51,7 @@ def main() -> None:
         sizes=settings.people,
         seeds=settings.seeds,
         recipe=parse_recipe(arguments.recipe),
+        target=arguments.target,
         model=arguments.model,
         param=arguments.param,
         bin_=arguments.bin,

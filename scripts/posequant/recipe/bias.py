@@ -1,6 +1,7 @@
 """The step `correct-bias`: what quantization adds to each channel on average is taken off its bias."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ def correct_bias(draft: Draft, crops: Sequence[Floats], threads: int, settings: 
         return layer, weights
 
     propagate(draft.reference, crops[: settings.crops], correct, draft.names, threads=threads, title="biases")
-    return draft.with_weights(changed)
+    return replace(draft.with_weights(changed), biases_corrected=True)
 
 
 def mean_error(visit: Visit, layer: Layer, weights: Weights) -> NDArray[np.float64]:

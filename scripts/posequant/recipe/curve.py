@@ -28,7 +28,7 @@ from posequant.quantize.table import CalibrationTable
 from posequant.recipe.recipe import apply_recipe_to_files
 from posequant.workflow.settings.base import checked_json
 from posequant.workflow.settings.quantize import METHODS
-from posequant.workflow.settings.recipe import Recipe
+from posequant.workflow.settings.recipe import Recipe, Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,6 +86,7 @@ def measure_curve(
     val: Split,
     reference: Path,
     threads: int,
+    target: Target = "any",
 ) -> list[Point]:
     """Calibrate, quantize and evaluate anew for each number of people and each seed.
 
@@ -100,6 +101,7 @@ def measure_curve(
         val: people to evaluate on, by their annotated boxes, without flip test.
         reference: predictions of the FP32 network for them.
         threads: how many crops are computed at a time.
+        target: what the network is to run on.
 
     Raises:
         InputError: a file is missing or damaged, no size is left, or the reference was made under another protocol.
@@ -135,7 +137,7 @@ def measure_curve(
                     folder / "people.json", choose_calibration_set(train.annotations, val.annotations, size, seed)
                 )
                 make_crops(model, folder / "people.json", train.images, folder / "crops")
-                files = _quantize(recipe, model, param, bin_, folder=folder, threads=threads)
+                files = _quantize(recipe, model, param, bin_, folder=folder, threads=threads, target=target)
                 scales[size] = CalibrationTable.read(folder / "table").activation_scales
                 int8 = make_predictions(
                     model=model,
@@ -166,7 +168,7 @@ def threshold_changes(scales: Mapping[str, np.float32], most: Mapping[str, np.fl
 
 
 def _quantize(
-    recipe: str | Recipe, model: Path, param: Path, bin_: Path, *, folder: Path, threads: int
+    recipe: str | Recipe, model: Path, param: Path, bin_: Path, *, folder: Path, threads: int, target: Target
 ) -> tuple[Path, Path]:
     files, kept = (param, bin_), []
     if isinstance(recipe, str):
@@ -182,6 +184,7 @@ def _quantize(
             threads=threads,
             out=files,
             table=folder / "table",
+            target=target,
             measured=False,
         )
         kept = record["keep_float"]

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from posequant.base.signal import Powers
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights
-from posequant.quantize.ncnn2int8 import quantize_layer
-from posequant.quantize.table import CalibrationTable
+from posequant.quantize.ncnn2int8 import quantize, quantize_layer
+from posequant.quantize.table import CalibrationTable, attention_scales
 from posequant.quantize.weights import quantizable
 from posequant.recipe.score import Evidence
 
@@ -26,16 +26,18 @@ class Rung:
         step: what is new in it, in words.
         keep_float: names of the layers in float, in the network's order.
         evidence: what was measured of its outputs and poses.
+        int8_work: share of the float network's multiply-accumulates that it computes in INT8.
         megabytes: size of the weights in the INT8 model.
-        milliseconds: for one crop on one thread.
+        milliseconds: for one crop on one thread; None where it was not timed.
         undone: whether the step that made it was undone.
     """
 
     step: str
     keep_float: list[str]
     evidence: Evidence
+    int8_work: float
     megabytes: float
-    milliseconds: float
+    milliseconds: float | None
     undone: bool = False
 
     @property
@@ -55,6 +57,7 @@ class Draft:
         weight_limits: for each layer, the largest INT8 weight: 31 or 127.
         activation_scales: for each layer, the factor from its input to INT8.
         keep_float: names of the layers that stay in float.
+        biases_corrected: whether a step corrected the biases.
         rungs: what was measured on the way, in order.
         place: that of this draft's own rung among them, where it was measured.
     """
@@ -65,6 +68,7 @@ class Draft:
     weight_limits: Mapping[str, int] = field(default_factory=dict)
     activation_scales: Mapping[str, np.float32] = field(default_factory=dict)
     keep_float: frozenset[str] = frozenset()
+    biases_corrected: bool = False
     rungs: tuple[Rung, ...] = ()
     place: int = 0
 
@@ -75,7 +79,7 @@ class Draft:
 
     @property
     def layers(self) -> list[Layer]:
-        """The layers to quantize, in the network's order."""
+        """The layers to quantize by scales that steps choose, in the network's order. Matrix products have no such."""
         return quantizable(self.model.layers, self.keep_float)
 
     @property
@@ -89,17 +93,13 @@ class Draft:
         return all(name in scales for name in self.names for scales in (self.weight_scales, self.activation_scales))
 
     @property
-    def biases_corrected(self) -> bool:
-        """Whether a bias is another than the float network's."""
-        return any(
-            "bias" in weights and not np.array_equal(weights["bias"], reference["bias"])
-            for weights, reference in zip(self.model.weights, self.reference.weights, strict=True)
-        )
-
-    @property
     def standing(self) -> Rung:
         """This draft's own rung."""
         return self.rungs[self.place]
+
+    def without_scales(self) -> "Draft":
+        """Return the draft with all scales still to be chosen, and so with biases that are not corrected for them."""
+        return replace(self, weight_scales={}, weight_limits={}, activation_scales={}, biases_corrected=False)
 
     @property
     def table(self) -> CalibrationTable:
@@ -107,7 +107,13 @@ class Draft:
         return CalibrationTable(
             {name: self.weight_scales[name] for name in self.names},
             {name: self.activation_scales[name] for name in self.names},
+            attention_scales(self.model, self.keep_float),
         )
+
+    @property
+    def int8(self) -> NcnnModel:
+        """The INT8 network, once it is `complete`."""
+        return quantize(self.model, self.table, self.keep_float)
 
     def with_weights(self, changed: Mapping[str, Weights]) -> "Draft":
         """Return the draft with other float weights to quantize for some layers, by name."""

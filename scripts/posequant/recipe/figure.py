@@ -30,6 +30,7 @@ def draw(record: Mapping[str, Any]) -> Drawing:
 def _draw(record: Mapping[str, Any]) -> Drawing:
     budget, rungs = budget_of(record["recipe"]), record["rungs"]
     measure = budget.measure if budget else "expected_oks_loss"
+    limited = budget if budget and budget.limit is not None else None
     losses = [_known(loss_of(rung, measure)) for rung in rungs]
     bounds = [_known(bound_of(rung, measure)) for rung in rungs]
     first = rungs[0]["milliseconds"]
@@ -37,11 +38,11 @@ def _draw(record: Mapping[str, Any]) -> Drawing:
     panels = figure.subplots(1, 2, sharey=True)
     prices = ([rung["milliseconds"] / first for rung in rungs], [rung["megabytes"] for rung in rungs])
     for panel, price, label in zip(panels, prices, ("latency, line 0 = 1", "weights, MB"), strict=True):
-        if budget:
+        if limited:
             # From what is expected to the bound that must hold the budget.
             colours = [_MARKS[_kind(record, place)][0] for place in range(len(rungs))]
             panel.vlines(price, losses, bounds, color=colours, linewidth=1.2, zorder=1)
-            panel.axhline(budget.limit, color=figures.BLACK, linestyle="--", linewidth=1.1, label="budget")
+            panel.axhline(limited.limit, color=figures.BLACK, linestyle="--", linewidth=1.1, label="budget")
         _draw_panel(panel, price, losses, record)
         panel.set(xlabel=label)
         if outcome := outcome_of(record, measure):
@@ -54,7 +55,7 @@ def _draw(record: Mapping[str, Any]) -> Drawing:
         f"({TITLES[measure]}); further left is faster in the one panel, smaller in the other. The stepped line joins "
         "those that no other beats in both."
     )
-    if budget:
+    if limited:
         caption += (
             " The line above a mark ends at the upper bound, which must be below the dashed line, the budget. The "
             "outcome is that of people by whom nothing was chosen."

@@ -1,17 +1,18 @@
 """What a draft is worth: the real INT8 network on some people, beside the float network, and its price."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from posequant.base.model_spec import ModelSpec
+from posequant.base.signal import Powers
 from posequant.base.timing import time_in_turn
 from posequant.data.crop_files import People
 from posequant.evaluate.yardstick import Yardstick
 from posequant.ncnn_format.model import NcnnModel, encode_weights
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import describe_layers
-from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.precision import PrecisionLoss
 from posequant.recipe.score import Draws, Evidence, Score, scores
@@ -59,6 +60,11 @@ class Panel:
             ap_losses=self._precision(keypoints, confidences) if self._precision else None,
         )
 
+    def sqnr_db(self, network: NcnnNetwork) -> float:
+        """Return the SQNR of a network's outputs in dB, infinite where they are the float network's."""
+        decibels = Powers.total(self._yardstick.powers(network.forward_on_threads(self.crops, self._threads))).sqnr_db
+        return math.inf if decibels is None else decibels
+
     def scores(self, evidence: Sequence[Evidence]) -> list[Score]:
         """Return what networks lose that were measured on these people, by the evidence of all of them."""
         return scores(evidence, self._draws)
@@ -70,19 +76,50 @@ class Judge:
     Attributes:
         people: how many they are.
         network: the float network.
-        macs: multiply-accumulate operations of each layer with weights for one crop, by name.
     """
 
     def __init__(
-        self, spec: ModelSpec, model: NcnnModel, crops: Floats, people: People, threads: int, *, labelled: bool = True
+        self,
+        spec: ModelSpec,
+        model: NcnnModel,
+        crops: Floats,
+        people: People,
+        threads: int,
+        *,
+        labelled: bool = True,
+        timed: bool = True,
     ) -> None:
-        """Run the float network `model`; the other arguments are those of `Panel`."""
+        """Run the float network `model`.
+
+        Args:
+            spec: as the others, as for `Panel`.
+            model: the float network.
+            crops: of N people.
+            people: who they are.
+            threads: how many crops are computed at a time.
+            labelled: whether AP is measured, too.
+            timed: whether networks are timed.
+        """
         self._spec, self.people = spec, len(crops)
         self.network = NcnnNetwork.of(model, "fp32", spec.input_shape, spec.output_shapes)
-        self.macs = {record.name: record.macs for record in describe_layers(model, self.network)}
         self._panel = Panel(spec, self.network, crops, people, threads, labelled=labelled)
+        self._timed = timed
         self._first: NcnnNetwork | None = None
         self._first_milliseconds = 0.0
+        self._described: NcnnModel | None = None
+        self._work: dict[str, float] = {}
+
+    def work(self, draft: Draft) -> Mapping[str, float]:
+        """Return the share that each layer with weights has of the float network's work, by name.
+
+        Work is multiply-accumulate operations, those of the draft's own float network, which a step may have rewritten.
+        """
+        if self._described is not draft.reference:
+            network = NcnnNetwork.of(draft.reference, "fp32", self._spec.input_shape, self._spec.output_shapes)
+            macs = {record.name: record.macs for record in describe_layers(draft.reference, network)}
+            self._described = draft.reference
+            self._work = {name: number / sum(macs.values()) for name, number in macs.items()}
+        return self._work
 
     def measure(self, draft: Draft, step: str) -> Rung:
         """Quantize a draft and measure the INT8 network.
@@ -91,15 +128,21 @@ class Judge:
             draft: the draft, with all scales.
             step: what is new in it, in words.
         """
-        model = quantize(draft.model, draft.table)
+        model = draft.int8
         network = NcnnNetwork.of(model, "int8", self._spec.input_shape, self._spec.output_shapes)
+        work = self.work(draft)
         return Rung(
             step=step,
             keep_float=[layer.name for layer in draft.model.layers if layer.name in draft.keep_float],
             evidence=self._panel.evidence(network),
+            int8_work=math.fsum(work[name] for name in draft.names),
             megabytes=sum(len(encode_weights(*pair)) for pair in zip(model.layers, model.weights, strict=True)) / 1e6,
-            milliseconds=self._milliseconds(network),
+            milliseconds=self._milliseconds(network) if self._timed else None,
         )
+
+    def sqnr_db(self, draft: Draft) -> float:
+        """Return the SQNR of the outputs of a draft's INT8 network in dB. Nothing is timed."""
+        return self._panel.sqnr_db(NcnnNetwork.of(draft.int8, "int8", self._spec.input_shape, self._spec.output_shapes))
 
     def scores(self, rungs: Sequence[Rung]) -> list[Score]:
         """Return what the networks of all rungs lose; what is expected of one depends on which others there are."""

@@ -7,8 +7,8 @@ import numpy as np
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layer import LayerNetwork
-from posequant.quantize.propagation import Visit, propagate
-from posequant.recipe.draft import Draft, Floats
+from posequant.quantize.propagation import Visit
+from posequant.recipe.draft import Floats
 
 # Crops after which the error so far is looked at. It does not depend on the number of threads, so nothing else does.
 _AT_ONCE = 8
@@ -51,21 +51,3 @@ class OutputError:
             if total > enough:
                 break
         return total
-
-
-def errors_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, float]:
-    """Return the `OutputError` of each layer to quantize when it alone is quantized, by its name.
-
-    Args:
-        draft: the draft, with all scales.
-        crops: the crops, float32 (3, H, W).
-        threads: how many crops are computed at a time.
-    """
-    error = OutputError(draft.reference, crops)
-    found: dict[str, float] = {}
-
-    def measure(visit: Visit) -> None:
-        found[visit.layer.name] = error(visit, {visit.layer.tops[0]: LayerNetwork(*draft.quantized(visit.layer))})
-
-    propagate(draft.reference, crops, measure, draft.names, threads=threads, title="layers alone", float_only=True)
-    return found

@@ -36,7 +36,8 @@ def _paragraphs(record: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> I
     )
     kept = record["keep_float"]
     yield f"In float: {', '.join(kept) if kept else 'no layer'}. Calibrated on {people['calibrated']} people."
-    if budget:
+    yield f"Target: `{record['target']}`." + "".join(f" {sentence}" for sentence in record["decided"])
+    if budget and budget.limit is not None:
         yield f"## What holds the budget of {budget.limit:g} of {TITLES[budget.measure]}"
         yield _conclusion(budget, rungs, last)
         yield table(_held(budget, rungs[last], people, record["outcome"]))
@@ -51,13 +52,22 @@ def _paragraphs(record: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> I
             )
     else:
         yield "## What each step buys"
+        yield f"Line {last} was taken: {_price(rungs, last)}."
+        if found := record["outcome"]:
+            yield (
+                f"OKS loss of the network that was taken, on {people['telling']} people by whom nothing was chosen, "
+                f"with its 95% interval: {stated_loss(found['oks_loss'])}."
+            )
     title = TITLES[budget.measure if budget else "expected_oks_loss"]
     for link, drawing in pictures.items():
         yield f"![{drawing.title}]({link})"
         yield drawing.caption
     yield table(_line(number, rung, rungs, last, budget) for number, rung in enumerate(rungs))
-    seen = "that no other step saw" if budget else "that the steps saw, so the figures look better than they are"
-    yield f"Measured on the real INT8 network, on {people['measured']} calibration people {seen}."
+    seen = "that no step saw" if people["telling"] else "that the steps saw, so the figures look better than they are"
+    yield (
+        f"Measured on the real INT8 network, on {people['measured']} calibration people {seen}. A step that makes the "
+        "outputs of these worse, by SQNR, is undone."
+    )
     yield "\n".join(
         (
             "- **OKS loss**: 1 - mean OKS with the float network's poses as the truth. It needs no labels.",
@@ -67,6 +77,7 @@ def _paragraphs(record: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> I
             "- **AP**: of these people, each in an image of its own, as a difference to the float network. "
             "In brackets, its 95% interval by a paired bootstrap.",
             "- **SQNR**: of the network's outputs.",
+            "- **Work in INT8**: share of the float network's multiply-accumulates, of all layers with weights.",
             "- **Latency**: one crop on one thread, timed in turn with the first line.",
         )
     )
@@ -92,15 +103,19 @@ def outcome_of(record: Mapping[str, Any], measure: str) -> Mapping[str, Any] | N
     return outcome
 
 
-def _conclusion(budget: Budget, rungs: Sequence[Mapping[str, Any]], last: int) -> str:
+def _price(rungs: Sequence[Mapping[str, Any]], last: int) -> str:
     rung = rungs[last]
-    price = (
-        f"{len(rung['keep_float'])} layers in float, {rung['megabytes']:.2f} MB of weights and "
-        f"{rung['milliseconds'] / rungs[0]['milliseconds']:.2f} of the first line's latency"
+    return (
+        f"{len(rung['keep_float'])} layers in float, {rung['int8_work']:.1%} of the work in INT8, "
+        f"{rung['megabytes']:.2f} MB of weights and {rung['milliseconds'] / rungs[0]['milliseconds']:.2f} of the first "
+        "line's latency"
     )
-    if _holds(rung, budget):
-        return f"Line {last} holds it and was taken: {price}."
-    return f"**No line holds it.** The one with the least bound was taken, line {last}: {price}."
+
+
+def _conclusion(budget: Budget, rungs: Sequence[Mapping[str, Any]], last: int) -> str:
+    if _holds(rungs[last], budget):
+        return f"Line {last} holds it and was taken: {_price(rungs, last)}."
+    return f"**No line holds it.** The one with the least bound was taken, line {last}: {_price(rungs, last)}."
 
 
 def _held(
@@ -140,6 +155,7 @@ def _line(
         "AP": (signed(-loss["value"]) if loss else "-")
         + (f" [{signed(-between[1])}, {signed(-between[0])}]" if between else ""),
         "SQNR": decibels(rung["sqnr_db"]),
+        "Work in INT8": f"{rung['int8_work']:.1%}",
         "Weights": f"{rung['megabytes']:.2f} MB",
         "Latency": f"{rung['milliseconds']:.2f} ms",
         "Against the first": f"{rung['milliseconds'] / rungs[0]['milliseconds']:.2f}x",
@@ -149,7 +165,7 @@ def _line(
 
 def _holds(rung: Mapping[str, Any], budget: Budget) -> bool:
     bound = bound_of(rung, budget.measure)
-    return bound is not None and bound <= budget.limit
+    return bound is not None and budget.limit is not None and bound <= budget.limit
 
 
 def _verdict(number: int, rung: Mapping[str, Any], last: int, budget: Budget | None) -> str:

@@ -1,34 +1,40 @@
-"""Recipes that are measured on their way, and layers in float for a budget: what is tried, what decides."""
+"""Layers in float for a budget: what is tried, what decides, what is said."""
 
-import itertools
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.ncnn_fixtures import INPUT_SHAPE, draw_crops, write_crops
+from tests.unit.ncnn_fixtures import Builder, draw_crops, write_crops
 from tests.unit.pose_fixtures import SCALES, SPEC, draw_people, pose_network
 
 from posequant.base.errors import InputError
 from posequant.base.figures import save
 from posequant.base.signal import Powers
 from posequant.evaluate.bootstrap import Estimate
-from posequant.networks.ncnn import NcnnNetwork
-from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.bias import correct_bias
-from posequant.recipe.budget import Budget, hold_budget, judged, ladder, tell_of_chance, with_float_layers
+from posequant.recipe.budget import (
+    Budget,
+    Ladder,
+    Purse,
+    best_buys,
+    cheapest,
+    hold_budget,
+    tell_of_chance,
+    with_float_layers,
+)
 from posequant.recipe.draft import Draft, Rung
 from posequant.recipe.figure import draw
 from posequant.recipe.judge import Judge
-from posequant.recipe.output_error import errors_alone
+from posequant.recipe.keeping import judged
 from posequant.recipe.page import render
 from posequant.recipe.recipe import apply_recipe, apply_recipe_to_files
 from posequant.recipe.score import Draws, Evidence, Score, scores
-from posequant.workflow.settings.recipe import CorrectBiasStep, Recipe, Steps
+from posequant.workflow.settings.recipe import CorrectBiasStep, Recipe, Steps, Target
 
 CROPS = list(draw_crops(8))
 
@@ -47,26 +53,67 @@ def draft(judge: Judge) -> Draft:
     return apply_recipe(SCALES, pose_network(), CROPS, 1, judge)
 
 
-def test_error_of_a_layer_alone_is_that_of_a_network_with_no_other_in_int8(draft: Draft, tmp_path: Path) -> None:
-    files = tmp_path / "m.param", tmp_path / "m.bin"
-    crops = np.stack(CROPS)
-    draft.reference.write(*files)
-    wanted = NcnnNetwork(*files, "fp32", INPUT_SHAPE).forward(crops)[0]
-    alone = errors_alone(draft, CROPS, 2)
-    for name in draft.names:
-        only = replace(draft, keep_float=frozenset(draft.names) - {name})
-        quantize(only.model, only.table).write(*files)
-        found = NcnnNetwork(*files, "int8", INPUT_SHAPE).forward(crops)[0]
-        # Float layers of an INT8 file have weights of half precision.
-        assert alone[name] == pytest.approx(((found - wanted) ** 2).sum() / (wanted**2).sum(), rel=0.05), name
+def test_work_is_that_of_the_drafts_own_float_network(judge: Judge, draft: Draft) -> None:
+    macs = {"conv_a": 8 * 27, "convdw_b": 8 * 9, "conv_c": 16 * 8, "conv_d": 17 * 16}
+    total = sum(macs.values())
+    assert judge.work(draft) == pytest.approx({name: number / total for name, number in macs.items()})
+    assert judge.measure(with_float_layers(draft, frozenset({"conv_a"})), "").int8_work == pytest.approx(
+        1 - macs["conv_a"] / total
+    )
+    # As where a step takes the last layer apart.
+    rewritten = Builder(draft.reference.layers[:-1], draft.reference.weights[:-1]).convolution(
+        "conv_e", "c", "out0", np.ones((17, 16, 3, 3), np.float32)
+    )
+    work = judge.work(replace(draft, reference=rewritten.model()))
+    assert work["conv_e"] == pytest.approx(9 * 17 * 16 / (total + 8 * 17 * 16))
+    assert sum(work.values()) == pytest.approx(1)
 
 
-def test_ladder_starts_with_depthwise_layers_and_grows(draft: Draft) -> None:
-    rungs = list(ladder(draft, CROPS, 1))
-    assert [len(kept) for _, kept in rungs] == [1, 2, 3]
-    assert rungs[0] == ("1 depthwise layers in float", frozenset({"convdw_b"}))
-    for (_, fewer), (_, more) in itertools.pairwise(rungs):
-        assert fewer < more
+NOISE = {"little of little": 0.02, "dominating": 0.5, "half": 0.3, "nothing": 0.0}
+WORK = {"little of little": 0.0001, "dominating": 0.5, "half": 0.0037, "nothing": 0.0001}
+
+
+@pytest.mark.parametrize(
+    ("purse", "conversion", "expected"),
+    [
+        pytest.param(Purse(), 0.0, ["little of little", "half", "dominating", "nothing"], id="noise for the work"),
+        pytest.param(Purse(most=2), 0.01, ["half", "little of little"], id="work of a conversion counts"),
+        pytest.param(Purse(goal=0.3), 0.01, ["half"], id="until it is enough"),
+        pytest.param(Purse(goal=0.31), 0.1, ["half", "dominating"], id="what dominates waits for few"),
+        pytest.param(Purse(spare=0.1), 0.0, ["little of little", "half", "nothing"], id="what costs too much is left"),
+        pytest.param(Purse(spare=0.0), 0.0, [], id="nothing to spend"),
+    ],
+)
+def test_best_buys_by_hand(purse: Purse, conversion: float, expected: list[str]) -> None:
+    assert best_buys(NOISE, WORK, conversion, purse) == expected
+
+
+def test_ladder_grows_up_to_one_layer_in_int8(judge: Judge, draft: Draft) -> None:
+    ladder, sets = Ladder(draft, CROPS, 1, judge.work(draft)), [draft.keep_float]
+    while rung := ladder.next(with_float_layers(draft, sets[-1])):
+        words, kept = rung
+        assert sets[-1] < kept
+        assert set(words.removesuffix(" in float").split(", ")) == kept - sets[-1]
+        sets.append(kept)
+    assert len(sets[-1]) == len(draft.names) - 1
+
+
+def test_ladder_takes_no_more_than_is_too_much(judge: Judge, draft: Draft) -> None:
+    rungs = [Ladder(draft, CROPS, 1, judge.work(draft)).next(draft, excess) for excess in (0.0, 1e-6)]
+    few, most = (len(rung[1]) for rung in (rungs[1], rungs[0]) if rung)
+    assert few == 1 <= most
+
+
+def test_ladder_leaves_the_least_work_in_int8(judge: Judge, draft: Draft) -> None:
+    work = judge.work(draft)
+    ladder, kept = Ladder(draft, CROPS, 1, work, 0.6), draft.keep_float
+    while rung := ladder.next(with_float_layers(draft, kept)):
+        kept = rung[1]
+        assert sum(work[name] for name in kept) <= 0.4 + 1e-9
+    # Whatever is left is too much.
+    left = set(draft.names) - kept
+    assert kept
+    assert sum(work[name] for name in kept) + min(work[name] for name in left) > 0.4
 
 
 def hold(limit: float) -> Draft:
@@ -90,7 +137,7 @@ def test_budget_that_holds_at_once_keeps_nothing_in_float() -> None:
 def test_set_that_holds_the_budget_is_taken() -> None:
     tried = hold(1e-9)
     bounds = bounds_of(tried, new_judge())
-    assert len(bounds) == 4
+    assert len(bounds) >= 3
     first = bounds.index(min(bounds))
     # Trying its layers in INT8 again adds evidence, by which its own bound grows a little.
     budget = 1.2 * bounds[first]
@@ -108,48 +155,49 @@ def evidence(loss: float, people: int = 10, decibels: float = 20.0) -> Evidence:
 
 
 class ScriptedJudge(Judge):
-    """Measures by a list of losses, one for each set of layers in float, each of which says nothing of the others."""
+    """Measures by a function of the layers in float; no network says anything of another."""
 
-    def __init__(self, losses: dict[frozenset[str], float], macs: dict[str, int]) -> None:
-        self.losses, self.macs, self.people = losses, macs, 10
+    def __init__(self, loss: Callable[[frozenset[str]], float], work: dict[str, float]) -> None:
+        self.loss, self.shares, self.people = loss, work, 10
+
+    def work(self, draft: Draft) -> dict[str, float]:
+        return self.shares
 
     def measure(self, draft: Draft, step: str) -> Rung:
-        return Rung(step, sorted(draft.keep_float), evidence(self.losses[draft.keep_float]), 1.0, 1.0)
+        work = 1 - sum(self.shares[name] for name in draft.keep_float)
+        return Rung(step, sorted(draft.keep_float), evidence(self.loss(draft.keep_float)), work, 1.0, 1.0)
 
     def scores(self, rungs: Sequence[Rung]) -> list[Score]:
         return [score for rung in rungs for score in scores([rung.evidence], Draws.of(np.arange(10)))]
 
 
-def test_layers_that_the_budget_can_do_without_go_back_to_int8() -> None:
+EQUAL_WORK = {"conv_a": 0.1, "convdw_b": 0.2, "conv_c": 0.3, "conv_d": 0.4}
+
+
+def start_of(judge: Judge) -> Draft:
     draft = apply_recipe(SCALES, pose_network(), CROPS, 1)
-    first, second = [kept - {"convdw_b"} for _, kept in ladder(draft, CROPS, 1)][1:]
-    (worst,), (other,) = first, second - first
-    depthwise = frozenset({"convdw_b"})
-    losses = {
-        frozenset[str](): 0.5,
-        depthwise: 0.4,
-        depthwise | {worst}: 0.3,
-        depthwise | {worst, other}: 0.1,
-        # The worst layer alone is not needed beside the other; without both the budget breaks.
-        depthwise | {other}: 0.15,
+    return judged(Draft.of(draft.model), draft, "scales", judge)
+
+
+@pytest.mark.parametrize("needed", ["convdw_b", "conv_c", "conv_d"])
+def test_layers_that_the_budget_can_do_without_go_back_to_int8(needed: str) -> None:
+    """All but the one that is needed go back, those of most work first."""
+    judge = ScriptedJudge(lambda kept: 0.1 if needed in kept else 0.5, EQUAL_WORK)
+    held = hold_budget(start_of(judge), CROPS, 1, Budget("expected_oks_loss", 0.2), judge)
+    assert held.keep_float == {needed}
+    back = [rung.step.removesuffix(" back in INT8") for rung in held.rungs if rung.step.endswith("back in INT8")]
+    assert back == sorted(back, key=EQUAL_WORK.__getitem__, reverse=True)
+    assert needed not in back[:-1]
+
+
+def test_of_equal_work_the_fewer_layers_are_taken() -> None:
+    work = {"conv_a": 0.1, "convdw_b": 0.1, "conv_c": 0.2, "conv_d": 0.6}
+    judge = ScriptedJudge(lambda kept: 0.1, work)
+    one, two = frozenset({"conv_c"}), frozenset({"conv_a", "convdw_b"})
+    found = {
+        kept: judge.scores([judge.measure(replace(start_of(judge), keep_float=kept), "")])[0] for kept in (two, one)
     }
-    judge = ScriptedJudge(losses, {worst: 10, other: 20, "convdw_b": 30})
-    start = judged(Draft.of(draft.model), draft, "scales", judge, undo=False)
-    held = hold_budget(start, CROPS, 1, Budget("expected_oks_loss", 0.2), judge)
-    assert held.keep_float == depthwise | {other}
-    # The other has more work, and so it is tried first; but that set is known to break the budget.
-    assert [rung.step for rung in held.rungs] == [
-        "scales",
-        "1 depthwise layers in float",
-        f"{worst} in float",
-        f"{other} in float",
-        f"{worst} back in INT8",
-    ]
-    assert held.standing.step == f"{worst} back in INT8"
-    judge.losses[depthwise | {other}] = 0.25
-    held = hold_budget(start, CROPS, 1, Budget("expected_oks_loss", 0.2), judge)
-    assert held.keep_float == depthwise | {worst, other}
-    assert held.standing.step == f"{other} in float"
+    assert cheapest(found, Budget("expected_oks_loss", 0.2), work) == one
 
 
 class SlidingJudge(ScriptedJudge):
@@ -163,20 +211,32 @@ class SlidingJudge(ScriptedJudge):
 
 
 def test_what_is_taken_follows_from_the_scores_of_all() -> None:
-    draft = apply_recipe(SCALES, pose_network(), CROPS, 1)
-    first, second = [kept - {"convdw_b"} for _, kept in ladder(draft, CROPS, 1)][1:]
-    (worst,), (other,) = first, second - first
-    depthwise = frozenset({"convdw_b"})
-    losses = {frozenset[str](): 0.5, depthwise: 0.4, depthwise | {worst}: 0.34, depthwise | {worst, other}: 0.3}
-    judge = SlidingJudge(losses, {worst: 10, other: 20, "convdw_b": 30})
-    start = judged(Draft.of(draft.model), draft, "scales", judge, undo=False)
-    # With two measured the depthwise layers' bound is 0.3, with three 0.25, and with four 0.2: then they hold.
+    judge = SlidingJudge(lambda kept: 0.5 - 0.08 * len(kept), EQUAL_WORK)
     budget = Budget("expected_oks_loss", 0.18)
-    held = hold_budget(start, CROPS, 1, budget, judge)
-    cheapest = min((rung for rung, score in zip(held.rungs, judge.scores(held.rungs), strict=True)
-                    if budget.holds(score)), key=lambda rung: len(rung.keep_float))  # fmt: skip
-    assert held.standing is cheapest
-    assert held.keep_float == set(cheapest.keep_float)
+    held = hold_budget(start_of(judge), CROPS, 1, budget, judge)
+    holding = [rung for rung, score in zip(held.rungs, judge.scores(held.rungs), strict=True) if budget.holds(score)]
+    assert holding
+    assert held.standing.int8_work == max(rung.int8_work for rung in holding)
+    assert held.keep_float == set(held.standing.keep_float)
+
+
+def test_without_a_limit_of_loss_the_least_noise_is_taken_that_leaves_the_work(
+    draft: Draft, judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = hold_budget(draft, CROPS, 1, Budget("expected_oks_loss", None, 0.6), judge)
+    assert held.keep_float
+    assert min(rung.int8_work for rung in held.rungs) >= 0.6 - 1e-9
+    assert held.standing.sqnr_db == max(rung.sqnr_db or 0 for rung in held.rungs)
+    assert "notice" not in capsys.readouterr().err.replace("layers", "")
+    assert hold_budget(draft, CROPS, 1, Budget("expected_oks_loss", None, 1.0), judge).rungs == draft.rungs
+
+
+def test_limit_that_needs_more_float_than_is_left_is_not_held(
+    draft: Draft, judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = hold_budget(draft, CROPS, 1, Budget("expected_oks_loss", 1e-9, 0.6), judge)
+    assert min(rung.int8_work for rung in held.rungs) >= 0.6 - 1e-9
+    assert "no set of layers holds the budget of 1e-09 with 60.0% of the work in INT8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("corrected", [False, True])
@@ -213,34 +273,10 @@ def test_layers_in_float_are_as_the_float_network_has_them(draft: Draft) -> None
     np.testing.assert_array_equal(held.model.named("convdw_b")[1]["weight"], expected)
 
 
-def test_float_model_grows_by_what_stays_in_float() -> None:
-    first, second, *_ = hold(1e-9).rungs
+def test_float_model_grows_by_what_stays_in_float(draft: Draft, judge: Judge) -> None:
+    second = judge.measure(with_float_layers(draft, frozenset({"convdw_b"})), "")
     # float16 for INT8 weights, and no scales: 8 of weights, one each of input and (it was requantized) of output.
-    assert second.megabytes - first.megabytes == pytest.approx((8 * 9 * (2 - 1) - 4 * (8 + 1 + 1 + 1)) / 1e6)
-
-
-def test_step_that_makes_the_outputs_worse_is_undone(
-    draft: Draft, judge: Judge, capsys: pytest.CaptureFixture[str]
-) -> None:
-    worse = replace(draft, activation_scales={name: scale * 8 for name, scale in draft.activation_scales.items()})
-    kept = judged(draft, worse, "narrow ranges", judge, undo=True)
-    assert kept.activation_scales == draft.activation_scales
-    assert [rung.undone for rung in kept.rungs] == [False, True]
-    assert kept.standing is draft.standing
-    assert "narrow ranges makes the outputs worse and is undone" in capsys.readouterr().err
-    literal = judged(draft, worse, "narrow ranges", judge, undo=False)
-    assert literal.activation_scales == worse.activation_scales
-    assert literal.standing.step == "narrow ranges"
-
-
-def test_each_step_is_measured_once_all_scales_are_there(judge: Judge) -> None:
-    recipe: Steps = [*SCALES, {"weights": {"bits": 6, "scales": "absmax"}}, {"correct-bias": {"crops": 2}}]
-    rungs = apply_recipe(recipe, pose_network(), CROPS, 1, judge).rungs
-    assert [rung.step for rung in rungs] == [
-        "weights (8, absmax); activations (absmax)",
-        "weights (6, absmax)",
-        "correct-bias",
-    ]
+    assert second.megabytes - draft.standing.megabytes == pytest.approx((8 * 9 * (2 - 1) - 4 * (8 + 1 + 1 + 1)) / 1e6)
 
 
 def score(**figures: Any) -> Score:
@@ -287,7 +323,15 @@ def write_network(folder: Path) -> dict[str, Path]:
     return files | {"crops": folder / "crops"}
 
 
-def apply_to(folder: Path, files: dict[str, Path], recipe: Steps, threads: int = 1) -> tuple[Any, list[bytes]]:
+def apply_to(
+    folder: Path,
+    files: dict[str, Path],
+    recipe: Steps,
+    threads: int = 1,
+    *,
+    target: Target = "any",
+    measured: bool = True,
+) -> tuple[Any, list[bytes]]:
     """What `apply_recipe_to_files` returns, without times, and the files that it writes."""
     out, table = (folder / "prepared.param", folder / "prepared.bin"), folder / "table"
     record = apply_recipe_to_files(
@@ -299,8 +343,11 @@ def apply_to(folder: Path, files: dict[str, Path], recipe: Steps, threads: int =
         threads=threads,
         out=out,
         table=table,
+        target=target,
+        measured=measured,
     )
     for rung in record["rungs"]:
+        assert (rung["milliseconds"] is not None) == measured
         rung["milliseconds"] = None
     return record, [path.read_bytes() for path in (*out, table)]
 
@@ -329,8 +376,27 @@ def test_each_part_of_the_people_does_its_own(tmp_path: Path) -> None:
         assert (rewritten == written) == (name != "seen"), name
         assert (after["rungs"] == before["rungs"]) == (name == "telling"), name
         assert (after["outcome"] == before["outcome"]) == (name == "deciding"), name
-    # Without a budget all are seen.
-    assert apply_to(tmp_path / "all", files, SCALES)[0]["people"] == {"calibrated": 8, "measured": 8, "telling": 0}
+    # So it is without a budget.
+    assert apply_to(tmp_path / "all", files, SCALES)[0]["people"] == before["people"]
+
+
+def test_draft_does_not_depend_on_what_is_measured_beside_it(tmp_path: Path) -> None:
+    files = write_network(tmp_path)
+    recipe: Steps = [*SCALES, {"weights": {"bits": 6}}, {"correct-bias": {}}]
+    record, written = apply_to(tmp_path / "unmeasured", files, recipe, measured=False)
+    assert written == apply_to(tmp_path / "measured", files, recipe)[1]
+    assert record["outcome"] is None
+
+
+@pytest.mark.parametrize(("target", "kept"), [("x86", ["convdw_b"]), ("any", [])])
+def test_target_is_recorded_with_what_was_decided(
+    target: Target, kept: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe: Steps = [{"keep-float": {"types": ["ConvolutionDepthWise"], "targets": ["x86"]}}, *SCALES]
+    record, _ = apply_to(tmp_path, write_network(tmp_path), recipe, target=target, measured=False)
+    assert (record["target"], record["keep_float"], record["recipe"]) == (target, kept, Recipe.of(recipe).filled())
+    (sentence,) = record["decided"]
+    assert f"notice: {sentence}" in capsys.readouterr().err
 
 
 def test_few_people_are_told_and_too_few_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,8 +408,11 @@ def test_few_people_are_told_and_too_few_refused(tmp_path: Path, capsys: pytest.
     assert "2 people decide and 2 tell the outcome" in capsys.readouterr().err
     (files["crops"] / "list.txt").write_text("000000.npy\n000001.npy\n000002.npy\n")
     draw_people(3).save(files["crops"])
-    with pytest.raises(InputError, match=r"people in at least 4 images.*; there are 3"):
+    with pytest.raises(InputError, match="people in at least 4 images"):
         apply_to(tmp_path / "out", files, recipe)
+    record, _ = apply_to(tmp_path / "out", files, SCALES)
+    assert (record["people"], record["outcome"]) == ({"calibrated": 3, "measured": 3, "telling": 0}, None)
+    assert "are not split" in capsys.readouterr().err
 
 
 def test_people_must_be_those_of_the_crops(tmp_path: Path) -> None:
@@ -366,6 +435,7 @@ RUNGS: list[dict[str, Any]] = [
         "ap_loss": {"value": 0.002, "interval": (-0.001, 0.004), "left_out": 0},
         "ap_loss_bound": 0.003,
         "sqnr_db": 20.04,
+        "int8_work": 0.987 - 0.1 * len(kept),
         "megabytes": 1.5,
         "milliseconds": milliseconds,
         "undone": undone,
@@ -381,6 +451,8 @@ RUNGS: list[dict[str, Any]] = [
 RECORD: dict[str, Any] = {
     "model": "net",
     "recipe": [*SCALES, {"round": {}}, {"budget": {"oks_loss": 0.01}}],
+    "target": "any",
+    "decided": ["weights: 8 bits."],
     "keep_float": ["conv_c"],
     "people": {"calibrated": 64, "measured": 60, "telling": 70},
     "rungs": RUNGS,
@@ -392,7 +464,8 @@ RECORD: dict[str, Any] = {
 }
 
 
-WITHOUT_BUDGET = {**RECORD, "recipe": RECORD["recipe"][:2], "rungs": RUNGS[:1], "taken": 0, "outcome": None}
+WITHOUT_BUDGET = {**RECORD, "recipe": RECORD["recipe"][:2], "rungs": RUNGS[:1], "taken": 0}
+ALL_SEEN = {**WITHOUT_BUDGET, "people": {"calibrated": 3, "measured": 3, "telling": 0}, "outcome": None}
 
 
 def page_of(record: dict[str, Any]) -> str:
@@ -408,7 +481,8 @@ def test_page_tells_what_held_the_budget() -> None:
     page = page_of(RECORD)
     assert "In float: conv_c. Calibrated on 64 people." in page
     assert "(recipe.svg)" in page
-    assert "Line 3 holds it and was taken: 1 layers in float" in page
+    assert "Target: `any`. weights: 8 bits." in page
+    assert "Line 3 holds it and was taken: 1 layers in float, 88.7% of the work in INT8" in page
     assert [line for line in lines_of(page) if line[0] in ("Expected", "At most, at 95%", "Budget")] == [
         ["Expected", "0.0070", "60, who decided"],
         ["At most, at 95%", "0.0090", "60, who decided"],
@@ -425,6 +499,7 @@ def test_page_tells_what_held_the_budget() -> None:
         "0.0220",
         "-0.0020 [-0.0040, +0.0010]",
         "20.0 dB",
+        "98.7%",
         "1.50 MB",
         "4.00 ms",
         "1.00x",
@@ -463,6 +538,21 @@ def test_page_without_a_budget_tells_what_each_step_bought() -> None:
     page = page_of(WITHOUT_BUDGET)
     assert "## What each step buys" in page
     assert "budget" not in page
+    assert "on 70 people by whom nothing was chosen, with its 95% interval: 0.0081 [0.0062, 0.0119]" in page
+    assert "60 calibration people that no step saw" in page
+
+
+def test_page_tells_that_nobody_was_left_to_tell() -> None:
+    page = page_of(ALL_SEEN)
+    assert "nothing was chosen" not in page
+    assert "3 calibration people that the steps saw, so the figures look better than they are" in page
+
+
+def test_page_of_a_budget_of_work_has_no_limit_of_loss() -> None:
+    page = page_of({**RECORD, "recipe": [*SCALES, {"budget": {"int8_work": 0.9}}]})
+    assert "## What each step buys" in page
+    assert "Line 3 was taken: 1 layers in float, 88.7% of the work in INT8" in page
+    assert "holds" not in page
 
 
 def test_picture_shows_what_was_measured() -> None:

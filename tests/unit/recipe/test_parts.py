@@ -33,12 +33,25 @@ def test_more_people_of_one_seed_leave_each_in_its_part() -> None:
         assert set(few.tolist()) <= set(many.tolist())
 
 
-def test_too_few_images_are_refused() -> None:
-    with pytest.raises(InputError, match=r"in at least 4 images.*; there are 3"):
-        split(np.array([1, 2, 3, 1, 2, 3]))
+def test_all_people_of_few_images_are_seen_and_decide(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = split(np.array([1, 2, 3, 1, 2, 3]))
+    assert [places.tolist() for places in vars(parts).values()] == [[*range(6)], [*range(6)], []]
+    tell_of_few(parts, bounded=False)
+    assert "in fewer than 4 images are not split" in capsys.readouterr().err
+    with pytest.raises(InputError, match="a budget needs calibration people in at least 4 images"):
+        tell_of_few(parts, bounded=True)
 
 
-@pytest.mark.parametrize(("deciding", "telling", "told"), [(MIN_PEOPLE, MIN_PEOPLE - 1, True), (MIN_PEOPLE, 90, False)])
-def test_few_people_are_told(deciding: int, telling: int, told: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    tell_of_few(Parts(np.arange(100), np.arange(deciding), np.arange(telling)))
+@pytest.mark.parametrize(
+    ("deciding", "telling", "bounded", "told"),
+    [
+        (MIN_PEOPLE, MIN_PEOPLE - 1, True, True),
+        (MIN_PEOPLE, 90, True, False),
+        (MIN_PEOPLE, MIN_PEOPLE - 1, False, False),
+    ],
+)
+def test_few_people_are_told(
+    deciding: int, telling: int, bounded: bool, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_of_few(Parts(np.arange(100), np.arange(deciding), np.arange(telling)), bounded=bounded)
     assert bool(capsys.readouterr().err) == told

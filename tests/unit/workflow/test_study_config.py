@@ -96,23 +96,33 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
         (
             "recipes.mine",
             [{"weights": {}}, {"equalize": {}}, {"activations": {"method": "kl"}}],
-            "recipes.mine: 'equalize' must come before 'weights' and 'activations'",
+            "recipes.mine: after 'equalize' 'activations' must come after 'weights'",
+        ),
+        (
+            "recipes.mine",
+            [{"weights": {}}, {"activations": {"method": "kl"}}, {"equalize": {}}, {"round": {}}],
+            "recipes.mine: after 'equalize' 'round' must come after 'weights'",
+        ),
+        (
+            "recipes.mine",
+            [{"weights": {}}, {"activations": {"method": "kl"}}, {"equalize": {}}, {"weights": {}}],
+            "recipes.mine: no step 'activations' after 'equalize', which takes scales away",
         ),
         ("recipes.mine", [{"weights": {}}, {"round": {}}], "recipes.mine: no step 'activations', which chooses scales"),
         (
             "recipes.mine",
             [{"weights": {}}, {"activations": {"method": "kl"}}, {"budget": {}}],
-            "recipes.mine.2.budget: give exactly one of 'oks_loss', 'ap_loss'",
+            "recipes.mine.2.budget: give 'oks_loss', 'ap_loss' or 'int8_work'",
         ),
         (
             "recipes.mine",
             [{"weights": {}}, {"activations": {"method": "kl"}}, {"budget": {"oks_loss": 0.1, "ap_loss": 0.1}}],
-            "recipes.mine.2.budget: give exactly one of 'oks_loss', 'ap_loss'",
+            "recipes.mine.2.budget: give one of 'oks_loss' and 'ap_loss', not both",
         ),
         (
             "recipes.mine",
             [{"weights": {}}, {"activations": {"method": "kl"}}, {"budget": {"oks_loss": 0.1}}, {"round": {}}],
-            "recipes.mine: 'budget' must be the last step",
+            "recipes.mine: 'budget' must come after all other steps but 'distill' and 'fold-stem'",
         ),
         ("variants.ncnn.calibration", "kl", "variants.ncnn: key 'calibration' does not belong here"),
         (
@@ -156,7 +166,8 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
         ("studies.mine.models.mine.input_size", [192], "studies.mine.models.mine.input_size: entry 2 is missing"),
         ("studies.mine.models.mine.codec", {}, "studies.mine.models.mine.codec: key 'type' is missing"),
         ("recipes.mine", [{"weights": {}, "round": {}}], "recipes.mine.0: name exactly one step"),
-        ("recipes.mine", [{"weights": {"bits": 7}}], "recipes.mine.0.weights.bits: 7 is not 6 or 8"),
+        ("recipes.mine", [{"weights": {"bits": 7}}], "recipes.mine.0.weights.bits: 7 is not 6, 8 or 'auto'"),
+        ("studies.demo.target", "arm64", "studies.demo.target: 'arm64' is not 'any', 'x86', 'arm', 'arm-dotprod' or"),
         ("recipes.mine", [{"activations": {}}], "recipes.mine.0.activations: key 'method' is missing"),
     ],
 )

@@ -25,7 +25,7 @@ from posequant.workflow.settings.demo import Synthetic
 from posequant.workflow.settings.export import CropAndCodec, Export
 from posequant.workflow.settings.precisions import PRECISIONS
 from posequant.workflow.settings.quantize import METHODS
-from posequant.workflow.settings.recipe import Curve, Recipe
+from posequant.workflow.settings.recipe import Curve, Recipe, Target
 from posequant.workflow.settings.report import Pictures, Tolerance
 
 
@@ -324,6 +324,13 @@ class Study(Settings):
         description=(
             "Rows of INT8 in ncnn whose error is attributed to their layers on the report. A page of any other is made "
             "on request."
+        ),
+    )
+    target: Target = Field(
+        default="any",
+        description=(
+            "What ncnn's INT8 networks are to run on: `x86`, `arm` (cores without dot product), `arm-dotprod`, "
+            "`vulkan`, or `any`, which is safe on all. Steps of recipes that depend on it say what they decided."
         ),
     )
     export: Export = Export()

@@ -12,15 +12,32 @@ Crops = Annotated[
 ]
 Method = Literal["kl", "aciq", "absmax", "percentile", "mse", "output"]
 Loss = Annotated[float, Field(gt=0, le=1)]
+Target = Literal["any", "x86", "arm", "arm-dotprod", "vulkan"]
 
 
 class KeepFloatStep(Settings):
     """Leaves layers in float."""
 
-    types: list[Literal["Convolution", "ConvolutionDepthWise", "InnerProduct"]] = Field(
+    types: list[Literal["Convolution", "ConvolutionDepthWise", "InnerProduct", "Gemm", "MultiHeadAttention"]] = Field(
         default=[], description="All layers of these ncnn types."
     )
     layers: list[str] = Field(default=[], description="Layers by their names in the `.param`.")
+    targets: list[Target] = Field(
+        default=[],
+        description=(
+            "The targets that the step is for; on others it does nothing. Without any it is for all. Depthwise layers "
+            "cost nothing in float on `x86`, and time on ARM."
+        ),
+    )
+
+
+class SplitDeconvolutionsStep(Settings):
+    """Writes each deconvolution as convolutions, which can be INT8. In float, the output stays exactly the same.
+
+    Deconvolutions that cannot be split exactly stay, with a notice.
+    """
+
+    depthwise: bool = Field(default=False, description="Split depthwise deconvolutions, too.")
 
 
 class EqualizeStep(Settings):
@@ -33,11 +50,12 @@ class EqualizeStep(Settings):
 class WeightsStep(Settings):
     """Chooses the scales of the weights."""
 
-    bits: Literal[6, 8] = Field(
+    bits: Literal[6, 8, "auto"] = Field(
         default=8,
         description=(
             "Bits of the weights of 3x3 convolutions of stride 1. 6 is as ncnn2table does it; 8 switches Winograd off "
-            "where it could overflow. All other layers have 8."
+            "where it could overflow. All other layers have 8. `auto` goes by the study's `target`: 6 where Winograd "
+            "is faster (`arm`, `vulkan`), else 8."
         ),
         json_schema_extra={"unit": "bits"},
     )
@@ -63,6 +81,12 @@ class ActivationsStep(Settings):
     crops: Crops = 64
 
 
+class CenterStep(Settings):
+    """Stores tensors that are never negative about the middle of their range. In float, the output stays the same."""
+
+    crops: Crops = 64
+
+
 class RoundStep(Settings):
     """Rounds the weights so that the layer's output changes least."""
 
@@ -76,6 +100,23 @@ class CorrectBiasStep(Settings):
     crops: Crops = 64
 
 
+class DistillStep(Settings):
+    """Tunes the network by the float network's outputs, on crops without labels."""
+
+    people: int = Field(
+        default=1000,
+        ge=1,
+        description=(
+            "How many people of the training split are chosen for it, fewer if it has no more. None are in the images "
+            "of calibration people who decide or tell the outcome, or in those of the evaluation."
+        ),
+    )
+    steps: int = Field(default=1000, ge=1, description="How many steps of the optimizer are done.")
+    batch: int = Field(default=16, ge=1, description="How many crops a step looks at.")
+    rate: float = Field(default=1.0, gt=0, description="Factor of all learning rates.")
+    seed: int = Field(default=0, ge=0, description="Seed of the choice of crops and views.")
+
+
 class FoldStemStep(Settings):
     """Lets a first convolution of stride 2 and 5x5 or more read blocks of 2x2 pixels as channels: the same, but faster.
 
@@ -84,14 +125,19 @@ class FoldStemStep(Settings):
 
 
 class BudgetStep(Settings):
-    """Keeps as few layers in float as a budget of `oks_loss` or `ap_loss` allows.
+    """Keeps layers in float: as little work as a budget of `oks_loss` or `ap_loss` needs, or at most what `int8_work`
+    leaves.
 
-    A network is within the budget if the upper bound of its loss, one-sided at 95%, is. A quarter of the calibration
-    people decides, and a quarter only measures the outcome. The other steps of the recipe see the rest. A step that
-    makes the outputs worse for the people that decide is undone.
+    Layers go to float those first that cause most noise for their work. A network is within the budget if the upper
+    bound of its loss, one-sided at 95%, is. With `int8_work` alone, the network with the least noise is taken.
     """
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["oks_loss"]}, {"required": ["ap_loss"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": [limit]} for limit in ("oks_loss", "ap_loss", "int8_work")],
+            "not": {"required": ["oks_loss", "ap_loss"]},
+        }
+    )
 
     oks_loss: Loss | None = Field(
         default=None,
@@ -106,22 +152,37 @@ class BudgetStep(Settings):
         ),
         json_schema_extra={"unit": "AP"},
     )
+    int8_work: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description=(
+            "The least share of the network's multiply-accumulates that stays in INT8. With a limit of loss beside it, "
+            "no network with less is tried."
+        ),
+        json_schema_extra={"unit": "share of work"},
+    )
     crops: Crops = 64
 
     @model_validator(mode="after")
-    def _require_one_limit(self) -> "BudgetStep":
-        if (self.oks_loss is None) == (self.ap_loss is None):
-            raise fault("give exactly one of 'oks_loss', 'ap_loss'")
+    def _require_a_limit(self) -> "BudgetStep":
+        if self.oks_loss is not None and self.ap_loss is not None:
+            raise fault("give one of 'oks_loss' and 'ap_loss', not both")
+        if self.oks_loss is None and self.ap_loss is None and self.int8_work is None:
+            raise fault("give 'oks_loss', 'ap_loss' or 'int8_work'")
         return self
 
 
 Step = (
     KeepFloatStep
+    | SplitDeconvolutionsStep
     | EqualizeStep
     | WeightsStep
     | ActivationsStep
+    | CenterStep
     | RoundStep
     | CorrectBiasStep
+    | DistillStep
     | FoldStemStep
     | BudgetStep
 )
@@ -133,11 +194,14 @@ class NamedStep(Settings):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     keep_float: KeepFloatStep | None = Field(default=None, alias="keep-float")
+    split_deconvolutions: SplitDeconvolutionsStep | None = Field(default=None, alias="split-deconvolutions")
     equalize: EqualizeStep | None = None
     weights: WeightsStep | None = None
     activations: ActivationsStep | None = None
+    center: CenterStep | None = None
     round: RoundStep | None = None
     correct_bias: CorrectBiasStep | None = Field(default=None, alias="correct-bias")
+    distill: DistillStep | None = None
     fold_stem: FoldStemStep | None = Field(default=None, alias="fold-stem")
     budget: BudgetStep | None = None
 
@@ -199,21 +263,33 @@ class Recipe(RootModel[list[NamedStep]]):
         return self
 
 
+SCALES = ("weights", "activations")
+# Steps after which scales must be chosen anew.
+PREPARING = ("equalize",)
+
+
 def _misplaced(steps: Sequence[str]) -> Iterator[str]:
     """Yield which of a recipe's steps is missing or stands where it cannot work."""
-    scales = ("weights", "activations")
-    yield from (f"no step '{needed}', which chooses scales" for needed in scales if needed not in steps)
+    yield from (f"no step '{needed}', which chooses scales" for needed in SCALES if needed not in steps)
     if "fold-stem" in steps[:-1]:
         yield "'fold-stem' must be the last step"
-    if "budget" in [step for step in steps if step != "fold-stem"][:-1]:
-        yield "'budget' must be the last step"
-    for place, step in enumerate(steps):
-        if step in ("round", "correct-bias", "budget"):
-            yield from (f"'{step}' must come after '{needed}'" for needed in scales if needed not in steps[:place])
-        if step == "activations" and "weights" not in steps[:place]:
-            yield "'activations' must come after 'weights'"
-        if step == "equalize" and any(earlier in scales for earlier in steps[:place]):
-            yield "'equalize' must come before 'weights' and 'activations'"
+    if "budget" in [step for step in steps if step not in ("distill", "fold-stem")][:-1]:
+        yield "'budget' must come after all other steps but 'distill' and 'fold-stem'"
+    chosen: set[str] = set()
+    preparing = ""
+    for step in steps:
+        after = f"after '{preparing}' " if preparing else ""
+        if step in ("center", "round", "correct-bias", "distill", "budget"):
+            yield from (f"{after}'{step}' must come after '{needed}'" for needed in SCALES if needed not in chosen)
+        if step == "activations" and "weights" not in chosen:
+            yield f"{after}'activations' must come after 'weights'"
+        if step == "split-deconvolutions" and chosen - {"keep-float"}:
+            yield "'split-deconvolutions' must come before all steps but 'keep-float'"
+        if step in PREPARING:
+            preparing, chosen = step, set()
+        chosen.add(step)
+    missing = [needed for needed in SCALES if needed in steps and needed not in chosen]
+    yield from (f"no step '{needed}' after '{preparing}', which takes scales away" for needed in missing if preparing)
 
 
 class Curve(Settings):

@@ -1,0 +1,177 @@
+"""How much noise in a network's outputs is due to each of its layers."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from posequant.base.signal import Powers
+from posequant.ncnn_format.model import Layer, NcnnModel
+from posequant.networks.ncnn import NcnnNetwork
+from posequant.networks.ncnn_layer import LayerNetwork
+from posequant.quantize.ncnn2int8 import quantize
+from posequant.recipe.draft import Draft, Floats
+from posequant.recipe.positions import by_channel
+
+# Standard errors within which chance is not told from what is there.
+_STANDARD_ERRORS = 2.0
+
+
+@dataclass(frozen=True)
+class Relief:
+    """What is gone of an INT8 network's noise when one layer is in float.
+
+    Attributes:
+        share: of all noise; below 0 where more is left.
+        standard_error: of that, over the crops.
+    """
+
+    share: float
+    standard_error: float
+
+
+def estimated(alone: float, found: Relief) -> float:
+    """Return what is nearest to a layer's noise `alone` and no further from its relief than chance allows.
+
+    It is a tenth of the noise alone at least, so that no layer is passed over for ever.
+
+    Args:
+        alone: the layer's noise alone, as a share of the network's.
+        found: its relief.
+    """
+    reach = _STANDARD_ERRORS * found.standard_error
+    return max(min(max(alone, found.share - reach), found.share + reach), alone / 10)
+
+
+def noise_alone(draft: Draft, crops: Sequence[Floats], threads: int, *, keep_means: bool) -> dict[str, float]:
+    """Return the noise by signal at the outputs when one layer alone is in INT8, for each layer to quantize by name.
+
+    Args:
+        draft: the draft, with all scales. Its biases are not looked at, but those of the float network: what corrects
+            the errors of other layers would be an error here.
+        crops: float32 (3, H, W).
+        threads: how many crops are computed at a time.
+        keep_means: leave out what a bias can take off, the mean error of each channel.
+    """
+    network = NcnnNetwork.of(draft.reference, "fp32", crops[0].shape)
+    weights = {name: draft.reference.named(name)[1] for name in draft.names}
+    plain = draft.with_weights({name: {"bias": own["bias"]} for name, own in weights.items() if "bias" in own})
+    layers = {layer.name: LayerNetwork(*plain.quantized(layer)) for layer in draft.layers}
+    wanted = [list(network.activations(crop, network.output_names)) for crop in crops]
+    _, each = _swapped(draft.reference, network, layers, crops, wanted=wanted, threads=threads, keep_means=keep_means)
+    return {name: Powers.total(powers).ratio for name, powers in each.items()}
+
+
+def relief(
+    draft: Draft, crops: Sequence[Floats], names: Collection[str], threads: int, *, keep_means: bool
+) -> tuple[float, dict[str, Relief]]:
+    """Return what is gone of the noise of the INT8 network as it is, when one layer alone is back in float.
+
+    Rounding in all later layers falls out in another way when one layer changes. So of an early layer this says little
+    unless it causes much of the noise, and the standard error says how little.
+
+    Args:
+        draft: the draft, with all scales.
+        crops: float32 (3, H, W).
+        names: the layers to look at; each is in INT8.
+        threads: how many crops are computed at a time.
+        keep_means: give the layer in float the mean of each channel that it has in INT8, where biases of later layers
+            were corrected for that.
+
+    Returns:
+        Noise by signal of the INT8 network; and for each layer what is gone of it.
+    """
+    float_network = NcnnNetwork.of(draft.reference, "fp32", crops[0].shape)
+    # A layer that hands on INT8 has no float output to put another one in the place of.
+    model = quantize(draft.model, draft.table, draft.keep_float, requantize=False)
+    network = NcnnNetwork.of(model, "int8", crops[0].shape)
+    layers = {name: LayerNetwork(*draft.reference.named(name)) for name in names}
+    wanted = [list(float_network.activations(crop, float_network.output_names)) for crop in crops]
+    whole, each = _swapped(model, network, layers, crops, wanted=wanted, threads=threads, keep_means=keep_means)
+    total = Powers.total(whole)
+
+    def gone(powers: Sequence[Powers]) -> Relief:
+        differences = np.array([one.noise - other.noise for one, other in zip(whole, powers, strict=True)])
+        noise = max(total.noise, 1e-300)
+        deviation = float(np.std(differences, ddof=1)) if len(crops) > 1 else math.inf
+        return Relief(float(differences.sum()) / noise, deviation * math.sqrt(len(crops)) / noise)
+
+    return total.ratio, {name: gone(powers) for name, powers in each.items()}
+
+
+def _swapped(
+    model: NcnnModel,
+    network: NcnnNetwork,
+    others: Mapping[str, LayerNetwork],
+    crops: Sequence[Floats],
+    *,
+    wanted: Sequence[Sequence[Floats]],
+    threads: int,
+    keep_means: bool,
+) -> tuple[list[Powers], dict[str, list[Powers]]]:
+    """Return the noise of a network, and that with one of its layers in the place of which is another.
+
+    Each crop goes through the network once; for each layer the rest of the network is computed from there on.
+
+    Args:
+        model: the network's layers.
+        network: the same, loaded; the output of each layer is float.
+        others: what to put in the place of a layer, by its name.
+        crops: N crops.
+        wanted: the outputs that are right, of each crop.
+        threads: how many crops are computed at a time; nothing else depends on it.
+        keep_means: whether the mean of each channel over all crops stays that of the layer that is replaced.
+
+    Returns:
+        Of each crop, the powers of all outputs; and the same for each layer that is replaced, by its name.
+    """
+    blobs = [top for layer in model.layers for top in layer.tops]
+    last_read = {blob: place for place, layer in enumerate(model.layers) for blob in layer.bottoms}
+    replaced = [layer for layer in model.layers if layer.name in others]
+
+    def values_of(crop: Floats) -> dict[str, Floats]:
+        return dict(zip(blobs, network.activations(crop, blobs), strict=True))
+
+    def other(layer: Layer, values: Mapping[str, Floats]) -> Floats:
+        (output,) = others[layer.name].run([values[blob] for blob in layer.bottoms])
+        return output
+
+    def differences(crop: Floats) -> list[NDArray[np.float64]]:
+        values = values_of(crop)
+        return [_channel_means(values[layer.tops[0]] - other(layer, values)) for layer in replaced]
+
+    def powers(outputs: Sequence[Floats], wants: Sequence[Floats]) -> Powers:
+        return Powers.total([Powers.of(want, output) for want, output in zip(wants, outputs, strict=True)])
+
+    def measure(number: int) -> list[Powers]:
+        values, made = values_of(crops[number]), dict[str, Floats]()
+        found = [powers([values[name] for name in network.output_names], wanted[number])]
+        for place, layer in enumerate(model.layers):
+            if layer.name in others:
+                # What later layers, or nobody, reads of all that was made before.
+                alive = {blob: value for blob, value in made.items() if last_read.get(blob, math.inf) > place}
+                output = other(layer, values)
+                if keep_means:
+                    output = (output + shifts[layer.name]).astype(np.float32)
+                found.append(powers(network.resume({**alive, layer.tops[0]: output}), wanted[number]))
+            made.update((top, values[top]) for top in layer.tops)
+        return found
+
+    with ThreadPoolExecutor(threads) as pool:
+        if keep_means:
+            means = [np.mean(rows, axis=0) for rows in zip(*pool.map(differences, crops), strict=True)]
+            shifts = dict(zip((layer.name for layer in replaced), means, strict=True))
+        results = pool.map(measure, range(len(crops)))
+        rows = list(tqdm(results, total=len(crops), desc="layers", unit="crop", mininterval=2))
+    whole, *each = ([row[place] for row in rows] for place in range(1 + len(replaced)))
+    return whole, dict(zip((layer.name for layer in replaced), each, strict=True))
+
+
+def _channel_means(values: Floats) -> NDArray[np.float64]:
+    """Return the mean of each channel, of a shape that broadcasts to that of the values."""
+    means: NDArray[np.float64] = by_channel(values).mean(axis=1, dtype=np.float64)
+    return means if values.ndim < 3 else means.reshape(-1, *(1,) * (values.ndim - 1))

@@ -1,0 +1,42 @@
+"""What a recipe's steps do for the processor that the network is meant for."""
+
+from typing import Any
+
+from posequant.workflow.settings.recipe import KeepFloatStep, Recipe, Steps, Target, WeightsStep
+
+# Bits of the weights that INT8 Winograd can take, and why.
+_BITS: dict[Target, tuple[int, str]] = {
+    "any": (8, "costs nothing on x86 and on ARM with dot product; elsewhere these layers run without Winograd"),
+    "x86": (8, "as fast without Winograd"),
+    "arm": (6, "Winograd is faster, and takes no more"),
+    "arm-dotprod": (8, "it never uses Winograd in INT8"),
+    "vulkan": (6, "Winograd is faster, and takes no more"),
+}
+
+
+def decided(recipe: Recipe | Steps, target: Target) -> tuple[Recipe, list[str]]:
+    """Return a recipe with all that depends on the target decided, and what was decided, a sentence each.
+
+    `any` takes nothing for free that is free on some processors only.
+
+    Args:
+        recipe: the steps.
+        target: what the network is to run on.
+    """
+    recipe = Recipe.of(recipe)
+    steps: list[dict[str, dict[str, Any]]] = []
+    said = []
+    for step, (name, settings) in zip(recipe.filled(), recipe.steps(), strict=True):
+        if isinstance(settings, KeepFloatStep) and settings.targets:
+            kept = target in settings.targets
+            what, where = ", ".join((*settings.types, *settings.layers)), ", ".join(settings.targets)
+            verb = "stays" if kept else "does not stay"
+            said.append(f"{name}: {what} {verb} in float for target {target}; the step is for {where}.")
+            if not kept:
+                continue
+        if isinstance(settings, WeightsStep) and settings.bits == "auto":
+            bits, reason = _BITS[target]
+            said.append(f"{name}: {bits} bits in 3x3 convolutions of stride 1 for target {target}: {reason}.")
+            step = {name: {**step[name], "bits": bits}}
+        steps.append(step)
+    return Recipe.of(steps), said

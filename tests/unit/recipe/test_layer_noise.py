@@ -1,0 +1,91 @@
+"""The noise of single layers, beside networks that have them in INT8 or in float."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.unit.ncnn_fixtures import INPUT_SHAPE, draw_crops, small_network
+
+from posequant.base.signal import Powers
+from posequant.networks.ncnn import NcnnNetwork
+from posequant.quantize.ncnn2int8 import quantize
+from posequant.recipe.budget import with_float_layers
+from posequant.recipe.draft import Draft
+from posequant.recipe.layer_noise import Relief, estimated, noise_alone, relief
+from posequant.recipe.recipe import apply_recipe
+from posequant.workflow.settings.recipe import Steps
+
+CROPS = list(draw_crops(6))
+SCALES: Steps = [{"weights": {"bits": 6}}, {"activations": {"method": "absmax"}}]
+
+
+@pytest.fixture(scope="module")
+def draft() -> Draft:
+    return apply_recipe(SCALES, small_network().model(), CROPS, 1)
+
+
+def powers(draft: Draft) -> list[Powers]:
+    """Of the whole INT8 network's outputs, crop by crop."""
+    crops = np.stack(CROPS)
+    wanted = NcnnNetwork.of(draft.reference, "fp32", INPUT_SHAPE).forward(crops)
+    found = NcnnNetwork.of(quantize(draft.model, draft.table), "int8", INPUT_SHAPE).forward(crops)
+    outputs = [Powers.of_each(*pair) for pair in zip(wanted, found, strict=True)]
+    return [Powers.total(of_one) for of_one in zip(*outputs, strict=True)]
+
+
+def test_noise_of_a_layer_alone_is_that_of_a_network_with_no_other_in_int8(draft: Draft) -> None:
+    alone = noise_alone(draft, CROPS, 2, keep_means=False)
+    assert list(alone) == draft.names
+    for name in draft.names:
+        only = replace(draft, keep_float=frozenset(draft.names) - {name})
+        # Float layers of an INT8 file have weights of half precision.
+        assert alone[name] == pytest.approx(Powers.total(powers(only)).ratio, rel=0.05, abs=1e-6), name
+
+
+def test_relief_is_what_is_gone_when_a_layer_is_in_float(draft: Draft) -> None:
+    ratio, found = relief(draft, CROPS, draft.names, 2, keep_means=False)
+    whole = powers(draft)
+    assert ratio == pytest.approx(Powers.total(whole).ratio, rel=0.01)
+    for name in draft.names:
+        left = powers(with_float_layers(draft, frozenset({name})))
+        gone = np.array([one.noise - other.noise for one, other in zip(whole, left, strict=True)])
+        total = Powers.total(whole).noise
+        assert found[name].share == pytest.approx(gone.sum() / total, abs=0.02), name
+        error = np.std(gone, ddof=1) * len(gone) ** 0.5 / total
+        assert found[name].standard_error == pytest.approx(error, abs=0.02), name
+
+
+def test_mean_error_counts_only_where_no_bias_takes_it_off(draft: Draft) -> None:
+    off = draft.with_weights({"conv_g": {"bias": draft.model.named("conv_g")[1]["bias"] + np.float32(9)}})
+    without, kept = (relief(off, CROPS, ["conv_g"], 1, keep_means=keep)[1]["conv_g"].share for keep in (False, True))
+    assert without > 0.9
+    assert abs(kept) < 0.1
+
+
+def test_noise_does_not_depend_on_threads(draft: Draft) -> None:
+    one, three = (
+        (
+            noise_alone(draft, CROPS, threads, keep_means=True),
+            relief(draft, CROPS, ["conv_d"], threads, keep_means=True),
+        )
+        for threads in (1, 3)
+    )
+    assert one == three
+
+
+def test_one_crop_tells_nothing_of_chance(draft: Draft) -> None:
+    _, found = relief(draft, CROPS[:1], ["conv_d"], 1, keep_means=False)
+    assert estimated(0.25, found["conv_d"]) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("alone", "share", "expected"),
+    [
+        pytest.param(0.3, 0.25, 0.3, id="within two standard errors"),
+        pytest.param(0.1, 0.5, 0.4, id="below what is gone"),
+        pytest.param(0.9, 0.5, 0.6, id="above what is gone"),
+        pytest.param(0.9, -0.5, 0.09, id="never less than a tenth"),
+    ],
+)
+def test_estimate_by_hand(alone: float, share: float, expected: float) -> None:
+    assert estimated(alone, Relief(share, 0.05)) == pytest.approx(expected)

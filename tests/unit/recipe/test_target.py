@@ -1,0 +1,33 @@
+"""What a recipe decides for a target."""
+
+import pytest
+
+from posequant.recipe.target import decided
+from posequant.workflow.settings.recipe import Recipe, Steps, Target
+
+ACTIVATIONS = {"activations": {"method": "kl"}}
+
+
+@pytest.mark.parametrize(("target", "kept"), [("x86", True), ("any", False), ("arm", False), ("arm-dotprod", False)])
+def test_layers_stay_in_float_for_the_named_targets_only(target: Target, kept: bool) -> None:
+    steps: Steps = [
+        {"keep-float": {"types": ["ConvolutionDepthWise"], "targets": ["x86"]}},
+        {"weights": {}},
+        ACTIVATIONS,
+    ]
+    recipe, said = decided(steps, target)
+    assert [name for name, _ in recipe.steps()] == [*(["keep-float"] if kept else []), "weights", "activations"]
+    verb = "stays" if kept else "does not stay"
+    assert said == [f"keep-float: ConvolutionDepthWise {verb} in float for target {target}; the step is for x86."]
+
+
+@pytest.mark.parametrize(("target", "bits"), [("any", 8), ("x86", 8), ("arm", 6), ("arm-dotprod", 8), ("vulkan", 6)])
+def test_bits_go_by_what_winograd_is_worth(target: Target, bits: int) -> None:
+    recipe, (sentence,) = decided([{"weights": {"bits": "auto", "scales": "mse"}}, ACTIVATIONS], target)
+    assert recipe.filled()[0] == {"weights": {"bits": bits, "scales": "mse"}}
+    assert sentence.startswith(f"weights: {bits} bits in 3x3 convolutions of stride 1 for target {target}: ")
+
+
+def test_what_names_no_target_is_for_all() -> None:
+    steps: Steps = [{"keep-float": {"layers": ["conv_a"]}}, {"weights": {"bits": 6}}, ACTIVATIONS]
+    assert decided(steps, "any") == (Recipe.of(steps), [])
