@@ -420,6 +420,14 @@ def to_quantize(wildcards) -> dict[str, str]:
     }
 
 
+def to_attribute(wildcards) -> dict[str, str]:
+    """Input function: the float network of the same layers as an INT8 one of ncnn."""
+    folder = RESULTS.format(**wildcards)
+    rewritten = wildcards.variant in WITH_RECIPE
+    network = f"{wildcards.variant}/reference" if rewritten else "converted/ncnn-fp32"
+    return {"param": f"{folder}/{network}.param", "bin": f"{folder}/{network}.bin"}
+
+
 def recipe(wildcards) -> str:
     """The steps of the variant's recipe, as JSON."""
     name = config["variants"][wildcards.variant]["calibration"]
@@ -481,7 +489,12 @@ def prunable() -> list[str]:
         for _, found in find_downloads(config["studies"][config["study"]])
         if found.is_archive and unpacked(found.file)
     }
-    return [f"{row}/shards/*.npz", f"{row}/prepared.*", *sorted(archives)]
+    return [
+        f"{row}/shards/*.npz",
+        f"{row}/prepared.*",
+        f"{row}/reference.*",
+        *sorted(archives),
+    ]
 
 
 def unpacked(file: str) -> bool:

@@ -35,6 +35,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out-param", type=Path, required=True, help="the prepared .param to write")
     parser.add_argument("--out-bin", type=Path, required=True, help="the prepared .bin to write")
     parser.add_argument("--out-table", type=Path, required=True, help="the calibration table to write")
+    parser.add_argument(
+        "--out-reference",
+        type=Path,
+        nargs=2,
+        metavar="FILE",
+        help=".param and .bin to write of the float network in the form that the recipe's steps have given it",
+    )
     parser.add_argument("--out-record", type=Path, required=True, help="what was done and measured, to write (JSON)")
     parser.add_argument(
         "--out-figure", type=Path, required=True, help="picture of what was measured, to write (SVG; a PNG beside it)"
@@ -70,6 +77,7 @@ def main() -> None:
         threads=arguments.threads,
         out=(arguments.out_param, arguments.out_bin),
         table=arguments.out_table,
+        reference=tuple(arguments.out_reference) if arguments.out_reference else None,
         target=arguments.target,
     )
     drawing, name = draw(record), arguments.out_figure.name
