@@ -173,10 +173,10 @@ def apply_recipe_to_files(
     threads: int,
     out: tuple[Path, Path],
     table: Path,
+    reference: tuple[Path, Path] | None = None,
     distillation: Path | None = None,
     checkpoint: Path | None = None,
     target: Target = "any",
-    reference: tuple[Path, Path] | None = None,
     measured: bool = True,
 ) -> dict[str, Any]:
     """Apply a recipe to a network's files and write what ncnn2int8 takes: all files, or none.

@@ -20,6 +20,7 @@ from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.draft import Draft
 from posequant.recipe.recipe import apply_recipe
+from posequant.workflow.settings.recipe import Steps
 
 CROPS = draw_crops(6)
 
@@ -27,9 +28,9 @@ CROPS = draw_crops(6)
 class Files:
     """A float network, the INT8 one made of it, and what else `attribute` reads."""
 
-    def __init__(self, folder: Path, bits: int = 6) -> None:
+    def __init__(self, folder: Path, bits: int = 6, steps: Steps = ()) -> None:
         self.folder = folder
-        recipe = [{"weights": {"bits": bits, "scales": "absmax"}}, *SCALES[1:]]
+        recipe = [{"weights": {"bits": bits, "scales": "absmax"}}, *SCALES[1:], *steps]
         self.draft = apply_recipe(recipe, pose_network(), list(CROPS), 1)
         self.draft.reference.write(*self.full)
         quantize(self.draft.model, self.draft.table).write(*self.int8)
@@ -126,6 +127,15 @@ def test_weights_alone_are_those_of_a_float_network_with_rounded_weights(files: 
 def test_eight_bits_are_a_step_of_their_own_only_where_the_artifact_has_fewer(tmp_path: Path) -> None:
     steps = Files(tmp_path, bits=8).attribute()["waterfall"]
     assert [step["step"] for step in steps] == ["float", "weights in 8 bits", "INT8 network"]
+
+
+def test_a_network_that_steps_have_rewritten_is_compared_in_its_own_form(tmp_path: Path) -> None:
+    files = Files(tmp_path, bits=8, steps=[{"center": {}}])
+    assert files.draft.reference.layers != pose_network().layers
+    found = files.attribute()
+    original = NcnnNetwork.of(pose_network(), "fp32", INPUT_SHAPE).forward(CROPS)[0]
+    assert found["waterfall"][-1]["sqnr_db"] == pytest.approx(sqnr(original, files.outputs(files.draft)), abs=0.01)
+    assert all(row["local_sqnr_db"] > 20 for row in found["layers"])
 
 
 def test_rounded_input_by_hand(files: Files) -> None:

@@ -344,6 +344,7 @@ def apply_to(
         threads=threads,
         out=out,
         table=table,
+        reference=reference,
         target=target,
         measured=measured,
         reference=reference,
