@@ -62,6 +62,10 @@ gc.set_threshold(100_000, 50, 50)
 ENVIRONMENT = "../envs/posequant.yaml"
 RESULTS = "results/{study}/{model}"
 DOWNLOADS = "results/downloads"
+# Whom a recipe distills on, so many people; where their images are fetched to; and their crops.
+DISTILLATION = "results/{study}/distillation-{people}.json"
+DISTILLATION_IMAGES = "results/{study}/distillation_images-{people}"
+DISTILLATION_CROPS = f"{RESULTS}/distillation-{{people}}"
 
 # How `snakemake --report` names a page.
 STUDY = {"study": "{study}"}
@@ -126,6 +130,13 @@ WITH_RECIPE = [
     for variant in variants_with(backend="ncnn", precision="int8")
     if variant not in OFFICIAL
 ]
+# How many people each of these variants distills on, of those whose recipe has that step.
+DISTILLED = {
+    variant: step["distill"]["people"]
+    for variant in WITH_RECIPE
+    for step in config["recipes"][config["variants"][variant]["calibration"]]
+    if "distill" in step
+}
 SHIPPED = [
     name
     for name, variant in config["variants"].items()

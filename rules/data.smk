@@ -49,7 +49,7 @@ rule calibration_crops:
         runtime=growing(15),
     params:
         code=code("calibration_crops"),
-        images=calibration_images_state,
+        images=chosen_images_state("results/{study}/calibration.json"),
     shell:
         'python "$SCRIPTS"/calibration_crops.py --model {input.model}'
         " --calibration {input.calibration} --images {input.images:q}"

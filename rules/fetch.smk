@@ -87,3 +87,26 @@ rule calibration_images:
     shell:
         'python "$SCRIPTS"/calibration_images.py --calibration {input.calibration}'
         " --annotations {input.annotations:q} --out {output} > {log} 2>&1"
+
+
+rule distillation_images:
+    """Fetch the training images of the people chosen to distill on, but for those that are there."""
+    input:
+        chosen=DISTILLATION,
+        annotations=dataset("train", "annotations"),
+        known="results/{study}/calibration_images",
+    output:
+        directory(DISTILLATION_IMAGES),
+    log:
+        f"{DISTILLATION_IMAGES}.log",
+    wildcard_constraints:
+        people=r"\d+",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    shell:
+        'python "$SCRIPTS"/calibration_images.py --calibration {input.chosen}'
+        " --annotations {input.annotations:q} --known {input.known} --out {output} > {log} 2>&1"

@@ -118,16 +118,36 @@ def images_state(split: str):
     return state
 
 
-def calibration_images_state(wildcards) -> str:
-    """Parameter: the same of the images of the chosen people."""
-    folder = user_images("train", wildcards)
-    if not folder:
-        return ""
-    # While the file is still to be made, Snakemake asks again before the job.
-    with open(f"results/{wildcards.study}/calibration.json") as chosen:
-        people = json.load(chosen)["people"]
-    names = {person["image"]["file_name"] for person in people}
-    return fingerprint(Path(folder), frozenset(names))
+def chosen_images_state(choice: str):
+    """Parameter: the same of the images of the people whom the file `choice` names."""
+
+    def state(wildcards) -> str:
+        folder = user_images("train", wildcards)
+        if not folder:
+            return ""
+        # While the file is still to be made, Snakemake asks again before the job.
+        with open(choice.format(**wildcards)) as chosen:
+            people = json.load(chosen)["people"]
+        names = {person["image"]["file_name"] for person in people}
+        return fingerprint(Path(folder), frozenset(names))
+
+    return state
+
+
+def distillation_images(wildcards) -> str:
+    """Input function: the training images, of which those of the people to distill on are there."""
+    source = config["studies"][wildcards.study]["dataset"]
+    if "synthetic" in source or "images" in source["train"]:
+        return dataset("train", "images")(wildcards)
+    return DISTILLATION_IMAGES.format(**wildcards)
+
+
+def distillation_crops(wildcards) -> list[str]:
+    """Input function: the crops that a variant distills on, where its recipe has that step."""
+    if wildcards.variant not in DISTILLED:
+        return []
+    people = DISTILLED[wildcards.variant]
+    return [DISTILLATION_CROPS.format(**wildcards, people=people)]
 
 
 def detections(wildcards) -> list[str]:
@@ -354,12 +374,15 @@ def of_the_study() -> list[str]:
     """All that is fetched for the study that is run."""
     study = config["studies"][config["study"]]
     contents = [f"{DOWNLOADS}/{found.content}" for _, found in find_downloads(study)]
-    chosen = f"results/{config['study']}/calibration_images"
+    chosen = [f"results/{config['study']}/calibration_images"] + [
+        DISTILLATION_IMAGES.format(study=config["study"], people=people)
+        for people in sorted({DISTILLED.get(row, 0) for row in study["variants"]} - {0})
+    ]
     named = {"synthetic", "images"} & {
         *study["dataset"],
         *study["dataset"].get("train", ()),
     }
-    return contents if named else [*contents, chosen]
+    return contents if named else contents + chosen
 
 
 def described(wildcards) -> dict[str, str]:

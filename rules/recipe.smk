@@ -1,6 +1,65 @@
 # What makes INT8 better: the steps of a recipe, judged by the real INT8 network; and how many people it takes.
 
 
+rule distillation_set:
+    """Choose the training people to distill on; none of images of people who decide, tell or are evaluated on."""
+    input:
+        annotations=dataset("train", "annotations"),
+        evaluation_annotations=dataset("val", "annotations"),
+        calibration="results/{study}/calibration.json",
+    output:
+        DISTILLATION,
+    log:
+        "results/{study}/distillation-{people}.log",
+    benchmark:
+        "results/{study}/distillation-{people}.benchmark.tsv"
+    wildcard_constraints:
+        people=r"\d+",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(10),
+    params:
+        code=code("distillation_set"),
+        settings=study_settings("calibration"),
+    shell:
+        'python "$SCRIPTS"/distillation_set.py --annotations {input.annotations:q}'
+        " --evaluation-annotations {input.evaluation_annotations:q}"
+        " --calibration {input.calibration}"
+        " --people {wildcards.people} --seed {params.settings[seed]}"
+        " --out {output} > {log} 2>&1"
+
+
+rule distillation_crops:
+    """Take from their images what crops of the people to distill on can see, shifted, scaled and turned."""
+    input:
+        model=f"{RESULTS}/model.json",
+        chosen=DISTILLATION,
+        images=distillation_images,
+    output:
+        directory(DISTILLATION_CROPS),
+    log:
+        f"{DISTILLATION_CROPS}.log",
+    benchmark:
+        f"{DISTILLATION_CROPS}.benchmark.tsv"
+    wildcard_constraints:
+        people=r"\d+",
+    conda:
+        ENVIRONMENT
+    threads: 4
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
+    params:
+        code=code("distillation_crops"),
+        images=chosen_images_state(DISTILLATION),
+    shell:
+        'python "$SCRIPTS"/distillation_crops.py --model {input.model}'
+        " --people {input.chosen} --images {input.images:q}"
+        " --threads {threads} --out {output} > {log} 2>&1"
+
+
 rule apply_recipe:
     """Prepare the network for INT8 by the steps of the variant's recipe, and find its scales."""
     input:
@@ -8,6 +67,7 @@ rule apply_recipe:
         bin=f"{RESULTS}/converted/ncnn-fp32.bin",
         record=f"{RESULTS}/converted/ncnn-fp32.json",
         crops=f"{RESULTS}/calibration",
+        distillation=distillation_crops,
         model=f"{RESULTS}/model.json",
     output:
         param=f"{RESULTS}/{{variant}}/prepared.param",
@@ -45,7 +105,8 @@ rule apply_recipe:
     shell:
         'python "$SCRIPTS"/apply_recipe.py --model {input.model} --param {input.param} --bin {input.bin}'
         " --record {input.record}"
-        " --crops {input.crops} --recipe {params.recipe:q} --target {params.target} --threads {threads}"
+        " --crops {input.crops} --distillation {input.distillation}"
+        " --recipe {params.recipe:q} --target {params.target} --threads {threads}"
         " --out-param {output.param} --out-bin {output.bin}"
         " --out-table {output.table} --out-record {output.record}"
         " --out-figure {output.figure} --out-page {output.page} > {log} 2>&1"

@@ -17,6 +17,9 @@ def parse_arguments() -> argparse.Namespace:
     add_record_option(parser)
     parser.add_argument("--crops", type=Path, required=True, help="folder that calibration_crops.py wrote")
     parser.add_argument(
+        "--distillation", type=Path, nargs="?", help="folder that distillation_crops.py wrote, for the step distill"
+    )
+    parser.add_argument(
         "--recipe",
         metavar="JSON",
         required=True,
@@ -62,6 +65,7 @@ def main() -> None:
         param=arguments.param,
         bin_=arguments.bin,
         crops=arguments.crops,
+        distillation=arguments.distillation,
         threads=arguments.threads,
         out=(arguments.out_param, arguments.out_bin),
         table=arguments.out_table,

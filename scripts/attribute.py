@@ -34,14 +34,6 @@ def parse_arguments() -> argparse.Namespace:
         "--threads", type=int, default=1, help="how many crops are computed at a time (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, required=True, help="attribution to write (JSON)")
-    parser.add_argument("--out-table", type=Path, required=True, help="the layers as a table to write (CSV)")
-    parser.add_argument(
-        "--out-steps", type=Path, required=True, help="picture of the steps to write (SVG; a PNG beside it)"
-    )
-    parser.add_argument(
-        "--out-layers", type=Path, required=True, help="picture of the layers to write (SVG; a PNG beside it)"
-    )
-    parser.add_argument("--out-page", type=Path, required=True, help="page to write (Markdown), beside the pictures")
     return parser.parse_args()
 
 
@@ -50,11 +42,7 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.attribute.attribute import attribute
-    from posequant.attribute.figure import draw
-    from posequant.attribute.page import render, to_table
-    from posequant.base.figures import save
-    from posequant.base.files import whole, write_json
-    from posequant.base.html import write_page
+    from posequant.base.files import write_json
 
     attribution = attribute(
         param=arguments.param,
@@ -67,13 +55,6 @@ def main() -> None:
         limit=arguments.limit,
         threads=arguments.threads,
     )
-    paths = {path.name: path for path in (arguments.out_steps, arguments.out_layers)}
-    pictures = dict(zip(paths, draw(attribution), strict=True))
-    for name, drawing in pictures.items():
-        save(drawing.figure, paths[name])
-    write_page(arguments.out_page, render(attribution, pictures), paths)
-    with whole(arguments.out_table) as table:
-        to_table(attribution).to_csv(table, index=False)
     write_json(arguments.out, attribution)
 
 

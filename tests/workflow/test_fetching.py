@@ -132,6 +132,26 @@ def test_rerun_fetches_nothing(scene: Scene) -> None:
     assert scene.requested() == []
 
 
+def test_images_to_distill_on_are_fetched_beside_those_that_are_there(scene: Scene, tmp_path: Path) -> None:
+    workflow = Workflow(shutil.copytree(scene.workflow.folder, tmp_path / "distilling"))
+    steps = [{"weights": {}}, {"activations": {"method": "kl"}}, {"distill": {"people": 5}}]
+    with (workflow.folder / "small.yaml").open("a") as stream:
+        yaml.safe_dump({"recipes": {"tuned": steps}}, stream)
+    assert workflow.planned(*TARGET) == {"distillation_set": 1, "distillation_images": 1, "fetch": 1}
+    scene.site.requests.clear()
+    workflow.run(*TARGET)
+
+    results = workflow.folder / "results/coco"
+    people = json.loads((results / "distillation-5.json").read_text())["people"]
+    chosen = {person["image"]["file_name"] for person in people}
+    there = {path.name for path in (results / "calibration_images").glob("*.jpg")}
+    assert {path.name for path in (results / "distillation_images-5").glob("*.jpg")} == chosen
+    assert scene.requested() == sorted(f"/train/{name}" for name in chosen - there)
+    assert chosen & there
+    assert chosen - there
+    assert workflow.planned(*TARGET) == {}
+
+
 def test_copied_folder_fetches_nothing(scene: Scene, tmp_path: Path) -> None:
     shutil.copytree(scene.workflow.folder, tmp_path / "copy")
     copied = Workflow(tmp_path / "copy")

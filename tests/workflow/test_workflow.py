@@ -477,7 +477,7 @@ def test_editing_the_decoder_reruns_predictions_and_not_the_export(workflow: Wor
             "certify": len(REDUCED),
             "pictures": len(REDUCED),
             # A recipe may decode poses, for a budget.
-            **dict.fromkeys(("apply_recipe", "ncnn2int8", "attribute", "latency"), 1),
+            **dict.fromkeys(("apply_recipe", "ncnn2int8", "attribute", "render_attribution", "latency"), 1),
             **REPORT,
         }
     finally:
@@ -515,8 +515,9 @@ def test_throughput_has_a_line_for_every_variant(workflow: Workflow) -> None:
 
 def test_changing_the_calibration_method_reruns_only_the_int8_model(workflow: Workflow) -> None:
     jobs = workflow.planned("results/result.md", "--config", "variants={ncnn-int8: {calibration: aciq}}")
-    rules = ("ncnn2table", "ncnn2int8", "predict", "evaluate", "certify", "pictures", "attribute", "latency")
-    assert jobs == dict.fromkeys(rules, 1) | REPORT
+    rules = ("ncnn2table", "ncnn2int8", "predict", "evaluate", "certify", "pictures", "latency")
+    attribution = ("attribute", "layer_times", "render_attribution")
+    assert jobs == dict.fromkeys(rules + attribution, 1) | REPORT
 
 
 def test_changing_a_recipe_reruns_only_its_int8_model(workflow: Workflow) -> None:
@@ -557,7 +558,7 @@ def test_budget_is_held_on_request(workflow: Workflow) -> None:
 
 def test_attribution_is_made_on_request(workflow: Workflow) -> None:
     page = f"{MODEL}/ncnn-int8-tuned/attribution.md"
-    assert workflow.planned(page) == {"attribute": 1}
+    assert workflow.planned(page) == dict.fromkeys(("attribute", "layer_times", "render_attribution"), 1)
     workflow.run(page)
     assert "Where the error of ncnn-int8-tuned comes from" in (workflow.folder / page).read_text()
     assert workflow.planned("results/result.md") == {}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.attribute.pair import Pair
+from posequant.attribute.pair import Pair, factors_among
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
@@ -101,7 +101,7 @@ def attribute(
         "waterfall": _waterfall(in_8_bits, weights if below else None, int8),
         "activations_only": _step(
             "activations only",
-            "the float network, with the input of each INT8 layer rounded by the artifact's scale",
+            "the float network, with the inputs of each INT8 layer rounded as in the artifact",
             activations,
         ),
         "layers": _rows(records, alone),
@@ -143,13 +143,13 @@ def measure_layers(
     wanted = {record.name for record in records}
 
     def quantizer(visit: Visit) -> tuple[Layer, Weights]:
-        name, (bottom,), (top,) = visit.layer.name, visit.layer.bottoms, visit.layer.tops
+        name, bottoms, (top,) = visit.layer.name, visit.layer.bottoms, visit.layer.tops
         if name in wanted:
             layer = LayerNetwork(*pair.alone(name))
 
             def compute(index: int) -> tuple[Powers, list[Floats]]:
-                (values,) = layer.run([visit.inputs[index]])
-                blobs = {blob: of_crops[index] for blob, of_crops in visit.alive.items() if blob != bottom}
+                (values,) = layer.run(visit.all_inputs[index])
+                blobs = {blob: of_crops[index] for blob, of_crops in visit.alive.items() if blob not in bottoms}
                 return Powers.of(visit.outputs[index], values), network.resume({**blobs, top: values})
 
             parts, outputs = zip(*visit.each(compute, range(len(images))), strict=True)
@@ -173,7 +173,10 @@ def _with_8_bits(pair: Pair, yardstick: Yardstick, below: Sequence[str], images:
 
 def _activations_only(pair: Pair, network: NcnnNetwork, yardstick: Yardstick, images: Floats, threads: int) -> Effect:
     changes: dict[str, Callable[[Floats], Floats]] = {
-        layer.bottoms[0]: partial(pair.rounded_input, layer.name) for layer in pair.int8.layers if layer.int8_term
+        blob: partial(pair.rounded_input, layer.name, place=place)
+        for layer in pair.int8.layers
+        if layer.int8_term
+        for place, blob in enumerate(factors_among(layer))
     }
     with ThreadPoolExecutor(threads) as pool:
         outputs = list(pool.map(lambda crop: network.forward_changed(crop, changes), images))
@@ -181,11 +184,11 @@ def _activations_only(pair: Pair, network: NcnnNetwork, yardstick: Yardstick, im
 
 
 def _weighted(pair: Pair) -> list[str]:
-    """Return the names of the layers with weights that have one input and one output."""
+    """Return the names of the layers with weights that have one output."""
     return [
         layer.name
         for layer, weights in zip(pair.int8.layers, pair.int8.weights, strict=True)
-        if weights and len(layer.bottoms) == len(layer.tops) == 1
+        if weights and layer.bottoms and len(layer.tops) == 1
     ]
 
 

@@ -1,4 +1,4 @@
-"""The attribution as pictures: the steps from float to INT8; the effect of each layer alone, and its work."""
+"""The attribution as pictures: from float to INT8; each layer alone, its work and time; where the time goes."""
 
 from collections.abc import Mapping, Sequence
 from math import nan
@@ -12,9 +12,9 @@ _NAMED, _WORST_NAMED, _NAME_WIDTH = 45, 12, 1 / 45
 
 
 def draw(attribution: Mapping[str, Any]) -> list[Drawing]:
-    """Return the pictures of an attribution, as `attribute` makes it: the steps, and the layers."""
+    """Return the pictures of an attribution, as `page.with_times` makes it: the steps, the layers, and the times."""
     with figures.style():
-        return [_steps(attribution), _layers(attribution)]
+        return [_steps(attribution), _layers(attribution), _times(attribution)]
 
 
 def _steps(attribution: Mapping[str, Any]) -> Drawing:
@@ -53,28 +53,52 @@ def _steps(attribution: Mapping[str, Any]) -> Drawing:
 def _layers(attribution: Mapping[str, Any]) -> Drawing:
     """Draw noise, loss and work of each layer alone, in the network's order."""
     layers = attribution["layers"]
-    figure = figures.new_figure(6.2)
-    noise, poses, work = figure.subplots(3, 1, height_ratios=[1.4, 1, 1], sharex=True)
+    figure = figures.new_figure(7.4)
+    noise, poses, work, time = figure.subplots(4, 1, height_ratios=[1.4, 1, 1, 1], sharex=True)
     colours = [figures.VERMILION if layer["bits"] else figures.BLUE for layer in layers]
     for panel, values, label in (
         (noise, [100 * layer["noise"] for layer in layers], "noise in\n% of the signal"),
         (poses, [nan if layer["oks_loss"] is None else layer["oks_loss"] for layer in layers], "OKS loss"),
         (work, [100 * layer["macs_share"] for layer in layers], "% of\nthe work"),
+        (time, [layer["int8_ms"] for layer in layers], "time\nin ms"),
     ):
         panel.bar(range(len(layers)), values, color=colours)
         panel.set(ylabel=label, xlim=(-0.7, len(layers) - 0.3))
         panel.grid(visible=False, axis="x")
+    in_float = [nan if layer["float_ms"] is None else layer["float_ms"] for layer in layers]
+    time.plot(range(len(layers)), in_float, linestyle="none", marker="_", color="black")
     noise.set(title=f"{attribution['model']}, {attribution['variant']}: each layer alone")
     named = _named(layers)
-    work.set_xticks(named, [layers[place]["layer"] for place in named], rotation=90)
+    time.set_xticks(named, [layers[place]["layer"] for place in named], rotation=90)
     figure.align_ylabels()
     some = "" if len(named) == len(layers) else " Only some of the noisiest are named."
     caption = (
         "Each layer as the INT8 network has it, alone in the float network, in the network's order: orange in INT8, "
         "blue in float. Worth keeping in float is a layer whose bar is high in noise or OKS loss and low in "
-        f"work.{some}"
+        f"work. Black lines: its time in the float network.{some}"
     )
     return Drawing("layers", "Each layer alone", caption, figure)
+
+
+def _times(attribution: Mapping[str, Any]) -> Drawing:
+    """Draw the time of each part of the work, in float and in INT8."""
+    parts = attribution["times"]["parts"]
+    figure = figures.new_figure(0.36 * len(parts) + figures.FRAME_HEIGHT)
+    panel = figure.subplots()
+    for key, title, offset, colour in (
+        ("float_ms", "float network", -0.2, figures.BLUE),
+        ("int8_ms", "INT8 network", 0.2, figures.VERMILION),
+    ):
+        places = [line + offset for line in range(len(parts))]
+        panel.barh(places, [part[key] for part in parts], color=colour, height=0.36, label=title)
+    figures.name_lines(panel, [part["part"] for part in parts])
+    panel.legend(loc="lower right")
+    panel.set(xlabel="ms for a crop", title=f"{attribution['model']}, {attribution['variant']}: one thread")
+    caption = (
+        "Layers with weights by their kernels, without conversions, which are lines of their own; then all others. The "
+        "parts of the INT8 network add up to its time, those of the float network to its own."
+    )
+    return Drawing("times", "Where the time goes", caption, figure)
 
 
 def _named(layers: Sequence[Mapping[str, Any]]) -> list[int]:

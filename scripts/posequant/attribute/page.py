@@ -1,14 +1,35 @@
-"""The attribution as a Markdown page and as a table."""
+"""The attribution and the times of the layers as a Markdown page and as a table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from posequant.attribute.times import CONVERSIONS, OTHERS, SUMS, UPSAMPLING
+from posequant.base.errors import InputError
 from posequant.base.figures import Drawing
 from posequant.base.markdown import decibels, signed, table
 
 WORST = 10
+
+
+def with_times(attribution: Mapping[str, Any], times: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an attribution whose layers have their times, `float_ms` and `int8_ms`, and which has `times` as a whole.
+
+    Raises:
+        InputError: the times are those of other files.
+    """
+    if times["sha256"] != {name: attribution["sha256"][name] for name in ("float", "int8")}:
+        raise InputError(
+            f"the times of {times['variant']}, {times['model']}, are those of other files than its attribution. Delete "
+            "both and run again."
+        )
+    by_name = {layer["layer"]: layer for layer in times["layers"]}
+    layers = [
+        layer | {key: by_name.get(layer["layer"], {}).get(key) for key in ("float_ms", "int8_ms")}
+        for layer in attribution["layers"]
+    ]
+    return {**attribution, "layers": layers, "times": times}
 
 
 def to_table(attribution: Mapping[str, Any]) -> pd.DataFrame:
@@ -17,7 +38,7 @@ def to_table(attribution: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def render(attribution: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> str:
-    """Return the page of an attribution, as `attribute` makes it.
+    """Return the page of an attribution, as `with_times` makes it.
 
     Args:
         attribution: the attribution.
@@ -69,10 +90,14 @@ def _paragraphs(attribution: Mapping[str, Any], pictures: Mapping[str, Drawing])
             **_effect(layer),
             "Share of noise": f"{layer['noise_share']:.1%}",
             "Work": f"{layer['macs_share']:.2%}",
+            "Time in float": _milliseconds(layer["float_ms"]),
+            "in INT8": _milliseconds(layer["int8_ms"]),
         }
         for layer in worst
     )
     yield "All layers, in the network's order, are in `attribution.csv`."
+    yield "## Where the time goes"
+    yield from _times(attribution["times"])
     yield "## How to read it"
     yield from _reading(attribution)
     yield "## Ground"
@@ -132,6 +157,87 @@ def _reading(attribution: Mapping[str, Any]) -> Iterable[str]:
             f"**Below 0 dB by themselves: {', '.join(broken)}.** Their scales do not fit the data, or channels were "
             "rescaled before quantization, and then a comparison layer by layer says nothing."
         )
+
+
+def _times(times: Mapping[str, Any]) -> Iterable[str]:
+    full, int8, parts = times["float"], times["int8"], times["parts"]
+    total = int8["layers_ms"]
+
+    def share(*names: str) -> str:
+        return f"{sum(part['int8_ms'] for part in parts if part['part'] in names) / total:.0%}"
+
+    kernels = [part for part in parts if part["macs"] and part["part"].startswith("INT8")]
+    weighted = [part["part"] for part in parts if part["macs"] and part not in kernels]
+    yield (
+        f"On one thread the INT8 network takes **{_milliseconds(int8['whole_ms'])}** for a crop and the float network "
+        f"{_milliseconds(full['whole_ms'])}: it is {times['speedup']:.2f} times as fast. Of INT8's time, "
+        f"{share(*(part['part'] for part in kernels))} are in INT8 kernels, {share(*weighted)} in float layers with "
+        f"weights, {share(*CONVERSIONS)} in conversions between INT8, sums and float, and "
+        f"{share(SUMS, UPSAMPLING, OTHERS)} in layers without weights."
+    )
+    macs = sum(part["macs"] for part in parts)
+    yield table(
+        {
+            "Part": part["part"],
+            "Layers": str(part["layers"]),
+            "Work": f"{part['macs'] / macs:.1%}" if part["macs"] else "-",
+            "In float": _milliseconds(part["float_ms"] or None),
+            "In INT8": _milliseconds(part["int8_ms"]),
+            "Share of INT8": f"{part['int8_ms'] / total:.1%}",
+            "Billion multiply-accumulates in a second": _rate(part),
+        }
+        for part in parts
+    )
+    yield (
+        f"On {times['cpu']['name']}: medians of {times['rounds']} rounds, float and INT8 in turn, in processor time of "
+        f"one thread. Added up, the layers of the float network take {_compared(full)}; those of the INT8 network take "
+        f"{_compared(int8)}. What turns sums into outputs is timed by itself, and taken off its layer."
+    )
+    yield "### What rewriting the graph would win back"
+    yield from _rewriting(times, kernels)
+
+
+def _compared(times: Mapping[str, float]) -> str:
+    """Return how well the layers of a network add up."""
+    quartiles = " to ".join(_milliseconds(times[f"{name}_quartile_ms"]) for name in ("first", "third"))
+    return f"{times['layers_ms'] / times['whole_ms']:.1%} of its time in one piece (quartiles of that: {quartiles})"
+
+
+def _rewriting(times: Mapping[str, Any], kernels: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    again, behind, stem = (times["rewriting"][key] for key in ("one_conversion", "upsampling_behind", "fold_stem"))
+    total = times["int8"]["layers_ms"]
+
+    def saved(rewriting: Mapping[str, Any]) -> str:
+        return f"{_milliseconds(max(0.0, rewriting['ms']))}, {max(0.0, rewriting['ms']) / total:.1%} of the time"
+
+    several = len(again["layers"]) != 1
+    lines = [
+        f"The step `fold-stem` for {stem['layers'][0]}: {saved(stem)}."
+        if stem["layers"]
+        else "There is no first convolution for the step `fold-stem`.",
+        f"{len(again['layers'])} {'layers convert' if several else 'layer converts'} a tensor to INT8 that another "
+        f"layer converts by the same scale: {saved(again)}.",
+        f"1x1 convolutions that read nothing but copies of pixels, which could be made behind them: "
+        f"{', '.join(behind['layers']) or 'none'}; {saved(behind)}.",
+        "Sums cannot move: behind a convolution, two convolutions would take the place of one, and round otherwise.",
+    ]
+    if kernels:
+        best = max(part["macs"] / part["int8_ms"] for part in kernels)
+        now, then = sum(part["int8_ms"] for part in kernels), sum(part["macs"] for part in kernels) / best
+        lines.append(
+            f"What is left is ncnn's own: were all INT8 kernels as fast as the fastest kind ({best / 1e6:.0f} billion "
+            f"multiply-accumulates in a second), they would take {_milliseconds(then)} in place of "
+            f"{_milliseconds(now)}."
+        )
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
+
+
+def _rate(part: Mapping[str, Any]) -> str:
+    return f"{part['macs'] / part['int8_ms'] / 1e6:.0f}" if part["macs"] and part["int8_ms"] > 0 else "-"
 
 
 def _effect(effect: Mapping[str, Any]) -> dict[str, str]:

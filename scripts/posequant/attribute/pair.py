@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from posequant.base.errors import InputError
 from posequant.base.signal import Powers
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights
-from posequant.quantize.ncnn2int8 import REQUANTIZED, quantized
+from posequant.ncnn_format.products import INT8_TERM, PRODUCTS, matrices, scales_of, with_rows
+from posequant.quantize.ncnn2int8 import PAD_VALUE, REQUANTIZED, quantized
 from posequant.quantize.weights import INT8_LIMIT, absmax_scales, weight_scale_count
 
 Floats = NDArray[np.float32]
@@ -55,8 +56,9 @@ class Pair:
                 f"{int8_param}: not the layers of {param}. Give the float model that it was quantized from."
             )
         for layer, weights in zip(pair.full.layers, pair.full.weights, strict=True):
-            if "weight" in weights:
-                _require_near(weights["weight"], pair.dequantized(layer.name)[1]["weight"], layer, param, int8_param)
+            there = _factors(*pair.dequantized(layer.name))
+            for name, full in _factors(layer, weights).items():
+                _require_near(full, there[name], layer, param, int8_param)
         return pair
 
     def alone(self, name: str) -> tuple[Layer, Weights]:
@@ -74,6 +76,13 @@ class Pair:
         layer, weights = self.int8.named(name)
         if not layer.int8_term:
             return layer, weights
+        if layer.type in PRODUCTS:
+            params = {key: text for key, text in layer.params.items() if key != INT8_TERM}
+            factors = {
+                name: _dequantized(values.ravel(), weights[scales_of(name)])
+                for name, values in matrices(layer, weights).items()
+            }
+            return replace(layer, params=with_rows(layer, factors) | params), {**weights, **factors}
         return _in_float(layer, weights, _dequantized(weights["weight"], weights["weight_scales"]))
 
     def in_8_bits(self, name: str) -> tuple[Layer, Weights]:
@@ -83,19 +92,68 @@ class Pair:
         bits. Biases are the float network's.
         """
         layer, weights = self.full.named(name)
+        if layer.type in PRODUCTS:
+            # Its factors have 8 bits, or are all zero.
+            return self.dequantized(name)
         values = weights["weight"].astype(np.float32)
         channels = values.reshape(weight_scale_count(layer), -1)
         scales = absmax_scales(channels, INT8_LIMIT)
         return layer, {**weights, "weight": _dequantized(quantized(values, scales), scales)}
 
-    def rounded_input(self, name: str, values: Floats) -> Floats:
-        """Return an input of an INT8 layer as the layer sees it: rounded to INT8, and scaled back to float32."""
-        scale = self.int8.named(name)[1]["bottom_scales"]
-        return _dequantized(quantized(values.ravel(), scale), scale).reshape(values.shape)
+    def rounded_input(self, name: str, values: Floats, place: int = 0) -> Floats:
+        """Return an input of an INT8 layer as the layer sees it: rounded to INT8, and scaled back to float32.
+
+        A matrix product scales it as it comes: the first factor row by row, others as a whole (in SDPA head by head).
+        What is rounded inside attention is not an input.
+
+        Args:
+            name: the layer's name.
+            values: the input.
+            place: which of its `factors_among` its inputs it is.
+        """
+        layer, weights = self.int8.named(name)
+        if layer.type not in PRODUCTS:
+            scale = weights["bottom_scales"]
+            return _dequantized(quantized(values.ravel(), scale), scale).reshape(values.shape)
+        columns = layer.type == "Gemm" and place == 0 and not layer.integer(4) and layer.integer(2)
+        rows = values.swapaxes(0, -1) if columns else values
+        parts = rows.reshape(_scaled_parts(layer, place, rows.shape), -1)
+        scales = absmax_scales(parts, INT8_LIMIT)
+        rounded = _dequantized(quantized(parts.ravel(), scales), scales).reshape(rows.shape)
+        return np.ascontiguousarray(rounded.swapaxes(0, -1) if columns else rounded)
+
+
+def factors_among(layer: Layer) -> tuple[str, ...]:
+    """Return those inputs of an INT8 layer that it rounds: of a matrix product not what it adds, nor a mask."""
+    match layer.type:
+        case "Gemm":
+            return layer.bottoms[: 2 - layer.integer(4) - layer.integer(5)]
+        case "MultiHeadAttention":
+            return layer.bottoms[: len(layer.bottoms) - bool(layer.integer(5))]
+        case "SDPA":
+            return layer.bottoms[:3]
+    return layer.bottoms[:1]
+
+
+def _scaled_parts(layer: Layer, place: int, shape: tuple[int, ...]) -> int:
+    """Return into how many parts with a scale each a matrix product divides an input of a shape."""
+    if layer.type == "SDPA":
+        return int(np.prod(shape[:-1])) if place == 0 else shape[0]
+    first = layer.type == "Gemm" and place == 0 and not layer.integer(4)
+    return int(np.prod(shape[:-1])) if first else 1
+
+
+def _factors(layer: Layer, weights: Weights) -> dict[str, Floats]:
+    """Return the weights that a layer multiplies by, by name, one-dimensional, whichever way they are stored."""
+    if layer.type in PRODUCTS:
+        return {name: values.ravel() for name, values in matrices(layer, weights).items()}
+    return {"weight": weights["weight"]} if "weight" in weights else {}
 
 
 def _in_float(layer: Layer, weights: Weights, weight: Floats) -> tuple[Layer, Weights]:
     params = {key: text for key, text in layer.params.items() if key != _INT8_TERM}
+    if layer.type != "InnerProduct" and (pad := layer.real(PAD_VALUE)):
+        params[PAD_VALUE] = f"{pad / float(weights['bottom_scales'][0]):e}"
     return replace(layer, params=params), {**weights, "weight": weight}
 
 

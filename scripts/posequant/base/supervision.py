@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MORE_MEMORY = (
@@ -106,6 +106,35 @@ def supervised(work: Callable[[], None]) -> None:
     os._exit(code)
 
 
+def crash_of(work: Callable[[], object]) -> str:
+    """Do `work` in a process of its own and return how a crash ended it, with what was noted; empty where none did.
+
+    What the work returns or raises is lost: to have that, do it again. For libraries that may crash on a file of the
+    user's.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = noted()
+    child = os.fork()
+    if child == 0:
+        # The caller says what happened.
+        faulthandler.disable()
+        for number in _CRASHES:
+            signal.signal(number, signal.SIG_DFL)
+        with suppress(BaseException):
+            work()
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    last = noted()
+    note(before)
+    return f"{_crash(-code)} while it {last}" if -code in _CRASHES else ""
+
+
+def _crash(number: int) -> str:
+    did = f", which {_CRASHES[signal.Signals(number)]}" if number in _CRASHES else ""
+    return f"a native library crashed ({signal.Signals(number).name}{did})"
+
+
 def _end(number: int, _: object) -> None:
     # Once: a second signal would interrupt the cleaning up.
     signal.signal(number, signal.SIG_IGN)
@@ -129,9 +158,8 @@ def describe_death(number: int, peak: int) -> str:
         )
     if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         return f"the step was ended from outside ({name}){where}. Run the same command again: it goes on from here."
-    did = f", which {_CRASHES[signal.Signals(number)]}" if number in _CRASHES else ""
     return (
-        f"a native library crashed ({name}{did}){where}. The file that is named is damaged, or holds what the library "
+        f"{_crash(number)}{where}. The file that is named is damaged, or holds what the library "
         "cannot compute: make it again, or replace the layer. If neither helps, report it with this log."
     )
 

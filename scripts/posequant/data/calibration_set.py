@@ -17,6 +17,7 @@ from posequant.data import coco_format
 from posequant.data.crop_files import People
 from posequant.data.crops import Cropper
 from posequant.data.dataset import (
+    Annotations,
     ImageFile,
     Instances,
     ground_truth_instances,
@@ -67,19 +68,50 @@ def choose_calibration_set(annotations: Path, evaluation_annotations: Path, peop
     annotated = load_annotations(annotations)
     training = ground_truth_instances(annotated)
     say_notices(training)
-    annotations_of = annotated.coco.anns
-    evaluation_images = load_annotations(evaluation_annotations).images
-    chosen = training.select(choose_people(training, people, seed))
+    return record_choice(
+        "calibration",
+        choose_people(training, people, seed),
+        training=training,
+        annotated=annotated,
+        evaluation=load_annotations(evaluation_annotations),
+        seed=seed,
+    )
+
+
+def record_choice(
+    purpose: str,
+    places: NDArray[np.int64],
+    *,
+    training: Instances,
+    annotated: Annotations,
+    evaluation: Annotations,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what is written of chosen people, for `load_people`.
+
+    Args:
+        purpose: of the choice, in a word, for messages.
+        places: of the chosen among the people of the training split.
+        training: these people.
+        annotated: the annotations that they are from.
+        evaluation: those of the split that is evaluated on.
+        seed: of the random choice.
+
+    Raises:
+        InputError: an image that was chosen is one of the evaluation images, by its id or its file name.
+    """
+    chosen = training.select(places)
     images = [chosen.images[index] for index in chosen.image_indices]
-    _require_disjoint(images, evaluation_images)
+    _require_disjoint(purpose, images, evaluation.images)
+    annotations_of = annotated.coco.anns
     return {
         "posequant": __version__,
         "seed": seed,
-        "annotations": {"file": annotations.name, "sha256": sha256(annotations), "people": len(training)},
+        "annotations": {"file": annotated.path.name, "sha256": sha256(annotated.path), "people": len(training)},
         "evaluation": {
-            "file": evaluation_annotations.name,
-            "sha256": sha256(evaluation_annotations),
-            "images": len(evaluation_images),
+            "file": evaluation.path.name,
+            "sha256": sha256(evaluation.path),
+            "images": len(evaluation.images),
             "overlap": 0,
         },
         "images": len(set(images)),
@@ -177,12 +209,12 @@ def load_people(calibration: Path) -> list[Person]:
     ]
 
 
-def _require_disjoint(chosen: list[ImageFile], evaluation: tuple[ImageFile, ...]) -> None:
+def _require_disjoint(purpose: str, chosen: list[ImageFile], evaluation: tuple[ImageFile, ...]) -> None:
     ids = {image.id for image in evaluation}
     names = {image.file_name for image in evaluation}
     shared = sorted({image.id for image in chosen if image.id in ids or image.file_name in names})
     if shared:
         raise InputError(
-            f"{len(shared)} chosen calibration images are evaluation images, by their id or file name: image ids "
-            f"{', '.join(map(str, shared[:10]))}{', ...' if len(shared) > 10 else ''}. Calibrate on other images."
+            f"{len(shared)} chosen {purpose} images are evaluation images, by their id or file name: image ids "
+            f"{', '.join(map(str, shared[:10]))}{', ...' if len(shared) > 10 else ''}. Give other training images."
         )

@@ -46,9 +46,13 @@ class Cropper:
         extents = np.where(wide, np.hstack([across, across / ratio]), np.hstack([along * ratio, along]))
         return centers, extents
 
+    def matrix(self, center: Floats, extent: Floats) -> NDArray[np.float32] | NDArray[np.float64]:
+        """Return the affine matrix (2, 3) that takes the image to the crop that `frame` places."""
+        return self._matrix(center, extent, self._size)
+
     def warp(self, image: NDArray[np.uint8], center: Floats, extent: Floats) -> NDArray[np.uint8]:
         """Return the crop that `frame` places, resized to the network's input; see `cut`."""
-        matrix = self._matrix(center, extent, self._size)
+        matrix = self.matrix(center, extent)
         return np.asarray(cv2.warpAffine(image, matrix, self._size, flags=cv2.INTER_LINEAR), np.uint8)
 
     def cut(self, image: NDArray[np.uint8], bbox: Floats) -> tuple[NDArray[np.uint8], Floats, Floats]:

@@ -12,11 +12,14 @@ from typing import Any, Literal
 from posequant.base.errors import InputError
 from posequant.base.files import named_as, require_file, whole
 from posequant.base.model_spec import ModelSpec
+from posequant.base.supervision import crash_of
 from posequant.base.verify import MIN_SQNR_DB, Tensor, hashes, require_same, run_onnx, verification, versions
 from posequant.export.audit import ncnn_has_layer
+from posequant.export.lost import lost_operator
 from posequant.ncnn_format.model import read_param
 
 _LOG_LINES = 8
+_REPLACE = "Write it in another way in the network, or export the network again with another opset."
 
 
 def convert_to_ncnn(
@@ -40,7 +43,8 @@ def convert_to_ncnn(
         The record: layers by type, difference, tolerance, versions, sha256.
 
     Raises:
-        InputError: pnnx fails or crashes, leaves a layer that ncnn lacks, or ncnn's output differs.
+        InputError: pnnx fails or crashes, or leaves a layer that ncnn lacks; ncnn crashes on what pnnx made, or its
+            output differs. Where an operator is lost on the way, the message names it.
     """
     from posequant.networks.ncnn import NcnnNetwork
 
@@ -48,10 +52,22 @@ def convert_to_ncnn(
     with tempfile.TemporaryDirectory() as folder, named_as(folder, f"{onnx_file}, converted"):
         draft_param, draft_bin, log = _run_pnnx(onnx_file, spec, weights, Path(folder))
         layers = _require_layers(draft_param, spec, onnx_file, log)
-        network = NcnnNetwork(draft_param, draft_bin, "fp32", spec.input_shape, spec.output_shapes)
         minimum = MIN_SQNR_DB[weights]
-        reference = run_onnx(onnx_file, crops)
-        difference = require_same(reference, network.forward(crops), minimum, f"{onnx_file}: conversion to ncnn")
+
+        def load() -> NcnnNetwork:
+            return NcnnNetwork(draft_param, draft_bin, "fp32", spec.input_shape, spec.output_shapes)
+
+        try:
+            if crash := crash_of(lambda: load().forward(crops[:1])):
+                raise InputError(f"{onnx_file}: pnnx made a network on which {crash}.")
+            outputs = load().forward(crops)
+            reference = run_onnx(onnx_file, crops)
+            difference = require_same(reference, outputs, minimum, f"{onnx_file}: conversion to ncnn")
+        except InputError as error:
+            lost = lost_operator(onnx_file, draft_param, draft_bin, crops[0], str(error))
+            if not lost:
+                raise
+            raise InputError(f"{str(error).rstrip('.')}.{lost} {_REPLACE}") from error
         with whole(out[0]) as whole_param, whole(out[1]) as whole_bin:
             shutil.copyfile(draft_param, whole_param)
             shutil.copyfile(draft_bin, whole_bin)

@@ -1,4 +1,4 @@
-"""Simplifying an ONNX network: constants folded, shape arithmetic gone, attention as ncnn can take it; same output."""
+"""Simplifying an ONNX network: constants folded, shape arithmetic gone, all said that pnnx needs; same output."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,13 +8,14 @@ from posequant.base.errors import InputError
 from posequant.base.onnx_files import load_onnx, one_line, save_onnx
 from posequant.base.verify import MIN_SQNR_DB, Tensor, hashes, require_same, run_onnx, verification, versions
 from posequant.export.attention import split_heads_in_four_axes
+from posequant.export.explicit import write_out
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
 def simplify(model: "ModelProto", source: Path) -> "ModelProto":
-    """Return `model` simplified by onnxsim, its attention by `split_heads_in_four_axes`.
+    """Return `model` simplified by onnxsim, its attention by `split_heads_in_four_axes`, the rest by `write_out`.
 
     Raises:
         InputError: onnxsim cannot simplify it; the message names `source`.
@@ -27,6 +28,7 @@ def simplify(model: "ModelProto", source: Path) -> "ModelProto":
         raise InputError(f"{source}: onnxsim cannot simplify the network ({one_line(error)})") from error
     result: ModelProto = simplified
     split_heads_in_four_axes(result)
+    write_out(result)
     return result
 
 

@@ -1,5 +1,6 @@
 """The photographs of a calibration set, fetched one by one where the training images are not at hand."""
 
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
@@ -77,10 +78,16 @@ def fetch_images(
             raise
 
 
-def fetch_calibration_images(calibration: Path, annotations: Path, folder: Path) -> None:
+def fetch_calibration_images(calibration: Path, annotations: Path, folder: Path, known: Path | None = None) -> None:
     """Fetch the images of a calibration set; `folder` appears when all are there.
 
     Until then they are in `FOLDER.part`, where the next call finds them.
+
+    Args:
+        calibration: the people who were chosen, `calibration.json` or another of its form.
+        annotations: the COCO keypoint annotations that they were chosen from.
+        folder: where to write.
+        known: a folder of images that were fetched before, which are copied from there.
 
     Raises:
         InputError: as `image_addresses` and `fetch_images`, or `folder` exists.
@@ -88,7 +95,12 @@ def fetch_calibration_images(calibration: Path, annotations: Path, folder: Path)
     if folder.exists():
         raise InputError(f"{folder}: exists already. Delete it to fetch the images anew.")
     part = folder.with_name(f"{folder.name}.part")
-    fetch_images(image_addresses(calibration, annotations), part)
+    addresses = image_addresses(calibration, annotations)
+    for image in addresses if known else ():
+        if known and _is_sound(known, image):
+            (part / image.file_name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(known / image.file_name, part / image.file_name)
+    fetch_images(addresses, part)
     part.replace(folder)
 
 

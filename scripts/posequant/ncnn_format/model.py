@@ -36,7 +36,10 @@ _TAGS: dict[np.dtype[Any], int] = {np.dtype("<f4"): FLOAT32_TAG, np.dtype("<f2")
 
 # Layers whose weights this module does not know how to read. Of all others that it does not list it assumes that they
 # have none; where that is wrong, the length of the .bin gives it away.
-_UNREADABLE = {"RNN", "LSTM", "GRU", "Quantize", "Dequantize", "Requantize"}
+_UNREADABLE = {"RNN", "LSTM", "GRU"}
+
+MATRICES = frozenset({"weight", "a", "b", "q_weight", "k_weight", "v_weight", "out_weight"})
+"""Names of the weights that a product is made with, as `weight_slots` calls them: not biases, norms and scales."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Layer:
     @property
     def int8_term(self) -> int:
         """The layer's INT8 mark: 0 for float; above 100 where its output is requantized for the next layer."""
-        if self.type in ("Gemm", "MultiHeadAttention", "Embed"):
+        if self.type in ("Gemm", "MultiHeadAttention", "SDPA", "Embed"):
             return self.integer(18)
         return self.integer(8) if self.type in ("Convolution", "ConvolutionDepthWise", "InnerProduct") else 0
 
@@ -261,6 +264,15 @@ def _slots(layer: Layer) -> Iterator[tuple[str, int, bool]]:
         case "MemoryData":
             sizes = [size for size in map(integer, (0, 1, 2, 11)) if size]
             yield "data", prod(sizes) if sizes else 0, integer(21, 1) == 0
+        case "Quantize":
+            yield "scale", integer(0, 1), False
+        case "Dequantize":
+            yield "scale", integer(0, 1), False
+            yield "bias", integer(1), False
+        case "Requantize":
+            yield "scale_in", integer(0, 1), False
+            yield "scale_out", integer(1, 1), False
+            yield "bias", integer(2), False
         case "Gemm":
             yield from _gemm_slots(layer)
         case "MultiHeadAttention":
@@ -271,26 +283,37 @@ def _slots(layer: Layer) -> Iterator[tuple[str, int, bool]]:
 
 def _gemm_slots(layer: Layer) -> Iterator[tuple[str, int, bool]]:
     """Weights of a general matrix product, A (M, K) times B (K, N) plus C (ncnn: src/layer/gemm.cpp)."""
+    _refuse_blocks(layer)
     rows, columns, inner = layer.integer(7), layer.integer(8), layer.integer(9)
-    if layer.int8_term:
-        raise InputError(f"layer {layer.name}: INT8 weights of Gemm layers are not supported.")
     yield "a", rows * inner if layer.integer(4) else 0, True
     yield "b", columns * inner if layer.integer(5) else 0, True
     counts_of_c = {0: 1, 1: rows, 2: rows, 3: rows * columns, 4: columns}
     yield "c", counts_of_c.get(layer.integer(10), 0) if layer.integer(6) else 0, True
+    if layer.int8_term:
+        yield "a_scales", rows if layer.integer(4) else 0, False
+        yield "b_scales", int(bool(layer.integer(5))), False
 
 
 def _attention_slots(layer: Layer) -> Iterator[tuple[str, int, bool]]:
     """Weights of multi-head attention (ncnn: src/layer/multiheadattention.cpp)."""
+    _refuse_blocks(layer)
     embedding = layer.integer(0)
-    if layer.int8_term:
-        raise InputError(f"layer {layer.name}: INT8 weights of MultiHeadAttention layers are not supported.")
     query = layer.integer(2) // embedding if embedding else 0
     for name, size in (("q", query), ("k", layer.integer(3, embedding)), ("v", layer.integer(4, embedding))):
         yield f"{name}_weight", embedding * size, True
         yield f"{name}_bias", embedding, False
     yield "out_weight", query * embedding, True
     yield "out_bias", query, False
+    if layer.int8_term:
+        for name in ("q", "k", "v"):
+            yield f"{name}_scales", embedding, False
+        yield "out_scales", 1, False
+
+
+def _refuse_blocks(layer: Layer) -> None:
+    """Refuse weights of 4, 6 or 8 bits with a scale for each block, as language models have them."""
+    if layer.int8_term >= 400:
+        raise InputError(f"layer {layer.name}: weights quantized in blocks (18={layer.int8_term}) are not supported.")
 
 
 def _parse_layer(line: str) -> Layer:
@@ -358,11 +381,12 @@ def _read_weights(layers: list[Layer], param: Path, bin_: Path) -> list[Weights]
             size = slot.size * dtype.itemsize
             found[slot.name] = _bytes(content, position, size, bin_, layer).view(dtype)
             position += size + -size % 4
-        if "weight" in found and bool(layer.int8_term) != (found["weight"].dtype == np.int8):
-            raise InputError(
-                f"{bin_}: the weights of layer {layer.name} are {found['weight'].dtype.name}, but in {param} the layer "
-                f"{'is' if layer.int8_term else 'is not'} marked as INT8. {PAIR_HINT}"
-            )
+        for name in MATRICES & found.keys():
+            if bool(layer.int8_term) != (found[name].dtype == np.int8):
+                raise InputError(
+                    f"{bin_}: the weights of layer {layer.name} are {found[name].dtype.name}, but in {param} the layer "
+                    f"{'is' if layer.int8_term else 'is not'} marked as INT8. {PAIR_HINT}"
+                )
         weights.append(found)
     if position > content.size:
         raise InputError(f"{bin_}: the file is cut off in the weights of the last layer that has any. {PAIR_HINT}")

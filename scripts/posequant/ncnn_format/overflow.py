@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.ncnn_format.model import Layer, Weights
+from posequant.ncnn_format.products import matrices
 
 # Activations are clipped to it (ncnn: float2int8), and so are weights.
 ACTIVATION_LIMIT = 127
@@ -112,7 +113,7 @@ def bounds(layer: Layer, weight: NDArray[np.int8]) -> list[Bound]:
     """Return how far each integer quantity that ncnn may form in an INT8 layer can grow, over all inputs.
 
     Args:
-        layer: a convolution, depthwise convolution or inner product.
+        layer: a convolution, depthwise convolution or inner product; for others see `product_bounds`.
         weight: its INT8 weights, one-dimensional, output channel after output channel.
     """
     found = direct_bounds(layer, weight)
@@ -127,11 +128,28 @@ def direct_bounds(layer: Layer, weight: NDArray[np.int8]) -> list[Bound]:
     They are of the int32 accumulator, and of the sum of two products that ncnn's kernels for ARM processors without
     dot products form in int16 (vmull_s8 and vmlal_s8 in src/layer/arm/convolution_im2col_gemm_int8.h).
     """
-    magnitudes = np.abs(_channels(layer, weight))
-    return [
-        _worst("int32 accumulator", ACTIVATION_LIMIT * magnitudes.sum(axis=1), INT32_LIMIT),
-        _worst("int16 pair of products", 2 * ACTIVATION_LIMIT * magnitudes.max(axis=1), INT16_LIMIT),
+    return _sums(_channels(layer, weight))
+
+
+def product_bounds(layer: Layer, weights: Weights) -> list[Bound]:
+    """Return the bounds of a matrix product: of its sums over constant factors, and of those inside attention.
+
+    Inside attention both factors come with magnitudes up to 127. A query by a key has as many terms as a head has
+    channels. Probabilities by values have one for each token: no number of tokens below 133,000 can overflow.
+
+    Args:
+        layer: a Gemm or MultiHeadAttention layer.
+        weights: its weights, INT8.
+    """
+    found = [bound for matrix in matrices(layer, weights).values() for bound in _sums(matrix.astype(np.int64))]
+    worst = [
+        max((bound for bound in found if bound.quantity == quantity), key=lambda bound: bound.worst)
+        for quantity in (_ACCUMULATOR, _PAIR)
     ]
+    if layer.type == "MultiHeadAttention":
+        terms = layer.integer(0) // layer.integer(1, 1)
+        worst.append(Bound("int32 query by key", 0, terms * ACTIVATION_LIMIT**2, INT32_LIMIT))
+    return worst
 
 
 def winograd_bounds(layer: Layer, weight: NDArray[np.int8]) -> list[Bound]:
@@ -173,6 +191,18 @@ def mark_winograd_safe(layers: Iterable[Layer], weights: Iterable[Weights]) -> l
         if needs_mark(layer, values)
         else layer
         for layer, values in zip(layers, weights, strict=True)
+    ]
+
+
+_ACCUMULATOR, _PAIR = "int32 accumulator", "int16 pair of products"
+
+
+def _sums(channels: NDArray[np.int64]) -> list[Bound]:
+    """Return the bounds of sums of products of INT8 weights (channels, terms) with any activations."""
+    magnitudes = np.abs(channels)
+    return [
+        _worst(_ACCUMULATOR, ACTIVATION_LIMIT * magnitudes.sum(axis=1), INT32_LIMIT),
+        _worst(_PAIR, 2 * ACTIVATION_LIMIT * magnitudes.max(axis=1), INT16_LIMIT),
     ]
 
 

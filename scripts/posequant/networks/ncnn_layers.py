@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights
-from posequant.ncnn_format.overflow import Bound, bounds, is_winograd_safe, is_winograd_shaped
+from posequant.ncnn_format.model import MATRICES, Layer, NcnnModel, Weights
+from posequant.ncnn_format.overflow import Bound, bounds, is_winograd_safe, is_winograd_shaped, product_bounds
+from posequant.ncnn_format.products import PRODUCTS
 from posequant.networks.ncnn import NcnnNetwork
 
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise")
@@ -26,7 +27,8 @@ class LayerRecord:
         bits: how many bits its INT8 weights fill, sign included: 6 for weights within -31 and 31; None in float.
         weights: the least and the greatest of its INT8 weights.
         levels: how many different values they have.
-        activation_scale: factor from its input to INT8.
+        activation_scale: factor from its input to INT8; None in float and for a matrix product, which scales its inputs
+            as they come.
         macs: multiply-accumulate operations for one crop.
         bounds: how far its integer quantities can grow.
         winograd_safe: whether its line forbids Winograd's algorithm.
@@ -124,7 +126,7 @@ def agreement(one: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.flo
 
 
 def describe_layers(model: NcnnModel, network: NcnnNetwork) -> list[LayerRecord]:
-    """Return the record of each convolution, deconvolution and inner product with weights of its own.
+    """Return the record of each convolution, deconvolution, inner product and matrix product with weights of its own.
 
     Args:
         model: the model.
@@ -133,17 +135,24 @@ def describe_layers(model: NcnnModel, network: NcnnNetwork) -> list[LayerRecord]
     weighted = [
         (layer, weights)
         for layer, weights in zip(model.layers, model.weights, strict=True)
-        if "weight" in weights and layer.type in (*_CONVOLUTIONS, "InnerProduct")
+        if MATRICES & weights.keys() and layer.type in (*_CONVOLUTIONS, "InnerProduct", *PRODUCTS)
     ]
-    blobs = [_counting_blob(layer) for layer, _ in weighted]
+    wanted = {blob for layer, _ in weighted for blob in _counting_blobs(layer)}
+    blobs = [top for layer in model.layers for top in layer.tops if top in wanted]
     maps = network.activations(np.zeros(network.input_shape, np.float32), blobs)
-    return [_describe(layer, weights, values) for (layer, weights), values in zip(weighted, maps, strict=True)]
+    shapes = {blob: values.shape for blob, values in zip(blobs, maps, strict=True)}
+    return [
+        _describe(layer, weights, _macs(layer, weights, [shapes[blob] for blob in _counting_blobs(layer)]))
+        for layer, weights in weighted
+    ]
 
 
 def kernel_class(layer: Layer) -> str:
     """Return the class of kernel of a layer in words."""
     if layer.type == "InnerProduct":
         return "inner product"
+    if layer.type in PRODUCTS:
+        return "matrix product" if layer.type == "Gemm" else "attention"
     width = layer.integer(1)
     size = f"{width}x{layer.integer(11, width)}"
     if "Deconvolution" in layer.type:
@@ -171,34 +180,54 @@ def totals(records: list[LayerRecord]) -> dict[str, Any]:
     return {"macs": macs, "int8": int8, "float": 1 - int8, "bits": bits}
 
 
-def _counting_blob(layer: Layer) -> str:
-    """Return the blob that has a place for every application of the layer's kernel."""
-    return layer.bottoms[0] if "Deconvolution" in layer.type else layer.tops[0]
+def _counting_blobs(layer: Layer) -> tuple[str, ...]:
+    """Return the blobs that tell how often a layer's kernel is applied."""
+    if layer.type == "MultiHeadAttention":
+        return layer.bottoms
+    return layer.bottoms[:1] if "Deconvolution" in layer.type else layer.tops[:1]
 
 
-def _describe(layer: Layer, weights: Weights, values: NDArray[np.float32]) -> LayerRecord:
-    weight = weights["weight"]
-    # Of a map (channels, height, width) every place takes all weights once; an inner product's row does.
-    places = values[..., 0].size if layer.type == "InnerProduct" else int(np.prod(values.shape[1:]))
+def _macs(layer: Layer, weights: Weights, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return the multiply-accumulate operations of a layer, by the shapes of its `_counting_blobs`."""
+    shape = shapes[0]
+    match layer.type:
+        case "Gemm":
+            return int(np.prod(shape)) * layer.integer(9)
+        case "MultiHeadAttention":
+            # One, two or three inputs, then the mask if there is one: queries, keys, values; the last stands for more.
+            given = shapes[: len(shapes) - bool(layer.integer(5))]
+            queries, keys = given[0][0], given[min(1, len(given) - 1)][0]
+            own = {"q_weight": queries, "k_weight": keys, "v_weight": keys, "out_weight": queries}
+            inside = 2 * queries * keys * layer.integer(0)
+            return inside + sum(tokens * weights[name].size for name, tokens in own.items())
+        case "InnerProduct":
+            # A row takes all weights once.
+            return int(np.prod(shape[:-1])) * weights["weight"].size
+    # Of a map (channels, height, width) every place takes all weights once.
+    return int(np.prod(shape[1:])) * weights["weight"].size
+
+
+def _describe(layer: Layer, weights: Weights, macs: int) -> LayerRecord:
+    factors = [weights[name] for name in sorted(MATRICES & weights.keys())]
     common: dict[str, Any] = {
         "name": layer.name,
         "kernel": kernel_class(layer),
-        "stored": weight.dtype.name,
-        "macs": places * weight.size,
+        "stored": factors[0].dtype.name,
+        "macs": macs,
         "winograd_safe": is_winograd_safe(layer),
     }
     if not layer.int8_term:
         return LayerRecord(
             **common, bits=None, weights=None, levels=None, activation_scale=None, bounds=[], can_overflow=False
         )
-    found = bounds(layer, weight)
-    least, greatest = int(weight.min()), int(weight.max())
+    found = product_bounds(layer, weights) if layer.type in PRODUCTS else bounds(layer, weights["weight"])
+    least, greatest = min(int(factor.min()) for factor in factors), max(int(factor.max()) for factor in factors)
     return LayerRecord(
         **common,
         bits=max(-least, greatest).bit_length() + 1,
         weights=(least, greatest),
-        levels=len(np.unique(weight)),
-        activation_scale=float(weights["bottom_scales"][0]),
+        levels=len(np.unique(np.concatenate(factors))),
+        activation_scale=float(weights["bottom_scales"][0]) if "bottom_scales" in weights else None,
         bounds=found,
         can_overflow=any(bound.exceeds for bound in found),
     )

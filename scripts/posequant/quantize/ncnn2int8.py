@@ -1,13 +1,14 @@
 """Quantize an ncnn model to INT8, byte for byte as ncnn's own ncnn2int8 does.
 
 The steps are those of ncnn's `tools/quantize/ncnn2int8.cpp`, the files those of its `tools/modelwriter.h`. What that
-tool passes over in silence is an error here. It differs in three things: the layers that the tool quantizes without
-calibration (matrix products, attention, embeddings) stay in float, and so do those that ncnn computes wrongly in INT8;
-and a layer whose weights can make INT8 Winograd overflow is marked, so that ncnn computes it directly (the 6-bit
-weights of ncnn2table rarely can).
+tool passes over in silence is an error here. It differs in five things. Embeddings stay in float, and so do the layers
+that ncnn computes wrongly in INT8. A layer whose weights can make INT8 Winograd overflow is marked, so that ncnn
+computes it directly (the 6-bit weights of ncnn2table rarely can). The second factor of a matrix product is scaled by
+all of its weights (see `product_scales`). A value to pad with is rounded as what it pads is.
 """
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +21,20 @@ from posequant.base.errors import InputError
 from posequant.base.files import whole
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights, format_param, weight_slots
 from posequant.ncnn_format.overflow import mark_winograd_safe
+from posequant.ncnn_format.products import INT8_TERM, matrices, scales_of, with_rows
 from posequant.quantize.official_tools import run_ncnn2int8
 from posequant.quantize.table import CalibrationTable
-from posequant.quantize.weights import miscomputed, quantizable, rounded_to_integers, warn_of_miscomputed
+from posequant.quantize.weights import (
+    miscomputed,
+    product_scales,
+    products,
+    quantizable,
+    rounded_to_integers,
+    warn_of_miscomputed,
+)
 
+# The parameter of a convolution with the value that it is padded with.
+PAD_VALUE = 18
 # Added to the INT8 mark of a layer whose output is requantized for the layers that read it.
 REQUANTIZED = 100
 
@@ -49,14 +60,15 @@ def quantize_files(
         out_param: the INT8 `.param` to write.
         out_bin: the INT8 `.bin` to write.
         keep_float: names of layers to leave in float, whether or not the table has their lines.
-        tool: the official ncnn2int8 to run in place of `quantize`.
+        tool: the official ncnn2int8 to run in place of `quantize`. It quantizes all matrix products.
 
     Returns:
         The names of the layers that are INT8.
 
     Raises:
         InputError: if a file is missing or damaged, the table cannot quantize the model (`CalibrationTable.check` and
-            `check_weights`), the model is INT8 already, or `tool` fails or leaves out a layer.
+            `check_weights`), the model is INT8 already, or `tool` fails, leaves out a layer or is to leave out a matrix
+            product.
     """
     model = NcnnModel.read(param, bin_)
     if marked := [layer.name for layer in model.layers if layer.int8_term]:
@@ -67,41 +79,60 @@ def quantize_files(
     scales.check(model.layers, keep_float, table)
     scales = scales.without(keep_float)
     scales.check_weights(model, table)
-    layers = quantizable(model.layers, keep_float)
     _check_splits(model.layers, scales, table)
-    names = [layer.name for layer in layers]
+    if tool and (kept := [layer.name for layer in products(model.layers) if layer.name in keep_float]):
+        raise InputError(f"{tool}: it quantizes every matrix product, so {kept[0]} cannot stay in float. Name no tool.")
+    int8 = {layer.name for layer in (*quantizable(model.layers, keep_float), *products(model.layers, keep_float))}
+    names = [layer.name for layer in model.layers if layer.name in int8]
     with whole(out_param) as draft_param, whole(out_bin) as draft_bin:
         if tool is None:
-            quantize(model, scales).write(draft_param, draft_bin)
+            quantize(model, scales, keep_float).write(draft_param, draft_bin)
         else:
             run_ncnn2int8(tool, param, bin_, scales, out=(draft_param, draft_bin))
         written = NcnnModel.read(draft_param, draft_bin)
         if left := set(names) - {layer.name for layer in written.layers if layer.int8_term}:
             raise InputError(f"{tool}: it left layer {min(left)} in float, although the table has its scales.")
-        safe = mark_winograd_safe(written.layers, written.weights)
+        padded = (
+            written.layers
+            if tool is None
+            else [
+                padded_in_int8(layer, scales.activation_scales[layer.name])
+                if layer.name in scales.activation_scales
+                else layer
+                for layer in written.layers
+            ]
+        )
+        safe = mark_winograd_safe(padded, written.weights)
         if safe != written.layers:
             draft_param.write_text(format_param(safe))
     return names
 
 
-def quantize(model: NcnnModel, table: CalibrationTable, *, requantize: bool = True) -> NcnnModel:
+def quantize(
+    model: NcnnModel, table: CalibrationTable, keep_float: Collection[str] = (), *, requantize: bool = True
+) -> NcnnModel:
     """Return the INT8 model of a float model.
 
     Args:
         model: the float model.
         table: the scales of the layers to quantize, checked by `CalibrationTable.check`.
+        keep_float: names of matrix products that stay in float, as a table does not say which do.
         requantize: whether a layer hands on INT8 where all layers that read it are quantized, as ncnn2int8 has it; else
             all outputs are float.
 
     Returns:
-        The model whose layers in `table` have INT8 weights and scales; the weights of the others are float16.
+        The model whose layers in `table` and whose other matrix products have INT8 weights and scales; the weights of
+        the others are float16.
     """
+    multiplied = {layer.name for layer in products(model.layers, keep_float)}
     requantized = _requantized(model.layers, table) if requantize else {}
     layers, weights = [], []
     for layer, values in zip(model.layers, model.weights, strict=True):
         if layer.name in table.activation_scales:
             scales = table.weight_scales[layer.name], table.activation_scales[layer.name]
             layer, values = quantize_layer(layer, values, *scales, requantized.get(layer.name))
+        elif layer.name in multiplied:
+            layer, values = quantize_product(layer, values, table.attention_scales.get(layer.name))
         layers.append(replace(layer, params=_official_params(layer)))
         weights.append(stored(layer, values))
     return NcnnModel(layers, weights)
@@ -130,7 +161,41 @@ def quantize_layer(
         "top_scales": np.atleast_1d(np.float32(requantize_scale or 0)),
     }
     int8 = quantized(weights["weight"].astype(np.float32), weight_scales)
+    layer = padded_in_int8(layer, activation_scale)
     return replace(layer, params={**layer.params, 8: str(term)}), {**weights, **scales, "weight": int8}
+
+
+def padded_in_int8(layer: Layer, activation_scale: np.float32) -> Layer:
+    """Return a float layer with the value that it is padded with in INT8: ncnn pads what is rounded already.
+
+    The official ncnn2int8 leaves the value as it is.
+    """
+    if not _is_convolution(layer) or not (value := layer.real(PAD_VALUE)):
+        return layer
+    (rounded,) = rounded_to_integers(np.array([value], np.float32) * activation_scale)
+    return replace(layer, params={**layer.params, PAD_VALUE: str(int(rounded))})
+
+
+def quantize_product(
+    layer: Layer, weights: Weights, scales: Mapping[str, NDArray[np.float32]] | None = None
+) -> tuple[Layer, Weights]:
+    """Return a matrix product and its constant factors in INT8. A Gemm's are stored with a row for each output.
+
+    Args:
+        layer: a Gemm, MultiHeadAttention or SDPA layer.
+        weights: its float weights.
+        scales: of its constant factors, by name, as a calibration table holds those of attention; those of
+            `product_scales` where it is None.
+    """
+    factors = matrices(layer, weights)
+    scales = product_scales(layer, weights) if scales is None else scales
+    int8 = {name: quantized(values.astype(np.float32).ravel(), scales[name]) for name, values in factors.items()}
+    params = {**with_rows(layer, factors), INT8_TERM: "2"}
+    return replace(layer, params=params), {
+        **weights,
+        **int8,
+        **{scales_of(name): found for name, found in scales.items()},
+    }
 
 
 def quantized(weight: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int8]:
@@ -240,6 +305,20 @@ _PARAMS = {
     "ReLU": (_Param(0, 0.0),),
     "Concat": (_Param(0),),
     "Interp": (_Param(0), _Param(1, 1.0), _Param(2, 1.0), _Param(3), _Param(4), _Param(5), _Param(6)),
+    "Gemm": (
+        *(_Param(0, 1.0), _Param(1, 1.0), *(_Param(key) for key in range(2, 15)), _Param(18)),
+        *(_Param(20), _Param(21), _Param(22)),
+    ),
+    # To the writer the default is a layer without inputs, so sizes and scale are always written.
+    "MultiHeadAttention": (
+        *(_Param(0), _Param(1, 1), _Param(2), _Param(3), _Param(4), _Param(5), _Param(6, math.inf)),
+        *(_Param(7), _Param(18)),
+    ),
+    "SDPA": (_Param(5), _Param(6, 0.0), _Param(7), _Param(18)),
+    "MatMul": (_Param(0),),
+    "LayerNorm": (_Param(0), _Param(1, 0.001), _Param(2, 1)),
+    "GELU": (_Param(0),),
+    "Permute": (_Param(0),),
     "Pooling": (
         *(_Param(0), _Param(1), _Param(11, like=1), _Param(2, 1), _Param(12, like=2)),
         *(_Param(3), _Param(13, like=3), _Param(14, like=3), _Param(15, like=13)),
@@ -251,6 +330,8 @@ _PARAMS = {
 def _official_params(layer: Layer) -> dict[int, str]:
     """Return the parameters of a layer in the order and form in which ncnn's writer puts them."""
     known = _PARAMS.get(layer.type, ())
+    if layer.type == "MultiHeadAttention":
+        layer = replace(layer, params={**_attention_defaults(layer), **layer.params})
     params: dict[int, str] = {}
     integers: dict[int, int] = {}
     for key, default, like in known:
@@ -267,6 +348,13 @@ def _official_params(layer: Layer) -> dict[int, str]:
                 params[key] = str(integers[key])
     keys = {key for param in known for key in (param.key, -23300 - param.key)}
     return params | {key: text for key, text in layer.params.items() if key not in keys}
+
+
+def _attention_defaults(layer: Layer) -> dict[int, str]:
+    """Return what ncnn reads of attention where its line leaves out sizes and scale: they depend on others."""
+    embedding = layer.integer(0)
+    scale = np.float32(1) / np.sqrt(np.float32(embedding // layer.integer(1, 1)))
+    return {3: str(embedding), 4: str(embedding), 6: _real(float(scale))}
 
 
 def _real(value: float) -> str:

@@ -16,7 +16,7 @@ from posequant.data.crop_files import crop_paths, read_crop
 from posequant.ncnn_format.model import Layer, NcnnModel, read_param
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize.official_tools import run_ncnn2table
-from posequant.quantize.table import CalibrationTable
+from posequant.quantize.table import CalibrationTable, attention_scales
 from posequant.quantize.thresholds import HISTOGRAM_BINS, aciq_threshold, histogram, kl_thresholds
 from posequant.quantize.weights import INT8_LIMIT, miscomputed, quantizable, warn_of_miscomputed, weight_scales
 from posequant.workflow.settings.quantize import METHODS
@@ -51,8 +51,11 @@ def calibrate(
         raise InputError("the list of crops is empty. Calibration needs at least one crop.")
     model = NcnnModel.read(param, bin_)
     layers = quantizable(model.layers, keep_float)
-    if marked := [layer.name for layer in layers if layer.int8_term]:
+    if marked := [layer.name for layer in model.layers if layer.int8_term]:
         raise InputError(f"{param}: layer {marked[0]} is INT8 already. Give the float model.")
+    attention = attention_scales(model, keep_float)
+    if not layers:
+        return CalibrationTable({}, {}, attention)
     activations = Activations(param, bin_, layers, crops, threads)
     absmax, sizes = activations.ranges()
     for layer, largest in zip(layers, absmax, strict=True):
@@ -67,6 +70,7 @@ def calibrate(
     return CalibrationTable(
         {layer.name: weight_scales(layer, model.named(layer.name)[1]["weight"], method) for layer in layers},
         {layer.name: np.float32(INT8_LIMIT) / threshold for layer, threshold in zip(layers, thresholds, strict=True)},
+        attention,
     )
 
 

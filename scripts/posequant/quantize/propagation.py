@@ -31,9 +31,10 @@ class Visit:
     """A layer on the way, with what reaches it from N crops.
 
     Attributes:
-        layer: the layer, one with a single input.
+        layer: the layer.
         weights: its float weights.
-        inputs: its input in the float network, N arrays of float32 (C, H, W).
+        inputs: its input in the float network, N arrays of float32 (C, H, W); the first where it has several.
+        all_inputs: all its inputs in the float network, a list for each of the N crops.
         outputs: what the float layer makes of it.
         reached: its input where all layers before it are quantized as they are to be.
         alive: the blobs of the float network that this layer or later ones read, by name.
@@ -43,6 +44,7 @@ class Visit:
     layer: Layer
     weights: Weights
     inputs: list[Floats]
+    all_inputs: list[list[Floats]]
     outputs: list[Floats]
     reached: list[Floats]
     alive: dict[str, list[Floats]]
@@ -71,7 +73,7 @@ def propagate(
         model: the float network.
         crops: N crops, float32 (3, H, W).
         quantizer: called for each of the layers `visited`, in the network's order.
-        visited: names of layers with one input and one output.
+        visited: names of layers with one output.
         threads: how many crops are computed at a time.
         title: of the progress bar.
         float_only: leave out the quantized way, for a quantizer that only looks: it saves half of memory and work.
@@ -109,8 +111,11 @@ def propagate(
             outputs = through(layer, weights, floats)
             quantized = None
             if layer.name in names:
-                (bottom,) = layer.bottoms
-                quantized = quantizer(Visit(layer, weights, floats[bottom], outputs[0], reached[bottom], floats, each))
+                bottom = layer.bottoms[0]
+                together = [list(values) for values in zip(*(floats[blob] for blob in layer.bottoms), strict=True)]
+                quantized = quantizer(
+                    Visit(layer, weights, floats[bottom], together, outputs[0], reached[bottom], floats, each)
+                )
             # Weights that stay float are rounded to float16 in the INT8 model.
             same = quantized is None and not weights and all(floats[blob] is reached[blob] for blob in layer.bottoms)
             others = (

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
-from posequant.ncnn_format.model import Layer, is_grouped
+from posequant.ncnn_format.model import Layer, Weights, is_grouped
 from posequant.ncnn_format.overflow import is_winograd_shaped
+from posequant.ncnn_format.products import PRODUCTS, matrices
 from posequant.quantize.thresholds import aciq_threshold
 
 # INT8 Winograd adds up weights before it multiplies, so its weights get 6 bits (ncnn: tools/quantize/ncnn2table.cpp).
@@ -20,27 +21,39 @@ _Float = TypeVar("_Float", np.float32, np.float64)
 
 
 def quantizable(layers: list[Layer], keep_float: Collection[str] = ()) -> list[Layer]:
-    """Return the layers to quantize: convolutions and inner products with weights of their own.
+    """Return the layers to calibrate and quantize: convolutions and inner products with weights of their own.
 
-    Those are the layers that ncnn2table calibrates, without the `miscomputed` ones.
+    Those are the layers that ncnn2table calibrates, without the `miscomputed` ones. The matrix products, which need no
+    calibration, are those of `products`.
 
     Args:
         layers: the network's layers.
-        keep_float: names of further such layers to leave out.
+        keep_float: names of further layers to leave out, matrix products among them.
 
     Raises:
-        InputError: if `keep_float` names another layer, or none is left.
+        InputError: if `keep_float` names another layer, or neither such a layer nor a matrix product is left.
     """
     found = [layer for layer in layers if _has_weights(layer)]
-    if unknown := set(keep_float) - {layer.name for layer in found}:
+    multiplied = [layer for layer in layers if layer.type in PRODUCTS]
+    if unknown := set(keep_float) - {layer.name for layer in (*found, *multiplied)}:
         raise InputError(
             f"no layer {min(unknown)} of the model can be quantized, so it cannot be kept in float either."
         )
     left_out = {*keep_float, *miscomputed(layers)}
     kept = [layer for layer in found if layer.name not in left_out]
-    if not kept:
+    if not kept and not products(layers, keep_float):
         raise InputError("no layer is left to quantize. Keep fewer layers in float, or use the float model.")
     return kept
+
+
+def products(layers: list[Layer], keep_float: Collection[str] = ()) -> list[Layer]:
+    """Return the matrix products to quantize: those that the official ncnn2int8 quantizes, which are all.
+
+    Args:
+        layers: the network's layers.
+        keep_float: names of layers to leave out.
+    """
+    return [layer for layer in layers if layer.type in PRODUCTS and layer.name not in keep_float]
 
 
 def miscomputed(layers: list[Layer]) -> list[str]:
@@ -109,6 +122,30 @@ def weight_scales(layer: Layer, weight: NDArray[np.floating], method: str) -> ND
     largest = np.abs(channels).max(axis=1)
     threshold = aciq_threshold(largest, channels.shape[1], bits=6 if limit == WINOGRAD_LIMIT else 8)
     return _scales(threshold, limit)
+
+
+def product_scales(layer: Layer, weights: Weights) -> dict[str, NDArray[np.float32]]:
+    """Return the scales of a matrix product's constant factors, by which their largest magnitude becomes 127.
+
+    A Gemm's first factor has one for each row, its second one for all, as ncnn's arithmetic wants it. Of attention, the
+    weights of query, key and value have one for each output, and those of the output one for all.
+
+    Those of attention are what ncnn2table writes, those of a Gemm what ncnn2int8 finds, but for one thing. Of a second
+    factor that is stored transposed, as pnnx stores it, the official tool looks at the first output's weights alone,
+    and clips all others to their range.
+
+    Args:
+        layer: a Gemm, MultiHeadAttention or SDPA layer.
+        weights: its float weights.
+
+    Returns:
+        For each of the layer's `matrices`, by name, float32 (rows,) or (1,).
+    """
+    found = {name: values.astype(np.float32) for name, values in matrices(layer, weights).items()}
+    return {
+        name: absmax_scales(values.reshape(1, -1) if name in ("b", "out_weight") else values, INT8_LIMIT)
+        for name, values in found.items()
+    }
 
 
 def absmax_scales(channels: NDArray[np.float32], limit: int) -> NDArray[np.float32]:

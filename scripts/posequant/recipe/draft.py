@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from posequant.base.signal import Powers
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights
-from posequant.quantize.ncnn2int8 import quantize_layer
-from posequant.quantize.table import CalibrationTable
+from posequant.quantize.ncnn2int8 import quantize, quantize_layer
+from posequant.quantize.table import CalibrationTable, attention_scales
 from posequant.quantize.weights import quantizable
 from posequant.recipe.score import Evidence
 
@@ -79,7 +79,7 @@ class Draft:
 
     @property
     def layers(self) -> list[Layer]:
-        """The layers to quantize, in the network's order."""
+        """The layers to quantize by scales that steps choose, in the network's order. Matrix products have no such."""
         return quantizable(self.model.layers, self.keep_float)
 
     @property
@@ -107,7 +107,13 @@ class Draft:
         return CalibrationTable(
             {name: self.weight_scales[name] for name in self.names},
             {name: self.activation_scales[name] for name in self.names},
+            attention_scales(self.model, self.keep_float),
         )
+
+    @property
+    def int8(self) -> NcnnModel:
+        """The INT8 network, once it is `complete`."""
+        return quantize(self.model, self.table, self.keep_float)
 
     def with_weights(self, changed: Mapping[str, Weights]) -> "Draft":
         """Return the draft with other float weights to quantize for some layers, by name."""

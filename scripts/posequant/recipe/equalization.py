@@ -1,29 +1,44 @@
 """The step `equalize`: channels that share one activation scale are brought to like ranges, exactly in float."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights, weighted_inputs
+from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.propagation import Visit, propagate
 from posequant.recipe.draft import Draft, Floats, with_weights
 from posequant.workflow.settings.recipe import EqualizeStep
 
-# Layers of which a scaled input channel gives the output channel scaled alike; what they do is linear, or a maximum.
-_HOMOGENEOUS = {"Split", "ReLU", "Interp", "Pooling", "Dropout", "Noop"}
+# Layers that put values elsewhere and leave them as they are.
+_MOVING = {"Split", "Slice", "Concat", "Reshape", "Permute", "ShuffleChannel", "PixelShuffle", "Flatten", "Crop"}
+# Layers of which a scaled input channel gives the same output channel, scaled alike: linear in it, or a maximum.
+_HOMOGENEOUS = {"ReLU", "PReLU", "Interp", "Pooling", "Dropout", "Noop"}
 _WEIGHTED = {"Convolution", "ConvolutionDepthWise", "DeconvolutionDepthWise"}
 # Fused activations (parameter 9) of which this holds for positive factors: none, ReLU, leaky ReLU.
 _HOMOGENEOUS_ACTIVATIONS = {0, 1, 2}
-# No channel is scaled by more than this.
-MOST = np.float32(32)
+_CLIP = 3
+# No channel is scaled by more than this, and by more than that where only depthwise layers read it: their weights have
+# a scale for each channel.
+MOST, MOST_DEPTHWISE = np.float32(32), np.float32(1024)
+_TINY = 1e-30
+
+Integers = NDArray[np.int64]
 
 
 def equalize(draft: Draft, crops: Sequence[Floats], threads: int, settings: EqualizeStep) -> Draft:
     """Scale the channels of tensors up where they are small, and the weights that read them down.
 
-    A channel whose root mean square is r where the largest of its tensor is R gets the factor (R / r) ** strength. The
-    float network stays the same function. Tensors that meet in a sum, as along a residual connection, are scaled alike.
+    A channel that reaches r where the largest of its tensor reaches R gets the factor (R / r) ** strength; where only
+    depthwise layers read it, R / r, as their weights have a scale for each channel. The float network stays the same
+    function. Channels that meet in a sum, as along a residual connection, are scaled alike; they are followed through
+    splits, concatenations and shuffles. Behind a fused clip, as of a ReLU6, a channel is scaled up to where the clip
+    would meet it on the calibration crops, and beyond that the clip stays where it is.
+
     Between two layers this is the equalization of Nagel and others (Data-Free Quantization through Weight Equalization
     and Bias Correction, 2019, section 4.1); as ncnn has a scale for each output channel of weights, but one for a whole
     input, it is activations that need it, as in SmoothQuant (Xiao and others, 2023), whose alpha `strength` is.
@@ -34,74 +49,162 @@ def equalize(draft: Draft, crops: Sequence[Floats], threads: int, settings: Equa
         threads: how many crops are computed at a time.
         settings: `strength`, and how many of the crops are looked at.
     """
-    groups = scalable_blobs(draft.model.layers)
-    power: dict[str, Floats] = {}
+    crops = crops[: settings.crops]
+    channels = Channels.of(draft.reference, crops[0])
+    reach: dict[str, Floats] = {}
 
     def measure(visit: Visit) -> None:
-        group = groups.get(visit.layer.bottoms[0])
-        if group is not None:
-            squares = visit.each(lambda values: np.square(values).mean(axis=(1, 2)), visit.inputs)
-            power[group] = np.maximum(power.get(group, np.float32(0)), np.mean(squares, axis=0))
+        blob = visit.layer.bottoms[0]
+        if blob in channels.classes:
+            reach[blob] = np.max(visit.each(lambda values: np.abs(values).max(axis=(1, 2)), visit.inputs), axis=0)
 
-    crops = crops[: settings.crops]
     propagate(
         draft.reference, crops, measure, draft.names, threads=threads, title="ranges of channels", float_only=True
     )
-    factors = {group: channel_factors(np.sqrt(found), settings.strength) for group, found in power.items()}
-    model = scaled(draft.reference, {blob: factors[group] for blob, group in groups.items() if group in factors})
+    factors = class_factors(channels, draft.layers, reach, settings.strength)
+    model = scaled(draft.reference, {blob: factors[classes] for blob, classes in channels.classes.items()})
     return replace(draft, reference=model, model=model)
 
 
-def channel_factors(ranges: Floats, strength: float) -> Floats:
-    """Return the factor of each channel of a tensor, from 1 to `MOST`: (largest range / range) ** strength."""
-    least = np.float32(max(float(ranges.max()), 1e-30) * 1e-6)
-    factors: Floats = np.minimum((ranges.max() / np.maximum(ranges, least)) ** np.float32(strength), MOST)
-    return np.maximum(factors, 1).astype(np.float32)
+@dataclass(frozen=True)
+class Channels:
+    """Which channels of a network can be scaled, and which of them only alike.
 
-
-def scalable_blobs(layers: Sequence[Layer]) -> dict[str, str]:
-    """Return the blobs whose channels may be scaled, each with the name of its group; those of one are scaled alike.
-
-    Not among them are the network's input and outputs, and what a layer reads or makes that is not homogeneous.
+    Attributes:
+        classes: for each blob that is a map, the class of each of its channels, int64 (C,).
+        fixed: whether the channels of a class have to stay as they are, bool (K,).
+        clipped: for each blob that a layer clips, where.
     """
-    groups = _Groups()
-    read = {blob for layer in layers for blob in layer.bottoms}
-    for layer in layers:
-        if layer.type in _HOMOGENEOUS or _is_sum(layer):
-            groups.join((*layer.bottoms, *layer.tops))
-        elif not _has_scalable_weights(layer):
-            groups.fix((*layer.bottoms, *layer.tops))
+
+    classes: Mapping[str, Integers]
+    fixed: NDArray[np.bool_]
+    clipped: Mapping[str, float]
+
+    @classmethod
+    def of(cls, model: NcnnModel, crop: Floats) -> "Channels":
+        """Find them by sending numbers in the place of values through the layers that move values.
+
+        Args:
+            model: the float network.
+            crop: any crop, float32 (3, H, W): what counts are the sizes of the blobs.
+        """
+        tracer = _Tracer()
+        for layer, weights in zip(model.layers, model.weights, strict=True):
+            tracer.trace(layer, weights, crop)
+        return tracer.channels()
+
+
+@dataclass
+class _Tracer:
+    """Maps that hold in the place of each value the number of the channel that it was made as.
+
+    Attributes:
+        maps: of the blobs that are not read yet.
+        read: channel by channel, the number of each map that was seen, int64 (C,).
+        alike: pairs of numbers of channels that are scaled alike, int64 (N, 2).
+        fixed: numbers of channels that are not scaled.
+        clipped: as in `Channels`.
+        count: of the numbers that were given.
+    """
+
+    maps: dict[str, Floats] = field(default_factory=dict)
+    read: dict[str, Integers] = field(default_factory=dict)
+    alike: list[Integers] = field(default_factory=list)
+    fixed: list[Integers] = field(default_factory=list)
+    clipped: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+    def trace(self, layer: Layer, weights: Weights, crop: Floats) -> None:
+        """Take the numbers through a layer."""
+        inputs = [self.maps.pop(blob) for blob in layer.bottoms]
+        if layer.type == "Input":
+            outputs = [self._fix(self._new(crop.shape))]
+        elif layer.type == "Split":
+            outputs = inputs * len(layer.tops)
+        elif layer.type in _MOVING:
+            outputs = LayerNetwork(layer, weights).run(inputs)
+        elif _is_sum(layer) and inputs[0].shape == inputs[1].shape:
+            self.alike.append(np.unique(np.stack([one.ravel() for one in inputs]), axis=1).T.astype(np.int64))
+            outputs = inputs[:1]
+        else:
+            made = LayerNetwork(layer, weights).run([np.ones_like(one) for one in inputs])
+            outputs = [self._through(layer, inputs, one.shape) for one in made]
+        for blob, numbers in zip(layer.tops, outputs, strict=True):
+            self.maps[blob] = numbers
+            if numbers.ndim == 3:
+                self.read[blob] = self._by_channel(numbers)
+
+    def _through(self, layer: Layer, inputs: list[Floats], shape: tuple[int, ...]) -> Floats:
+        """Return the numbers behind a layer that computes."""
+        if layer.type in _HOMOGENEOUS and inputs[0].ndim == len(shape) == 3:
+            return np.broadcast_to(self._by_channel(inputs[0])[:, np.newaxis, np.newaxis], shape).astype(np.float32)
+        numbers = self._new(shape)
+        if not _has_scalable_weights(layer):
+            for one in (*inputs, numbers):
+                self._fix(one)
+        elif layer.integer(9) == _CLIP and layer.reals(10)[0] == 0:
+            self.clipped[layer.tops[0]] = layer.reals(10)[1]
         elif layer.integer(9) not in _HOMOGENEOUS_ACTIVATIONS:
-            groups.fix(layer.tops)
-        groups.fix(blob for blob in layer.tops if blob not in read)
-    return {top: groups.find(top) for layer in layers for top in layer.tops if not groups.is_fixed(top)}
+            self._fix(numbers)
+        return numbers
+
+    def channels(self) -> Channels:
+        """Return what was found, when all layers are traced."""
+        for numbers in self.maps.values():
+            self._fix(numbers)
+        pairs = np.unique(np.concatenate([np.empty((0, 2), np.int64), *self.alike]), axis=0)
+        links = coo_array((np.ones(len(pairs)), pairs.T), shape=(self.count, self.count))
+        count, class_of = connected_components(links, directed=False)
+        fixed = np.zeros(count, bool)
+        fixed[class_of[np.unique(np.concatenate(self.fixed))]] = True
+        classes = {blob: class_of[numbers].astype(np.int64) for blob, numbers in self.read.items()}
+        return Channels(classes, fixed, self.clipped)
+
+    def _new(self, shape: tuple[int, ...]) -> Floats:
+        first, self.count = self.count, self.count + shape[0]
+        numbers = np.arange(first, self.count).reshape(-1, *[1] * (len(shape) - 1))
+        return np.broadcast_to(numbers, shape).astype(np.float32)
+
+    def _fix(self, numbers: Floats) -> Floats:
+        self.fixed.append(np.unique(numbers).astype(np.int64))
+        return numbers
+
+    def _by_channel(self, numbers: Floats) -> Integers:
+        """Return one number for each channel of a map; channels that come together in one are scaled alike."""
+        rows = numbers.reshape(len(numbers), -1).astype(np.int64)
+        if (rows != rows[:, :1]).any():
+            self.alike.append(np.stack([np.repeat(rows[:, 0], rows.shape[1]), rows.ravel()], axis=1))
+        return rows[:, 0]
 
 
-class _Groups:
-    """Blobs that belong together, by union and find; some groups are fixed."""
+def class_factors(channels: Channels, layers: Sequence[Layer], reach: Mapping[str, Floats], strength: float) -> Floats:
+    """Return the factor of each class of channels, float32 (K,), from 1 up.
 
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-        self._fixed: set[str] = set()
-
-    def find(self, blob: str) -> str:
-        parent = self._parent.setdefault(blob, blob)
-        if parent != blob:
-            self._parent[blob] = self.find(parent)
-        return self._parent[blob]
-
-    def join(self, blobs: Iterable[str]) -> None:
-        first, *others = [self.find(blob) for blob in blobs]
-        for other in others:
-            self._parent[other] = first
-            if other in self._fixed:
-                self._fixed.add(first)
-
-    def fix(self, blobs: Iterable[str]) -> None:
-        self._fixed.update([self.find(blob) for blob in blobs])
-
-    def is_fixed(self, blob: str) -> bool:
-        return self.find(blob) in self._fixed
+    Args:
+        channels: the classes.
+        layers: the layers to quantize.
+        reach: the largest magnitude of each channel of what they read, by blob, float32 (C,).
+        strength: the power that is taken of the ratio of ranges, for channels that a dense layer reads.
+    """
+    count = len(channels.fixed)
+    # The largest share that a channel of the class has of its tensor's range; 0 where INT8 layers read none.
+    share, dense = np.zeros(count, np.float32), np.zeros(count, bool)
+    limit = np.full(count, np.inf, np.float32)
+    for layer in layers:
+        (blob,) = layer.bottoms
+        if blob not in channels.classes:
+            continue
+        classes = channels.classes[blob]
+        np.maximum.at(share, classes, reach[blob] / max(float(reach[blob].max()), _TINY))
+        dense[classes] |= layer.type != "ConvolutionDepthWise"
+        if blob in channels.clipped:
+            free = channels.clipped[blob] / np.maximum(reach[blob], _TINY)
+            np.minimum.at(limit, classes, free)
+    powers = np.where(dense, strength, 1.0)
+    factors = np.where(share > 0, np.maximum(share, 1e-6) ** -powers, 1.0)
+    factors = np.minimum(factors, np.where(dense, MOST, MOST_DEPTHWISE))
+    factors = np.maximum(np.minimum(factors, limit), 1.0)
+    return np.where(channels.fixed, 1.0, factors).astype(np.float32)
 
 
 def _is_sum(layer: Layer) -> bool:
@@ -118,7 +221,7 @@ def scaled(model: NcnnModel, factors: Mapping[str, Floats]) -> NcnnModel:
 
     Args:
         model: the float model.
-        factors: for each blob to scale, by name, float32 (C,): all blobs of a group of `scalable_blobs` alike.
+        factors: for blobs by name, float32 (C,), those of one class of `Channels` alike.
     """
     changed: dict[str, Weights] = {}
     for layer, weights in zip(model.layers, model.weights, strict=True):

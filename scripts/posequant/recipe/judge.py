@@ -12,7 +12,6 @@ from posequant.evaluate.yardstick import Yardstick
 from posequant.ncnn_format.model import NcnnModel, encode_weights
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import describe_layers
-from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.precision import PrecisionLoss
 from posequant.recipe.score import Draws, Evidence, Score, scores
@@ -123,7 +122,7 @@ class Judge:
             draft: the draft, with all scales.
             step: what is new in it, in words.
         """
-        model = quantize(draft.model, draft.table)
+        model = draft.int8
         network = NcnnNetwork.of(model, "int8", self._spec.input_shape, self._spec.output_shapes)
         work = self.work(draft)
         return Rung(

@@ -15,12 +15,13 @@ from posequant.base.verify import hashes, versions
 from posequant.data.crop_files import People, load_crops
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
-from posequant.quantize.ncnn2int8 import quantize
 from posequant.quantize.propagation import affordable
-from posequant.quantize.weights import quantizable, warn_of_miscomputed
+from posequant.quantize.weights import products, quantizable, warn_of_miscomputed
 from posequant.recipe.activation_scales import scale_activations
 from posequant.recipe.bias import correct_bias
 from posequant.recipe.budget import Budget, hold_budget, with_float_layers
+from posequant.recipe.centering import center
+from posequant.recipe.deconvolutions import split_deconvolutions
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.equalization import equalize
 from posequant.recipe.judge import Judge, Panel
@@ -28,6 +29,7 @@ from posequant.recipe.keeping import judged, settled
 from posequant.recipe.parts import split, tell_of_few
 from posequant.recipe.rounding import learn_rounding
 from posequant.recipe.score import Score
+from posequant.recipe.stem import fold_stem
 from posequant.recipe.target import decided
 from posequant.recipe.weight_scales import scale_weights
 from posequant.workflow.settings.recipe import PREPARING, BudgetStep, KeepFloatStep, Recipe, Step, Steps, Target
@@ -45,7 +47,7 @@ def keep_float(draft: Draft, crops: Sequence[Floats], threads: int, settings: Ke
     Raises:
         InputError: a named layer cannot be quantized anyway, or none would be left to quantize.
     """
-    of_types = {layer.name for layer in draft.layers if layer.type in settings.types}
+    of_types = {layer.name for layer in (*draft.layers, *products(draft.model.layers)) if layer.type in settings.types}
     kept = draft.keep_float | of_types | set(settings.layers)
     quantizable(draft.model.layers, kept)
     return with_float_layers(draft, kept)
@@ -53,11 +55,14 @@ def keep_float(draft: Draft, crops: Sequence[Floats], threads: int, settings: Ke
 
 STEPS: Mapping[str, Callable[..., Draft]] = {
     "keep-float": keep_float,
+    "split-deconvolutions": split_deconvolutions,
     "equalize": equalize,
     "weights": scale_weights,
     "activations": scale_activations,
+    "center": center,
     "round": learn_rounding,
     "correct-bias": correct_bias,
+    "fold-stem": fold_stem,
 }
 
 
@@ -138,6 +143,7 @@ def apply_recipe_to_files(
     threads: int,
     out: tuple[Path, Path],
     table: Path,
+    distillation: Path | None = None,
     target: Target = "any",
     measured: bool = True,
 ) -> dict[str, Any]:
@@ -155,6 +161,7 @@ def apply_recipe_to_files(
         threads: how many crops are computed at a time.
         out: `.param` and `.bin` of the prepared network to write.
         table: the calibration table to write.
+        distillation: folder of the wide crops that the step `distill` takes its crops from (`AugmentedCrops`).
         target: what the network is to run on.
         measured: whether to measure what the draft does not depend on, too: times, AP and the outcome.
 
@@ -215,7 +222,7 @@ def apply_recipe_to_files(
 
 def _outcome(panel: Panel, draft: Draft, spec: ModelSpec) -> dict[str, Any]:
     """Return what a draft loses on people who had no say in it."""
-    int8 = NcnnNetwork.of(quantize(draft.model, draft.table), "int8", spec.input_shape, spec.output_shapes)
+    int8 = NcnnNetwork.of(draft.int8, "int8", spec.input_shape, spec.output_shapes)
     (score,) = panel.scores([panel.evidence(int8)])
     return {
         "oks_loss": asdict(score.oks_loss) if score.oks_loss else None,

@@ -47,19 +47,25 @@ def learn_rounding(draft: Draft, crops: Sequence[Floats], threads: int, settings
         layer = visit.layer
         weights = draft.model.named(layer.name)[1]
         scales, activation_scale = draft.weight_scales[layer.name], draft.activation_scales[layer.name]
-        moments = second_moments(visit, activation_scale, settings.seed)
+        moments, means = moments_about_means(visit, activation_scale, settings.seed)
         rows = weights["weight"].astype(np.float64).reshape(layer.integer(0), -1)
         steps = 1 / np.broadcast_to(scales.astype(np.float64), len(rows))
         limit = draft.weight_limits.get(layer.name, INT8_LIMIT)
+        groups = np.array_split(np.arange(len(rows)), len(moments))
         int8 = np.concatenate(
             [
                 best_integers(rows[group], steps[group], moment, limit)
-                for group, moment in zip(np.array_split(np.arange(len(rows)), len(moments)), moments, strict=True)
+                for group, moment in zip(groups, moments, strict=True)
             ]
         )
-        rounded = (int8 * steps[:, np.newaxis]).astype(np.float32).ravel()
-        changed[layer.name] = {"weight": rounded}
-        quantized = quantize_layer(layer, {**weights, "weight": rounded}, scales, activation_scale)
+        new = {"weight": (int8 * steps[:, np.newaxis]).astype(np.float32).ravel()}
+        if "bias" in weights:
+            # Moments about the means leave out what the change adds on average.
+            change = (int8 - rounded_to_integers(rows / steps[:, np.newaxis], limit)) * steps[:, np.newaxis]
+            added = [change[group] @ mean for group, mean in zip(groups, means, strict=True)]
+            new["bias"] = (weights["bias"] - np.concatenate(added)).astype(np.float32)
+        changed[layer.name] = new
+        quantized = quantize_layer(layer, {**weights, **new}, scales, activation_scale)
         if not np.array_equal(quantized[1]["weight"], int8.astype(np.int8).ravel()):
             raise AssertionError(f"layer {layer.name}: ncnn2int8 would round its weights to other values")
         return quantized
@@ -68,8 +74,8 @@ def learn_rounding(draft: Draft, crops: Sequence[Floats], threads: int, settings
     return draft.with_weights(changed)
 
 
-def second_moments(visit: Visit, activation_scale: np.float32, seed: int) -> Doubles:
-    """Return the second moments, about the mean, of what a layer's weights are multiplied with in INT8.
+def moments_about_means(visit: Visit, activation_scale: np.float32, seed: int) -> tuple[Doubles, Doubles]:
+    """Return the second moments, about the means, of what a layer's weights are multiplied with in INT8, and the means.
 
     Args:
         visit: the layer, and what reaches it.
@@ -77,19 +83,21 @@ def second_moments(visit: Visit, activation_scale: np.float32, seed: int) -> Dou
         seed: of the choice of positions, at most `POSITIONS` of each crop; they count as in `position_weights`.
 
     Returns:
-        float64 (G, n, n) for G depthwise groups, or 1, of n weights.
+        float64 (G, n, n) and (G, n) for G depthwise groups, or 1, of n weights.
     """
     full = LayerNetwork(without_activation(visit.layer), visit.weights)
     outputs = [found[0] for found in visit.each(full.run, [[values] for values in visit.inputs])]
     shares = position_weights(outputs)
     generator = np.random.default_rng(seed)
+    # Far from 0, sums of squares in float32 would lose what is sought.
+    offset = visit.reached[0].mean(dtype=np.float64).astype(np.float32)
     choices = [np.sort(generator.permutation(share.size)[:POSITIONS]) for share in shares]
 
     def sums(item: tuple[Floats, Floats, NDArray[np.int64]]) -> tuple[Floats, Floats]:
         values, share, choice = item
         scaled = values * activation_scale
         int8 = rounded_to_integers(scaled)
-        patches = columns(visit.layer, int8 / activation_scale, choice)
+        patches = columns(visit.layer, int8 / activation_scale, choice) - offset
         counts = share[choice]
         counted = (patches * counts[:, np.newaxis]).transpose(0, 2, 1)
         return np.asarray(counted @ patches, np.float32), counted.sum(axis=2)
@@ -102,8 +110,9 @@ def second_moments(visit: Visit, activation_scale: np.float32, seed: int) -> Dou
         for of_crop in visit.each(sums, items[start : start + _CROPS_AT_ONCE]):
             second, first = second + of_crop[0], first + of_crop[1]
     total = sum(float(share[choice].sum(dtype=np.float64)) for share, choice in zip(shares, choices, strict=True))
-    moments: Doubles = second / total - (first[:, :, np.newaxis] * first[:, np.newaxis]) / total**2
-    return moments
+    means: Doubles = first / total
+    moments: Doubles = second / total - means[:, :, np.newaxis] * means[:, np.newaxis]
+    return moments, means + offset
 
 
 def columns(layer: Layer, values: Floats, positions: NDArray[np.int64]) -> Floats:

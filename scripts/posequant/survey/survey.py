@@ -210,20 +210,16 @@ def _compare(
 
 def _weights_in_int8(param: Path) -> tuple[float, dict[str, int]]:
     """Return which share of an INT8 model's weights is INT8, and how many layers have others, by their kind."""
-    from posequant.ncnn_format.model import is_grouped, read_param, weight_slots
+    from posequant.ncnn_format.model import MATRICES, is_grouped, read_param, weight_slots
 
     sizes = {True: 0, False: 0}
     kinds: Counter[str] = Counter()
     for layer in read_param(param):
-        if size := sum(slot.size for slot in weight_slots(layer) if slot.name in _MATRICES):
+        if size := sum(slot.size for slot in weight_slots(layer) if slot.name in MATRICES):
             sizes[layer.int8_term > 0] += size
             if not layer.int8_term:
                 kinds["grouped convolution" if is_grouped(layer) else layer.type] += 1
     return sizes[True] / max(1, sum(sizes.values())), dict(kinds.most_common())
-
-
-# Names of the weights that a product is made with, as `weight_slots` calls them; others are biases and norms.
-_MATRICES = {"weight", "a", "b", "q_weight", "k_weight", "v_weight", "out_weight"}
 
 
 # Why a kind of layer stays in float.
@@ -231,8 +227,6 @@ _NO_INT8 = "ncnn has no INT8 for it."
 _KINDS = {
     "Deconvolution": _NO_INT8,
     "DeconvolutionDepthWise": _NO_INT8,
-    "Gemm": "A matrix product, as in transformers and in the heads of SimCC. ncnn's INT8 for it scales each input "
-    "anew instead of by calibration; PoseQuant does not use it.",
     "grouped convolution": "ncnn computes it wrongly in INT8 (and in bf16, which is refused for such networks).",
 }
 
@@ -290,8 +284,8 @@ _LEGEND = f"""- **FP32, BF16, INT8**: how well ncnn agrees with ONNX Runtime, as
 - **INT8 layers**, **INT8 weights**: how many of the layers with weights run in INT8, and their share of the weights.
   **In float**: the layers with weights that do not."""
 
-_LEFT = """Layers without weights (sums, upsampling, activations, the products inside attention) are always computed in
-float. Of the layers with weights, these stay in float:"""
+_LEFT = """Layers without weights (sums, upsampling, activations, the products inside attention as mmdeploy exports it)
+are always computed in float. Of the layers with weights, these stay in float:"""
 
 _STOPPED = """\
 The table names the stage that stops each network, and why. A study can still use the backends that do not need that

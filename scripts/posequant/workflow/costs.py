@@ -53,12 +53,14 @@ class Step:
         per_100_mb: for each 100 MB of the network's weights.
         per_person: for each evaluated person; its threads share it.
         per_gmac: for each billion of multiply-accumulates of each calibration person; its threads share it.
+        per_chosen: for each person that is chosen from the training split; its threads share it.
     """
 
     alone: float
     per_100_mb: float = 0.0
     per_person: float = 0.0
     per_gmac: float = 0.0
+    per_chosen: float = 0.0
 
 
 # Rules that are not listed take `_OTHER`. `predict` and `latency` take the network's own time as well.
@@ -68,6 +70,9 @@ STEPS = {
     "calibration_set": Step(1.0),
     "calibration_images": Step(60.0),
     "calibration_crops": Step(2.0),
+    "distillation_set": Step(1.5),
+    "distillation_images": Step(2.0, per_chosen=0.5),
+    "distillation_crops": Step(1.5, per_chosen=CUT),
     "evaluation_crops": Step(1.5, per_person=CUT),
     "export": Step(5.0, per_100_mb=6.0),
     "import_onnx": Step(2.0, per_100_mb=3.0),
@@ -84,6 +89,8 @@ STEPS = {
     "certify": Step(3.0, per_100_mb=1.0, per_person=0.001),
     "pictures": Step(2.0, per_100_mb=1.0),
     "attribute": Step(2.0, per_100_mb=20.0, per_gmac=0.3),
+    "layer_times": Step(2.0, per_100_mb=5.0),
+    "render_attribution": Step(1.5),
     "latency": Step(8.0, per_100_mb=20.0),
     "collect_result": Step(1.0),
     "render_report": Step(1.0),
@@ -106,6 +113,9 @@ _WEIGHTS = {
 # Of a person, in `predict` and in `evaluate`.
 _PREDICTION_BYTES = 300
 _DRAWN_IMAGE_BYTES = 20_000
+_PHOTOGRAPH_BYTES = 160_000
+# How many times as much as a crop shows all crops of a person can see, about.
+_WIDE = 4.0
 # Seconds to draw an image.
 _DRAWING = 0.012
 # What is downloaded, and what is taken out of it, where its name tells. All else is not counted.
@@ -150,7 +160,7 @@ class Work:
     Attributes:
         network: the network, or a usual one where nothing is known of it.
         people: evaluated people.
-        calibration: calibration people.
+        calibration: calibration people, or those who are chosen to distill on.
         images: to draw.
         rows: seconds that one thread takes for a person, of each row that is run.
         kept: whether the crops of evaluated people are kept.
@@ -250,6 +260,7 @@ def seconds_of(rule: str, work: Work) -> tuple[float, float]:
     step = STEPS.get(rule, _OTHER)
     alone = step.alone + step.per_100_mb * work.network.bytes / 1e8
     shared = step.per_person * work.people + step.per_gmac * work.network.gmac * work.calibration
+    shared += step.per_chosen * work.calibration
     if rule == "predict":
         shared += work.people * sum(work.rows)
     elif rule == "latency":
@@ -266,6 +277,10 @@ def bytes_of(rule: str, work: Work) -> tuple[str, float]:
             return "crops", crops_bytes(work.network, work.people) * work.kept
         case "calibration_crops":
             return "crops", 4 * crops_bytes(work.network, work.calibration)
+        case "distillation_crops":
+            return "crops", _WIDE * crops_bytes(work.network, work.calibration)
+        case "distillation_images":
+            return "images", _PHOTOGRAPH_BYTES * work.calibration
         case "predict" | "evaluate":
             return "predictions", _PREDICTION_BYTES * work.people
         case "demo_dataset":

@@ -71,7 +71,7 @@ def work(
     return Work(
         size,
         people=everyone // int(wildcards.get("shards", 1)),
-        calibration=settings["calibration"]["people"],
+        calibration=int(wildcards.get("people", settings["calibration"]["people"])),
         images=drawn.get("train_images", 0) + drawn.get("val_images", 0),
         rows=tuple(row_seconds(row, size, config, study) for row in rows),
         kept=crops_bytes(size, everyone) <= 1e9 * settings["crops"]["limit_gb"],

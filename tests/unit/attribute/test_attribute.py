@@ -12,8 +12,9 @@ from tests.unit.pose_fixtures import SCALES, SPEC, draw_people, pose_network
 
 from posequant.attribute.attribute import attribute
 from posequant.attribute.figure import draw
-from posequant.attribute.page import half_of_noise, render, to_table, worst_first
+from posequant.attribute.page import half_of_noise, render, to_table, with_times, worst_first
 from posequant.attribute.pair import Pair
+from posequant.attribute.times import measure_times
 from posequant.base.errors import InputError
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize.ncnn2int8 import quantize
@@ -75,6 +76,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 @pytest.fixture(scope="module")
 def found(files: Files) -> dict[str, Any]:
     return files.attribute()
+
+
+@pytest.fixture(scope="module")
+def times(files: Files) -> dict[str, Any]:
+    return measure_times(
+        full=files.full, int8=files.int8, model=files.folder / "model.json", variant="ncnn-int8", crops=CROPS,
+        rounds=5, seconds=1,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def timed(found: dict[str, Any], times: dict[str, Any]) -> dict[str, Any]:
+    return with_times(found, times)
 
 
 def test_layer_alone_is_a_network_with_no_other_in_int8(files: Files, found: dict[str, Any]) -> None:
@@ -150,40 +164,51 @@ def test_networks_that_do_not_belong_together_are_refused(files: Files, tmp_path
         Pair.read(*files.full, *files.full)
 
 
-def test_page_and_table(found: dict[str, Any]) -> None:
-    steps, layers = draw(found)
-    page = render(found, {"steps.svg": steps, "layers.svg": layers})
-    worst = worst_first(found["layers"])
+def test_page_and_table(timed: dict[str, Any]) -> None:
+    drawings = draw(timed)
+    page = render(timed, {f"{drawing.name}.svg": drawing for drawing in drawings})
+    worst = worst_first(timed["layers"])
     assert [row["noise"] for row in worst] == sorted((row["noise"] for row in worst), reverse=True)
     assert f"| {worst[0]['layer']} " in page
-    for link, drawing in (("steps.svg", steps), ("layers.svg", layers)):
+    for drawing in drawings:
         assert drawing.caption
-        assert f"![{drawing.title}]({link})\n\n{drawing.caption}\n" in page
-    assert sum(row["noise_share"] for row in half_of_noise(found["layers"])) >= 0.5
-    assert to_table(found)["layer"].tolist() == [row["layer"] for row in found["layers"]]
+        assert f"![{drawing.title}]({drawing.name}.svg)\n\n{drawing.caption}\n" in page
+    for part in timed["times"]["parts"]:
+        assert f"| {part['part']} " in page
+    assert sum(row["noise_share"] for row in half_of_noise(timed["layers"])) >= 0.5
+    assert to_table(timed)["layer"].tolist() == [row["layer"] for row in timed["layers"]]
+    assert (to_table(timed)[["float_ms", "int8_ms"]] > 0).all(axis=None)
 
 
-def test_pictures_show_the_steps_and_the_layers(found: dict[str, Any]) -> None:
-    steps, layers = draw(found)
+def test_times_of_other_files_are_refused(found: dict[str, Any], times: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"the times of ncnn-int8, .* are those of other files"):
+        with_times(found, times | {"sha256": times["sha256"] | {"int8": {}}})
+
+
+def test_pictures_show_the_steps_the_layers_and_the_times(timed: dict[str, Any]) -> None:
+    steps, layers, parts = draw(timed)
     *waterfall, side = steps.figure.axes[0].patches
     ends = [bar.get_x() + bar.get_width() for bar in waterfall if isinstance(bar, Rectangle)]
-    assert ends == pytest.approx([100 * step["noise"] for step in found["waterfall"]])
+    assert ends == pytest.approx([100 * step["noise"] for step in timed["waterfall"]])
     assert isinstance(side, Rectangle)
-    assert (side.get_x(), side.get_width()) == pytest.approx((0, 100 * found["activations_only"]["noise"]))
+    assert (side.get_x(), side.get_width()) == pytest.approx((0, 100 * timed["activations_only"]["noise"]))
     heights = [
         [bar.get_height() for bar in panel.patches if isinstance(bar, Rectangle)] for panel in layers.figure.axes
     ]
-    for of_panel, key, factor in zip(heights, ("noise", "oks_loss", "macs_share"), (100, 1, 100), strict=True):
-        assert of_panel == pytest.approx([factor * (layer[key] or 0) for layer in found["layers"]])
+    shown = zip(heights, ("noise", "oks_loss", "macs_share", "int8_ms"), (100, 1, 100, 1), strict=True)
+    for of_panel, key, factor in shown:
+        assert of_panel == pytest.approx([factor * (layer[key] or 0) for layer in timed["layers"]])
     names = [label.get_text() for label in layers.figure.axes[-1].get_xticklabels()]
-    assert names == [layer["layer"] for layer in found["layers"]]
+    assert names == [layer["layer"] for layer in timed["layers"]]
+    widths = [bar.get_width() for bar in parts.figure.axes[0].patches if isinstance(bar, Rectangle)]
+    assert widths == pytest.approx([part[key] for key in ("float_ms", "int8_ms") for part in timed["times"]["parts"]])
 
 
-def test_of_many_layers_the_noisiest_are_named(found: dict[str, Any]) -> None:
+def test_of_many_layers_the_noisiest_are_named(timed: dict[str, Any]) -> None:
     layers = [
-        {**found["layers"][0], "layer": f"layer {place}", "noise": 0.01 * (place % 100 == 7)} for place in range(300)
+        {**timed["layers"][0], "layer": f"layer {place}", "noise": 0.01 * (place % 100 == 7)} for place in range(300)
     ]
-    _, drawing = draw({**found, "layers": layers})
+    _, drawing, _ = draw({**timed, "layers": layers})
     names = [label.get_text() for label in drawing.figure.axes[-1].get_xticklabels()]
     assert {"layer 7", "layer 107", "layer 207"} <= set(names)
     assert len(names) <= 12

@@ -600,6 +600,22 @@ def test_chosen_images_appear_together(site: Site, images: dict[ImageFile, str],
     assert len(site.requests) < len(images)
 
 
+def test_images_that_are_known_are_copied_and_the_damaged_fetched(
+    images: dict[ImageFile, str], site: Site, tmp_path: Path
+) -> None:
+    calibration, annotations = write_calibration_set(tmp_path, images)
+    first, second, *others = images
+    known, folder = tmp_path / "known", tmp_path / "images"
+    known.mkdir()
+    (known / first.file_name).write_bytes(picture(first.id))
+    (known / second.file_name).write_bytes(picture(second.id)[:-10])
+    site.requests.clear()
+    fetch_calibration_images(calibration, annotations, folder, known)
+    assert {path for path, _ in site.requests} == {f"/train/{image.file_name}" for image in (second, *others)}
+    assert {path.name for path in folder.iterdir()} == {image.file_name for image in images}
+    assert (folder / first.file_name).read_bytes() == picture(first.id)
+
+
 @pytest.mark.parametrize("address", ["", None, 7, ["http://host/1.jpg"]])
 def test_image_without_an_address_is_named(images: dict[ImageFile, str], tmp_path: Path, address: Any) -> None:
     calibration, annotations = write_calibration_set(tmp_path, dict.fromkeys(images, address))

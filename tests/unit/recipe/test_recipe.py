@@ -24,7 +24,6 @@ from posequant.quantize.weights import absmax_scales
 from posequant.recipe.activation_scales import CLIPS, descend, percentile_threshold, scale_activations
 from posequant.recipe.bias import correct_bias, mean_error
 from posequant.recipe.draft import Draft
-from posequant.recipe.equalization import channel_factors, equalize, scalable_blobs
 from posequant.recipe.positions import by_channel, position_weights, without_activation
 from posequant.recipe.recipe import apply_recipe, keep_float
 from posequant.recipe.rounding import best_integers, columns, learn_rounding
@@ -32,7 +31,6 @@ from posequant.recipe.weight_scales import mse_scales, rounding_errors, scale_we
 from posequant.workflow.settings.recipe import (
     ActivationsStep,
     CorrectBiasStep,
-    EqualizeStep,
     KeepFloatStep,
     Method,
     RoundStep,
@@ -45,6 +43,7 @@ RECIPE: list[dict[str, dict[str, Any]]] = [
     {"equalize": {"strength": 0.5}},
     {"weights": {"bits": 8, "scales": "mse"}},
     {"activations": {"method": "output", "crops": 3}},
+    {"center": {}},
     {"round": {"seed": 0}},
     {"correct-bias": {}},
 ]
@@ -273,64 +272,6 @@ def test_rounded_weights_survive_ncnn2int8(tmp_path: Path) -> None:
         steps = weights["weight"].reshape(len(draft.weight_scales[name]), -1) * draft.weight_scales[name][:, np.newaxis]
         np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
         np.testing.assert_array_equal(written.named(name)[1]["weight"], np.rint(steps).ravel())
-
-
-# Equalization
-
-
-def test_factors_by_hand() -> None:
-    ranges = np.array([4.0, 1.0, 0.0], np.float32)
-    np.testing.assert_allclose(channel_factors(ranges, 0.5), [1, 2, 32])
-    np.testing.assert_allclose(channel_factors(ranges, 1), [1, 4, 32])
-
-
-def test_blobs_that_meet_in_a_sum_are_scaled_alike() -> None:
-    groups = scalable_blobs(small_network().model().layers)
-    # e is read by an inner product, whose weights are not scaled.
-    assert set(groups) == {"a", "b", "b0", "b1", "f", "f0", "f1", "g", "h"}
-    assert len({groups[blob] for blob in ("f", "f0", "f1", "g", "h")}) == 1
-    assert len({groups[blob] for blob in ("a", "b", "f")}) == 3
-
-
-def test_clipped_activation_is_not_scaled() -> None:
-    layers = [
-        replace(layer, params={**layer.params, 9: "3"}) if layer.name == "conv_a" else layer
-        for layer in small_network().model().layers
-    ]
-    assert "a" not in scalable_blobs(layers)
-
-
-def test_equalized_network_is_the_same_function(tmp_path: Path) -> None:
-    model = small_network().model()
-    # Channels of very unequal ranges.
-    weights = model.named("conv_b")[1]
-    uneven = np.geomspace(0.05, 1, 8).astype(np.float32)
-    model = (
-        Draft.of(model)
-        .with_weights(
-            {
-                "conv_b": {
-                    "weight": (weights["weight"].reshape(8, -1) * uneven[:, None]).ravel(),
-                    "bias": weights["bias"] * uneven,
-                }
-            }
-        )
-        .model
-    )
-    draft = equalize(Draft.of(model), CROPS, 2, EqualizeStep(strength=1))
-    ranges = {}
-    for which, network in (("before", model), ("after", draft.model)):
-        files = tmp_path / f"{which}.param", tmp_path / f"{which}.bin"
-        network.write(*files)
-        loaded = NcnnNetwork(*files, "fp32", INPUT_SHAPE)
-        ranges[which] = [
-            np.abs(next(iter(loaded.activations(CROPS[0], ["b0"])))).max(axis=(1, 2)),
-            loaded.forward(np.stack(CROPS)),
-        ]
-    assert ranges["before"][0].max() / ranges["before"][0].min() > 20
-    assert ranges["after"][0].max() / ranges["after"][0].min() < 5
-    for one, other in zip(ranges["before"][1], ranges["after"][1], strict=True):
-        assert sqnr(one, other) > 100
 
 
 # Recipes

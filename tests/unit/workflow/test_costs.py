@@ -123,6 +123,9 @@ def test_costs_of_jobs_worked_by_hand() -> None:
     assert bytes_of("evaluation_crops", Work(network, people=100, kept=False)) == ("crops", 0)
     # In float32.
     assert bytes_of("calibration_crops", Work(network, calibration=100)) == ("crops", 1_200_000)
+    # Four crops each, in uint8; fifteen milliseconds each.
+    assert bytes_of("distillation_crops", Work(network, calibration=100)) == ("crops", 1_200_000)
+    assert list(seconds_of("distillation_crops", Work(network, calibration=100))) == pytest.approx([1.5, 1.5])
     assert bytes_of("convert_ncnn", Work(network)) == ("networks", 75e6)
     assert download_bytes("host/zips/val2017.zip") == 816e6
     assert download_bytes("host/unknown.zip") == 0

@@ -45,6 +45,8 @@ def test_work_of_a_shard_is_its_share_of_the_people() -> None:
     wildcards = {"study": "mine", "model": "m", "variant": "row", "shard": "1", "shards": "4"}
     found = work("predict", wildcards, CONFIG, network=Network(104.0, 1e6, 1000), people=400)
     assert (found.people, found.calibration, found.rows, found.kept) == (100, 8, (1.0,), False)
+    chosen = work("distillation_crops", {"study": "mine", "people": "70"}, CONFIG, network=None, people=None)
+    assert chosen.calibration == 70
     assert work("download", {}, CONFIG, network=None, people=None).people == 0
     job = planned_job("download", found, ["host/val2017.zip"], 1, (3,))
     assert (job.what, job.bytes, job.after) == ("downloads", 816e6, (3,))

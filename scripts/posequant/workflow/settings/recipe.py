@@ -18,7 +18,7 @@ Target = Literal["any", "x86", "arm", "arm-dotprod", "vulkan"]
 class KeepFloatStep(Settings):
     """Leaves layers in float."""
 
-    types: list[Literal["Convolution", "ConvolutionDepthWise", "InnerProduct"]] = Field(
+    types: list[Literal["Convolution", "ConvolutionDepthWise", "InnerProduct", "Gemm", "MultiHeadAttention"]] = Field(
         default=[], description="All layers of these ncnn types."
     )
     layers: list[str] = Field(default=[], description="Layers by their names in the `.param`.")
@@ -29,6 +29,15 @@ class KeepFloatStep(Settings):
             "cost nothing in float on `x86`, and time on ARM."
         ),
     )
+
+
+class SplitDeconvolutionsStep(Settings):
+    """Writes each deconvolution as convolutions, which can be INT8. In float, the output stays exactly the same.
+
+    Deconvolutions that cannot be split exactly stay, with a notice.
+    """
+
+    depthwise: bool = Field(default=False, description="Split depthwise deconvolutions, too.")
 
 
 class EqualizeStep(Settings):
@@ -72,6 +81,12 @@ class ActivationsStep(Settings):
     crops: Crops = 64
 
 
+class CenterStep(Settings):
+    """Stores tensors that are never negative about the middle of their range. In float, the output stays the same."""
+
+    crops: Crops = 64
+
+
 class RoundStep(Settings):
     """Rounds the weights so that the layer's output changes least."""
 
@@ -83,6 +98,26 @@ class CorrectBiasStep(Settings):
     """Subtracts the mean error of each channel from its bias."""
 
     crops: Crops = 64
+
+
+class DistillStep(Settings):
+    """Tunes the network by the float network's outputs, on crops without labels."""
+
+    people: int = Field(
+        default=1000,
+        ge=1,
+        description=(
+            "How many people of the training split are chosen for it, fewer if it has no more. None are in the images "
+            "of calibration people who decide or tell the outcome, or in those of the evaluation."
+        ),
+    )
+
+
+class FoldStemStep(Settings):
+    """Lets a first convolution of stride 2 and 5x5 or more read blocks of 2x2 pixels as channels: the same, but faster.
+
+    Nothing changes in INT8, to the bit. A first convolution of another kind, or in float, stays as it is.
+    """
 
 
 class BudgetStep(Settings):
@@ -134,7 +169,19 @@ class BudgetStep(Settings):
         return self
 
 
-Step = KeepFloatStep | EqualizeStep | WeightsStep | ActivationsStep | RoundStep | CorrectBiasStep | BudgetStep
+Step = (
+    KeepFloatStep
+    | SplitDeconvolutionsStep
+    | EqualizeStep
+    | WeightsStep
+    | ActivationsStep
+    | CenterStep
+    | RoundStep
+    | CorrectBiasStep
+    | DistillStep
+    | FoldStemStep
+    | BudgetStep
+)
 
 
 class NamedStep(Settings):
@@ -143,11 +190,15 @@ class NamedStep(Settings):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     keep_float: KeepFloatStep | None = Field(default=None, alias="keep-float")
+    split_deconvolutions: SplitDeconvolutionsStep | None = Field(default=None, alias="split-deconvolutions")
     equalize: EqualizeStep | None = None
     weights: WeightsStep | None = None
     activations: ActivationsStep | None = None
+    center: CenterStep | None = None
     round: RoundStep | None = None
     correct_bias: CorrectBiasStep | None = Field(default=None, alias="correct-bias")
+    distill: DistillStep | None = None
+    fold_stem: FoldStemStep | None = Field(default=None, alias="fold-stem")
     budget: BudgetStep | None = None
 
     @model_validator(mode="after")
@@ -216,16 +267,20 @@ PREPARING = ("equalize",)
 def _misplaced(steps: Sequence[str]) -> Iterator[str]:
     """Yield which of a recipe's steps is missing or stands where it cannot work."""
     yield from (f"no step '{needed}', which chooses scales" for needed in SCALES if needed not in steps)
-    if "budget" in steps[:-1]:
+    if "fold-stem" in steps[:-1]:
+        yield "'fold-stem' must be the last step"
+    if "budget" in [step for step in steps if step != "fold-stem"][:-1]:
         yield "'budget' must be the last step"
     chosen: set[str] = set()
     preparing = ""
     for step in steps:
         after = f"after '{preparing}' " if preparing else ""
-        if step in ("round", "correct-bias", "budget"):
+        if step in ("center", "round", "correct-bias", "budget"):
             yield from (f"{after}'{step}' must come after '{needed}'" for needed in SCALES if needed not in chosen)
         if step == "activations" and "weights" not in chosen:
             yield f"{after}'activations' must come after 'weights'"
+        if step == "split-deconvolutions" and chosen - {"keep-float"}:
+            yield "'split-deconvolutions' must come before all steps but 'keep-float'"
         if step in PREPARING:
             preparing, chosen = step, set()
         chosen.add(step)
