@@ -190,12 +190,12 @@ class Ladder:
 
     def _noise(self, draft: Draft, offered: Sequence[str]) -> dict[str, float]:
         """Return the share of the noise that is due to each of the layers that cause most for their work."""
-        means = self._draft.biases_corrected
         if self._alone is None:
-            self._alone = noise_alone(self._draft, self._crops[:CROPS_ALONE], self._threads, keep_means=means)
+            self._alone = noise_alone(self._draft, self._crops[:CROPS_ALONE], self._threads)
         alone = self._alone
         best = best_buys({name: alone[name] for name in offered}, self._work, self._conversion, Purse(most=TRIED))
-        now, gone = relief(draft, self._crops[:CROPS_TRIED], best, self._threads, keep_means=means)
+        corrected = draft.biases_corrected
+        now, gone = relief(draft, self._crops[:CROPS_TRIED], best, self._threads, keep_means=corrected)
         shares = {name: alone[name] / now if now else 0.0 for name in best}
         return {name: estimated(shares[name], gone[name]) for name in best}
 

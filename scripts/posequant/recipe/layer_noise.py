@@ -47,22 +47,21 @@ def estimated(alone: float, found: Relief) -> float:
     return max(min(max(alone, found.share - reach), found.share + reach), alone / 10)
 
 
-def noise_alone(draft: Draft, crops: Sequence[Floats], threads: int, *, keep_means: bool) -> dict[str, float]:
+def noise_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, float]:
     """Return the noise by signal at the outputs when one layer alone is in INT8, for each layer to quantize by name.
 
+    The mean error of each channel is left out: a bias can take it off. Where one was corrected, it was for the errors
+    of other layers, too, which are not there.
+
     Args:
-        draft: the draft, with all scales. Its biases are not looked at, but those of the float network: what corrects
-            the errors of other layers would be an error here.
+        draft: the draft, with all scales.
         crops: float32 (3, H, W).
         threads: how many crops are computed at a time.
-        keep_means: leave out what a bias can take off, the mean error of each channel.
     """
     network = NcnnNetwork.of(draft.reference, "fp32", crops[0].shape)
-    weights = {name: draft.reference.named(name)[1] for name in draft.names}
-    plain = draft.with_weights({name: {"bias": own["bias"]} for name, own in weights.items() if "bias" in own})
-    layers = {layer.name: LayerNetwork(*plain.quantized(layer)) for layer in draft.layers}
+    layers = {layer.name: LayerNetwork(*draft.quantized(layer)) for layer in draft.layers}
     wanted = [list(network.activations(crop, network.output_names)) for crop in crops]
-    _, each = _swapped(draft.reference, network, layers, crops, wanted=wanted, threads=threads, keep_means=keep_means)
+    _, each = _swapped(draft.reference, network, layers, crops, wanted=wanted, threads=threads, keep_means=True)
     return {name: Powers.total(powers).ratio for name, powers in each.items()}
 
 
