@@ -91,10 +91,10 @@ def test_one_crop_tells_nothing_of_chance(draft: Draft) -> None:
 @pytest.mark.parametrize(
     ("alone", "share", "expected"),
     [
-        pytest.param(0.3, 0.25, 0.3, id="within two standard errors"),
-        pytest.param(0.1, 0.5, 0.4, id="below what is gone"),
-        pytest.param(0.9, 0.5, 0.6, id="above what is gone"),
-        pytest.param(0.9, -0.5, 0.09, id="never less than a tenth"),
+        pytest.param(0.38, 0.25, 0.38, id="within three standard errors"),
+        pytest.param(0.1, 0.5, 0.35, id="below what is gone"),
+        pytest.param(0.9, 0.5, 0.65, id="above what is gone"),
+        pytest.param(0.8, -0.5, 0.2, id="never less than a quarter"),
     ],
 )
 def test_estimate_by_hand(alone: float, share: float, expected: float) -> None:
