@@ -105,6 +105,12 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
     Raises:
         InputError: the float network is sure of no keypoint of the people that decide, or a budget of AP has no labels.
     """
+    if draft.standing.int8_work < budget.int8_work - _ROUNDING:
+        print(
+            f"notice: {draft.standing.int8_work:.1%} of the work is in INT8 with no more layers in float, less than the "
+            f"{budget.int8_work:.1%} that must be",
+            file=sys.stderr,
+        )
     ladder, returns = Ladder(draft, crops, threads, judge.work(draft), budget.int8_work), 0
     tried, rungs = {draft.keep_float: draft}, list(draft.rungs)
     top = draft.keep_float
