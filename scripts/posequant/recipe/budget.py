@@ -107,8 +107,8 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
     """
     if draft.standing.int8_work < budget.int8_work - _ROUNDING:
         print(
-            f"notice: {draft.standing.int8_work:.1%} of the work is in INT8 with no more layers in float, less than the "
-            f"{budget.int8_work:.1%} that must be",
+            f"notice: {draft.standing.int8_work:.1%} of the work is in INT8 with no more layers in float, less than "
+            f"the {budget.int8_work:.1%} that must be",
             file=sys.stderr,
         )
     ladder, returns = Ladder(draft, crops, threads, judge.work(draft), budget.int8_work), 0
