@@ -51,6 +51,7 @@ class NcnnNetwork:
         output_shapes: Sequence[tuple[int | None, ...]] | None = None,
         *,
         int8_winograd: bool = False,
+        packing: bool = True,
     ) -> None:
         """Load the network and run it once on zeros.
 
@@ -65,6 +66,8 @@ class NcnnNetwork:
             int8_winograd: whether INT8 3x3 convolutions may use Winograd's algorithm. It can overflow silently where
                 weights exceed 6 bits, takes several times the memory and is no faster on x86: off by default. Without
                 overflow the results are the same.
+            packing: whether channels may lie side by side in memory, as ncnn has it by default. Without, INT8 is
+                slower, and of the same bits on x86 and ARM.
 
         Raises:
             InputError: if a file is missing, damaged or not the other's, if the model's INT8 marks do not fit the
@@ -82,7 +85,7 @@ class NcnnNetwork:
         self._blobs = {top for layer in self._layers for top in layer.tops}
 
         with doing(f"loaded {param} in ncnn"):
-            self._net = load_net(param, bin_, precision, int8_winograd=int8_winograd)
+            self._net = load_net(param, bin_, precision, int8_winograd=int8_winograd, packing=packing)
             self.output_shapes = self._try_out()
         if output_shapes is not None:
             self.output_shapes = _without_batch(self.output_shapes, output_shapes, param)
@@ -94,13 +97,15 @@ class NcnnNetwork:
         precision: str,
         input_shape: tuple[int, int, int],
         output_shapes: Sequence[tuple[int | None, ...]] | None = None,
+        *,
+        packing: bool = True,
     ) -> "NcnnNetwork":
         """Load a model that is in memory, by way of files that are gone when it is loaded; else as the constructor."""
         with tempfile.TemporaryDirectory() as folder:
             files = Path(folder, "model.param"), Path(folder, "model.bin")
             model.write(*files)
             with named_as(files[0], "the network"):
-                network = cls(*files, precision, input_shape, output_shapes)
+                network = cls(*files, precision, input_shape, output_shapes, packing=packing)
         # How later messages name it.
         network._param = Path("the network")
         return network
@@ -304,7 +309,7 @@ def _without_batch(
     return shapes
 
 
-def load_net(param: Path, bin_: Path, precision: str, *, int8_winograd: bool = False) -> ncnn.Net:
+def load_net(param: Path, bin_: Path, precision: str, *, int8_winograd: bool = False, packing: bool = True) -> ncnn.Net:
     """Return ncnn's own network of two files, as an application loads it: nothing is checked but what ncnn checks.
 
     Args:
@@ -312,12 +317,14 @@ def load_net(param: Path, bin_: Path, precision: str, *, int8_winograd: bool = F
         bin_: the `.bin` that belongs to it.
         precision: one of `fp32`, `fp16`, `bf16`, `int8`.
         int8_winograd: see `NcnnNetwork`.
+        packing: see there, too.
 
     Raises:
         InputError: ncnn refuses a file.
     """
     net = ncnn.Net()
     set_options(net.opt, precision, int8_winograd)
+    net.opt.use_packing_layout = packing
     if net.load_param(str(param)) != 0:
         raise InputError(f"{param}: ncnn cannot load it; its reason is above. Convert the model again.")
     if net.load_model(str(bin_)) != 0:

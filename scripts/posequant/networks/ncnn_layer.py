@@ -17,12 +17,13 @@ Floats = NDArray[np.float32]
 class LayerNetwork:
     """One layer of a network, run by ncnn on one thread per call; several threads may call it at once."""
 
-    def __init__(self, layer: Layer, weights: Weights) -> None:
-        """Load the layer: in INT8 if it is marked so, else in float32."""
+    def __init__(self, layer: Layer, weights: Weights, *, packing: bool = True) -> None:
+        """Load the layer: in INT8 if it is marked so, else in float32; `packing` is as for `NcnnNetwork`."""
         inputs = [Layer("Input", blob, (), (blob,), {}) for blob in layer.bottoms]
         self._layer = layer
         self._net = ncnn.Net()
         set_options(self._net.opt, "int8" if layer.int8_term else "fp32")
+        self._net.opt.use_packing_layout = packing
         if self._net.load_param_mem(format_param([*inputs, layer])) != 0:
             raise InputError(f"ncnn cannot load layer {layer.name} of type {layer.type}; its reason is above.")
         # From a file: what ncnn's Python module loads from memory it may read again when that is gone.

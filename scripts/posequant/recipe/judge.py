@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from posequant.base.model_spec import ModelSpec
+from posequant.base.signal import Powers
 from posequant.base.timing import time_in_turn
 from posequant.data.crop_files import People
 from posequant.evaluate.yardstick import Yardstick
@@ -59,6 +60,11 @@ class Panel:
             ap_losses=self._precision(keypoints, confidences) if self._precision else None,
         )
 
+    def sqnr_db(self, network: NcnnNetwork) -> float:
+        """Return the SQNR of a network's outputs in dB, infinite where they are the float network's."""
+        decibels = Powers.total(self._yardstick.powers(network.forward_on_threads(self.crops, self._threads))).sqnr_db
+        return math.inf if decibels is None else decibels
+
     def scores(self, evidence: Sequence[Evidence]) -> list[Score]:
         """Return what networks lose that were measured on these people, by the evidence of all of them."""
         return scores(evidence, self._draws)
@@ -101,19 +107,23 @@ class Judge:
         self._first: NcnnNetwork | None = None
         self._first_milliseconds = 0.0
         self._described: NcnnModel | None = None
-        self._work: dict[str, float] = {}
+        self._macs: dict[str, int] = {}
 
-    def work(self, draft: Draft) -> Mapping[str, float]:
-        """Return the share that each layer with weights has of the float network's work, by name.
+    def macs(self, draft: Draft) -> Mapping[str, int]:
+        """Return the multiply-accumulate operations of each layer with weights, by name.
 
-        Work is multiply-accumulate operations, those of the draft's own float network, which a step may have rewritten.
+        They are those of the draft's own float network, which a step may have rewritten.
         """
         if self._described is not draft.reference:
             network = NcnnNetwork.of(draft.reference, "fp32", self._spec.input_shape, self._spec.output_shapes)
-            macs = {record.name: record.macs for record in describe_layers(draft.reference, network)}
             self._described = draft.reference
-            self._work = {name: number / sum(macs.values()) for name, number in macs.items()}
-        return self._work
+            self._macs = {record.name: record.macs for record in describe_layers(draft.reference, network)}
+        return self._macs
+
+    def work(self, draft: Draft) -> Mapping[str, float]:
+        """Return the share that each layer with weights has of the float network's work, by name."""
+        macs = self.macs(draft)
+        return {name: number / sum(macs.values()) for name, number in macs.items()}
 
     def measure(self, draft: Draft, step: str) -> Rung:
         """Quantize a draft and measure the INT8 network.
@@ -133,6 +143,10 @@ class Judge:
             megabytes=sum(len(encode_weights(*pair)) for pair in zip(model.layers, model.weights, strict=True)) / 1e6,
             milliseconds=self._milliseconds(network) if self._timed else None,
         )
+
+    def sqnr_db(self, draft: Draft) -> float:
+        """Return the SQNR of the outputs of a draft's INT8 network in dB. Nothing is timed."""
+        return self._panel.sqnr_db(NcnnNetwork.of(draft.int8, "int8", self._spec.input_shape, self._spec.output_shapes))
 
     def scores(self, rungs: Sequence[Rung]) -> list[Score]:
         """Return what the networks of all rungs lose; what is expected of one depends on which others there are."""

@@ -87,7 +87,7 @@ def relief(
     """
     float_network = NcnnNetwork.of(draft.reference, "fp32", crops[0].shape)
     # A layer that hands on INT8 has no float output to put another one in the place of.
-    model = quantize(draft.model, draft.table, requantize=False)
+    model = quantize(draft.model, draft.table, draft.keep_float, requantize=False)
     network = NcnnNetwork.of(model, "int8", crops[0].shape)
     layers = {name: LayerNetwork(*draft.reference.named(name)) for name in names}
     wanted = [list(float_network.activations(crop, float_network.output_names)) for crop in crops]

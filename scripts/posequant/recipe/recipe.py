@@ -13,6 +13,7 @@ from posequant.base.files import whole
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import hashes, versions
 from posequant.data.crop_files import People, load_crops
+from posequant.data.wide_crops import AugmentedCrops
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize.propagation import affordable
@@ -31,8 +32,18 @@ from posequant.recipe.rounding import learn_rounding
 from posequant.recipe.score import Score
 from posequant.recipe.stem import fold_stem
 from posequant.recipe.target import decided
+from posequant.recipe.training import Training
 from posequant.recipe.weight_scales import scale_weights
-from posequant.workflow.settings.recipe import PREPARING, BudgetStep, KeepFloatStep, Recipe, Step, Steps, Target
+from posequant.workflow.settings.recipe import (
+    PREPARING,
+    BudgetStep,
+    DistillStep,
+    KeepFloatStep,
+    Recipe,
+    Step,
+    Steps,
+    Target,
+)
 
 
 def keep_float(draft: Draft, crops: Sequence[Floats], threads: int, settings: KeepFloatStep) -> Draft:
@@ -67,7 +78,13 @@ STEPS: Mapping[str, Callable[..., Draft]] = {
 
 
 def apply_recipe(
-    recipe: Recipe | Steps, model: NcnnModel, crops: Sequence[Floats], threads: int, judge: Judge | None = None
+    recipe: Recipe | Steps,
+    model: NcnnModel,
+    crops: Sequence[Floats],
+    threads: int,
+    judge: Judge | None = None,
+    *,
+    training: Training | None = None,
 ) -> Draft:
     """Return what a recipe makes of a float network. The same recipe, network and crops give the same draft.
 
@@ -81,6 +98,7 @@ def apply_recipe(
             that makes the outputs worse for them is undone. A step that prepares a network whose scales are chosen is
             judged with all that follows it and that the network had before, such as the choice of scales: the group is
             kept or undone as a whole.
+        training: what the step `distill` takes.
 
     Raises:
         InputError: a step or setting is unknown or misplaced, or a step fails.
@@ -105,7 +123,10 @@ def apply_recipe(
                 continue
             if judge and name in PREPARING and draft.complete:
                 rival, had, group = draft, list(done), []
-            candidate = STEPS[name](draft, crops, threads, settings)
+            if isinstance(settings, DistillStep):
+                candidate = _distilled(draft, threads, settings, training)
+            else:
+                candidate = STEPS[name](draft, crops, threads, settings)
             if name in PREPARING:
                 candidate = candidate.without_scales()
             done.append(name)
@@ -118,6 +139,15 @@ def apply_recipe(
             else:
                 draft = candidate
         return settled(rival, draft, "; ".join(group)) if rival else draft
+
+
+def _distilled(draft: Draft, threads: int, settings: DistillStep, training: Training | None) -> Draft:
+    if training is None:
+        raise InputError("the step distill needs crops to train on, and somebody to judge: give both")
+    # PyTorch takes seconds to import, and no other step needs it.
+    from posequant.recipe.distillation import distill
+
+    return distill(draft, training, threads, settings)
 
 
 def budget_of(recipe: Recipe | Steps) -> Budget | None:
@@ -144,6 +174,7 @@ def apply_recipe_to_files(
     out: tuple[Path, Path],
     table: Path,
     distillation: Path | None = None,
+    checkpoint: Path | None = None,
     target: Target = "any",
     measured: bool = True,
 ) -> dict[str, Any]:
@@ -162,6 +193,7 @@ def apply_recipe_to_files(
         out: `.param` and `.bin` of the prepared network to write.
         table: the calibration table to write.
         distillation: folder of the wide crops that the step `distill` takes its crops from (`AugmentedCrops`).
+        checkpoint: file in which `distill` keeps how far it is, and from which it goes on; gone at the end.
         target: what the network is to run on.
         measured: whether to measure what the draft does not depend on, too: times, AP and the outcome.
 
@@ -187,10 +219,12 @@ def apply_recipe_to_files(
     labelled = measured or (budget is not None and budget.measure == "ap_loss")
     judged_by = tensors[parts.deciding], people[parts.deciding]
     judge = Judge(spec, network, *judged_by, threads, labelled=labelled, timed=measured)
+    training = Training(AugmentedCrops(distillation, spec, threads), judge, checkpoint) if distillation else None
     count = affordable(network, judge.network.blob_sizes(), len(parts.seen))
     # As in apply_recipe: nothing may depend on the number of threads.
     with threadpool_limits(1):
-        draft = apply_recipe(recipe, network, list(tensors[parts.seen[:count]]), threads, judge)
+        seen = list(tensors[parts.seen[:count]])
+        draft = apply_recipe(recipe, network, seen, threads, judge, training=training)
         scores = judge.scores(draft.rungs)
         outcome = None
         if measured and len(parts.telling):

@@ -122,7 +122,7 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
         (
             "recipes.mine",
             [{"weights": {}}, {"activations": {"method": "kl"}}, {"budget": {"oks_loss": 0.1}}, {"round": {}}],
-            "recipes.mine: 'budget' must be the last step",
+            "recipes.mine: 'budget' must come after all other steps but 'distill' and 'fold-stem'",
         ),
         ("variants.ncnn.calibration", "kl", "variants.ncnn: key 'calibration' does not belong here"),
         (

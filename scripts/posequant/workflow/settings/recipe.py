@@ -111,6 +111,10 @@ class DistillStep(Settings):
             "of calibration people who decide or tell the outcome, or in those of the evaluation."
         ),
     )
+    steps: int = Field(default=1000, ge=1, description="How many steps of the optimizer are done.")
+    batch: int = Field(default=16, ge=1, description="How many crops a step looks at.")
+    rate: float = Field(default=1.0, gt=0, description="Factor of all learning rates.")
+    seed: int = Field(default=0, ge=0, description="Seed of the choice of crops and views.")
 
 
 class FoldStemStep(Settings):
@@ -269,13 +273,13 @@ def _misplaced(steps: Sequence[str]) -> Iterator[str]:
     yield from (f"no step '{needed}', which chooses scales" for needed in SCALES if needed not in steps)
     if "fold-stem" in steps[:-1]:
         yield "'fold-stem' must be the last step"
-    if "budget" in [step for step in steps if step != "fold-stem"][:-1]:
-        yield "'budget' must be the last step"
+    if "budget" in [step for step in steps if step not in ("distill", "fold-stem")][:-1]:
+        yield "'budget' must come after all other steps but 'distill' and 'fold-stem'"
     chosen: set[str] = set()
     preparing = ""
     for step in steps:
         after = f"after '{preparing}' " if preparing else ""
-        if step in ("center", "round", "correct-bias", "budget"):
+        if step in ("center", "round", "correct-bias", "distill", "budget"):
             yield from (f"{after}'{step}' must come after '{needed}'" for needed in SCALES if needed not in chosen)
         if step == "activations" and "weights" not in chosen:
             yield f"{after}'activations' must come after 'weights'"

@@ -1,0 +1,1 @@
+"""An ncnn network as a differentiable PyTorch network, in float and in INT8."""
