@@ -534,8 +534,10 @@ def test_recipe_is_recorded(workflow: Workflow) -> None:
     assert [name for step in record["recipe"] for name in step] == [
         *("keep-float", "weights", "activations", "round", "correct-bias")
     ]
-    people = SMALL["calibration"]["people"]
-    assert record["people"] == {"calibrated": people, "measured": people, "telling": 0}
+    # Of eight people, half are seen, a quarter decides and a quarter tells the outcome.
+    assert record["people"] == {"calibrated": 4, "measured": 2, "telling": 2}
+    assert record["outcome"]["oks_loss"]["interval"]
+    assert record["target"] == "any"
     # What each step bought is measured once all layers have their scales.
     assert [rung["step"] for rung in record["rungs"]][1:] == ["round", "correct-bias"]
     page = (workflow.folder / "results/result.md").read_text()

@@ -105,6 +105,12 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
     Raises:
         InputError: the float network is sure of no keypoint of the people that decide, or a budget of AP has no labels.
     """
+    if draft.standing.int8_work < budget.int8_work - _ROUNDING:
+        print(
+            f"notice: {draft.standing.int8_work:.1%} of the work is in INT8 with no more layers in float, less than "
+            f"the {budget.int8_work:.1%} that must be",
+            file=sys.stderr,
+        )
     ladder, returns = Ladder(draft, crops, threads, judge.work(draft), budget.int8_work), 0
     tried, rungs = {draft.keep_float: draft}, list(draft.rungs)
     top = draft.keep_float
@@ -190,12 +196,12 @@ class Ladder:
 
     def _noise(self, draft: Draft, offered: Sequence[str]) -> dict[str, float]:
         """Return the share of the noise that is due to each of the layers that cause most for their work."""
-        means = self._draft.biases_corrected
         if self._alone is None:
-            self._alone = noise_alone(self._draft, self._crops[:CROPS_ALONE], self._threads, keep_means=means)
+            self._alone = noise_alone(self._draft, self._crops[:CROPS_ALONE], self._threads)
         alone = self._alone
         best = best_buys({name: alone[name] for name in offered}, self._work, self._conversion, Purse(most=TRIED))
-        now, gone = relief(draft, self._crops[:CROPS_TRIED], best, self._threads, keep_means=means)
+        corrected = draft.biases_corrected
+        now, gone = relief(draft, self._crops[:CROPS_TRIED], best, self._threads, keep_means=corrected)
         shares = {name: alone[name] / now if now else 0.0 for name in best}
         return {name: estimated(shares[name], gone[name]) for name in best}
 

@@ -1,7 +1,7 @@
 """How much noise in a network's outputs is due to each of its layers."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from posequant.base.signal import Powers
-from posequant.ncnn_format.model import Layer, NcnnModel
+from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.draft import Draft, Floats
 from posequant.recipe.positions import by_channel
 
-# Standard errors within which chance is not told from what is there.
-_STANDARD_ERRORS = 2.0
+# Standard errors within which chance is not told from what is there: a few crops make most of the noise, and of many
+# layers some are further off than two.
+_STANDARD_ERRORS = 3.0
 
 
 @dataclass(frozen=True)
@@ -37,32 +38,31 @@ class Relief:
 def estimated(alone: float, found: Relief) -> float:
     """Return what is nearest to a layer's noise `alone` and no further from its relief than chance allows.
 
-    It is a tenth of the noise alone at least, so that no layer is passed over for ever.
+    It is a quarter of the noise alone at least, so that no layer is passed over for ever.
 
     Args:
         alone: the layer's noise alone, as a share of the network's.
         found: its relief.
     """
     reach = _STANDARD_ERRORS * found.standard_error
-    return max(min(max(alone, found.share - reach), found.share + reach), alone / 10)
+    return max(min(max(alone, found.share - reach), found.share + reach), alone / 4)
 
 
-def noise_alone(draft: Draft, crops: Sequence[Floats], threads: int, *, keep_means: bool) -> dict[str, float]:
+def noise_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, float]:
     """Return the noise by signal at the outputs when one layer alone is in INT8, for each layer to quantize by name.
 
+    The mean error of each channel is left out: a bias can take it off. Where one was corrected, it was for the errors
+    of other layers, too, which are not there.
+
     Args:
-        draft: the draft, with all scales. Its biases are not looked at, but those of the float network: what corrects
-            the errors of other layers would be an error here.
+        draft: the draft, with all scales.
         crops: float32 (3, H, W).
         threads: how many crops are computed at a time.
-        keep_means: leave out what a bias can take off, the mean error of each channel.
     """
     network = NcnnNetwork.of(draft.reference, "fp32", crops[0].shape)
-    weights = {name: draft.reference.named(name)[1] for name in draft.names}
-    plain = draft.with_weights({name: {"bias": own["bias"]} for name, own in weights.items() if "bias" in own})
-    layers = {layer.name: LayerNetwork(*plain.quantized(layer)) for layer in draft.layers}
+    layers = {layer.name: LayerNetwork(*draft.quantized(layer)) for layer in draft.layers}
     wanted = [list(network.activations(crop, network.output_names)) for crop in crops]
-    _, each = _swapped(draft.reference, network, layers, crops, wanted=wanted, threads=threads, keep_means=keep_means)
+    _, each = _swapped(draft.reference, network, layers, crops, wanted=wanted, threads=threads, keep_means=True)
     return {name: Powers.total(powers).ratio for name, powers in each.items()}
 
 
@@ -130,45 +130,44 @@ def _swapped(
         Of each crop, the powers of all outputs; and the same for each layer that is replaced, by its name.
     """
     blobs = [top for layer in model.layers for top in layer.tops]
-    last_read = {blob: place for place, layer in enumerate(model.layers) for blob in layer.bottoms}
-    replaced = [layer for layer in model.layers if layer.name in others]
+    names = [layer.name for layer in model.layers if layer.name in others]
 
-    def values_of(crop: Floats) -> dict[str, Floats]:
-        return dict(zip(blobs, network.activations(crop, blobs), strict=True))
+    def passed(crop: Floats, alive: dict[str, Floats]) -> Iterator[tuple[str, str, Floats, Floats]]:
+        """Yield the name, the output's blob, the output and the other output of each layer that is replaced.
 
-    def other(layer: Layer, values: Mapping[str, Floats]) -> Floats:
-        (output,) = others[layer.name].run([values[blob] for blob in layer.bottoms])
-        return output
+        `alive` has what later layers, or nobody, reads of all that was made before; after the last layer the outputs.
+        """
+        values = network.activations(crop, blobs)
+        for layer in model.layers:
+            # A blob has one reader.
+            inputs = [alive.pop(blob) for blob in layer.bottoms]
+            made = {top: next(values) for top in layer.tops}
+            if layer.name in others:
+                ((top, output),), (other,) = made.items(), others[layer.name].run(inputs)
+                yield layer.name, top, output, other
+            alive.update(made)
 
     def differences(crop: Floats) -> list[NDArray[np.float64]]:
-        values = values_of(crop)
-        return [_channel_means(values[layer.tops[0]] - other(layer, values)) for layer in replaced]
+        return [_channel_means(output - other) for _, _, output, other in passed(crop, {})]
 
     def powers(outputs: Sequence[Floats], wants: Sequence[Floats]) -> Powers:
         return Powers.total([Powers.of(want, output) for want, output in zip(wants, outputs, strict=True)])
 
     def measure(number: int) -> list[Powers]:
-        values, made = values_of(crops[number]), dict[str, Floats]()
-        found = [powers([values[name] for name in network.output_names], wanted[number])]
-        for place, layer in enumerate(model.layers):
-            if layer.name in others:
-                # What later layers, or nobody, reads of all that was made before.
-                alive = {blob: value for blob, value in made.items() if last_read.get(blob, math.inf) > place}
-                output = other(layer, values)
-                if keep_means:
-                    output = (output + shifts[layer.name]).astype(np.float32)
-                found.append(powers(network.resume({**alive, layer.tops[0]: output}), wanted[number]))
-            made.update((top, values[top]) for top in layer.tops)
-        return found
+        found, alive = [], dict[str, Floats]()
+        for name, top, _, other in passed(crops[number], alive):
+            output = (other + shifts[name]).astype(np.float32) if keep_means else other
+            found.append(powers(network.resume({**alive, top: output}), wanted[number]))
+        return [powers([alive[name] for name in network.output_names], wanted[number]), *found]
 
     with ThreadPoolExecutor(threads) as pool:
         if keep_means:
             means = [np.mean(rows, axis=0) for rows in zip(*pool.map(differences, crops), strict=True)]
-            shifts = dict(zip((layer.name for layer in replaced), means, strict=True))
+            shifts = dict(zip(names, means, strict=True))
         results = pool.map(measure, range(len(crops)))
         rows = list(tqdm(results, total=len(crops), desc="layers", unit="crop", mininterval=2))
-    whole, *each = ([row[place] for row in rows] for place in range(1 + len(replaced)))
-    return whole, dict(zip((layer.name for layer in replaced), each, strict=True))
+    whole, *each = ([row[place] for row in rows] for place in range(1 + len(names)))
+    return whole, dict(zip(names, each, strict=True))
 
 
 def _channel_means(values: Floats) -> NDArray[np.float64]:

@@ -227,8 +227,15 @@ def test_without_a_limit_of_loss_the_least_noise_is_taken_that_leaves_the_work(
     assert held.keep_float
     assert min(rung.int8_work for rung in held.rungs) >= 0.6 - 1e-9
     assert held.standing.sqnr_db == max(rung.sqnr_db or 0 for rung in held.rungs)
-    assert "notice" not in capsys.readouterr().err.replace("layers", "")
-    assert hold_budget(draft, CROPS, 1, Budget("expected_oks_loss", None, 1.0), judge).rungs == draft.rungs
+    assert "notice" not in capsys.readouterr().err
+
+
+def test_less_work_in_int8_than_must_be_is_told(draft: Draft, judge: Judge, capsys: pytest.CaptureFixture[str]) -> None:
+    start = judged(Draft.of(draft.model), with_float_layers(draft, frozenset({"conv_a"})), "scales", judge)
+    held = hold_budget(start, CROPS, 1, Budget("expected_oks_loss", None, 1.0), judge)
+    assert held.keep_float == {"conv_a"}
+    assert held.rungs == start.rungs
+    assert "less than the 100.0% that must be" in capsys.readouterr().err
 
 
 def test_limit_that_needs_more_float_than_is_left_is_not_held(
