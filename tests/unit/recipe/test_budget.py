@@ -354,7 +354,6 @@ def apply_to(
         reference=reference,
         target=target,
         measured=measured,
-        reference=reference,
     )
     for rung in record["rungs"]:
         assert (rung["milliseconds"] is not None) == measured
