@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from posequant.attribute.times import CONVERSIONS, OTHERS, SUMS, UPSAMPLING
+from posequant.attribute.times import CONVERSIONS
 from posequant.base.errors import InputError
 from posequant.base.figures import Drawing
 from posequant.base.markdown import decibels, signed, table
@@ -168,12 +168,13 @@ def _times(times: Mapping[str, Any]) -> Iterable[str]:
 
     kernels = [part for part in parts if part["macs"] and part["part"].startswith("INT8")]
     weighted = [part["part"] for part in parts if part["macs"] and part not in kernels]
+    without = [part["part"] for part in parts if not part["macs"] and part["part"] not in CONVERSIONS]
     yield (
         f"On one thread the INT8 network takes **{_milliseconds(int8['whole_ms'])}** for a crop and the float network "
         f"{_milliseconds(full['whole_ms'])}: it is {times['speedup']:.2f} times as fast. Of INT8's time, "
         f"{share(*(part['part'] for part in kernels))} are in INT8 kernels, {share(*weighted)} in float layers with "
         f"weights, {share(*CONVERSIONS)} in conversions between INT8, sums and float, and "
-        f"{share(SUMS, UPSAMPLING, OTHERS)} in layers without weights."
+        f"{share(*without)} in layers without weights."
     )
     macs = sum(part["macs"] for part in parts)
     yield table(

@@ -10,8 +10,9 @@ from tests.unit.pose_fixtures import SCALES, SPEC, draw_people
 from tests.unit.product_fixtures import PRODUCTS, TOKENS, WIDTH, transformer_network
 
 from posequant.attribute.attribute import attribute
-from posequant.attribute.page import render
+from posequant.attribute.page import render, with_times
 from posequant.attribute.pair import Pair
+from posequant.attribute.times import measure_times
 from posequant.base.errors import InputError
 from posequant.ncnn_format.model import NcnnModel
 from posequant.ncnn_format.overflow import product_bounds
@@ -163,10 +164,15 @@ def test_steps_lead_from_float_to_int8(draft: Draft, attributed: Attributed) -> 
     assert steps[2]["sqnr_db"] < min(steps[1]["sqnr_db"], side["sqnr_db"])
 
 
-def test_page_names_products(attributed: Attributed) -> None:
-    page = render(attributed.found, {})
-    assert "| matrix product" in page
-    assert "| attention" in page
+def test_page_names_products(attributed: Attributed, tmp_path: Path) -> None:
+    SPEC.save(tmp_path / "model.json")
+    times = measure_times(
+        full=attributed.full, int8=attributed.int8, model=tmp_path / "model.json", variant="ncnn-int8", crops=CROPS,
+        rounds=2, seconds=1,
+    )  # fmt: skip
+    page = render(with_times(attributed.found, times), {})
+    for column in ("matrix product", "attention", "INT8 matrix product", "INT8 attention", "INT8 Gemm"):
+        assert f"| {column} " in page
 
 
 def test_inputs_are_rounded_as_they_come(attributed: Attributed) -> None:
