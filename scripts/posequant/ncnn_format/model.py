@@ -297,7 +297,9 @@ def _gemm_slots(layer: Layer) -> Iterator[tuple[str, int, bool]]:
 def _attention_slots(layer: Layer) -> Iterator[tuple[str, int, bool]]:
     """Weights of multi-head attention (ncnn: src/layer/multiheadattention.cpp)."""
     _refuse_blocks(layer)
-    embedding = layer.integer(0)
+    embedding, heads = layer.integer(0), layer.integer(1, 1)
+    if heads < 1:
+        raise InputError(f"layer {layer.name}: attention has {heads} heads.")
     query = layer.integer(2) // embedding if embedding else 0
     for name, size in (("q", query), ("k", layer.integer(3, embedding)), ("v", layer.integer(4, embedding))):
         yield f"{name}_weight", embedding * size, True
