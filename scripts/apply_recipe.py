@@ -73,7 +73,7 @@ def main() -> None:
         bin_=arguments.bin,
         crops=arguments.crops,
         distillation=arguments.distillation,
-        checkpoint=arguments.out_param.with_name("distill.checkpoint"),
+        checkpoint=arguments.out_param.with_name(".distill.checkpoint"),
         threads=arguments.threads,
         out=(arguments.out_param, arguments.out_bin),
         table=arguments.out_table,

@@ -69,7 +69,8 @@ def distill(draft: Draft, training: Training, threads: int, settings: DistillSte
         return draft
     with _as_it_was(), torch.random.fork_rng(devices=[]):
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True)
+        # On a GPU some operations have no such algorithm; there PyTorch says so.
+        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
         # Sums of whole numbers are exact only in full float32.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         return _Run(draft, training, settings).best()

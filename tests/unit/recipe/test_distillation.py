@@ -1,5 +1,6 @@
 """The step `distill`: what it makes better, that it can be cut off, and what it leaves alone."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.unit.ncnn_fixtures import INPUT_SHAPE, draw_crops, small_network
+from tests.unit.evaluation_fixtures import draw_dataset
+from tests.unit.ncnn_fixtures import INPUT_SHAPE, draw_crops, small_network, write_crops
+from tests.unit.pose_fixtures import SCALES, SPEC, draw_people, pose_network
 
+from posequant.base.errors import InputError
+from posequant.data.calibration_set import choose_calibration_set
+from posequant.data.wide_crops import make_wide_crops
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize.ncnn2int8 import quantize
@@ -17,9 +23,11 @@ from posequant.recipe.activation_scales import scale_activations
 from posequant.recipe.distillation import distill
 from posequant.recipe.draft import Draft
 from posequant.recipe.judge import Judge
+from posequant.recipe.page import render
+from posequant.recipe.recipe import apply_recipe, apply_recipe_to_files
 from posequant.recipe.training import Training
 from posequant.recipe.weight_scales import scale_weights
-from posequant.workflow.settings.recipe import ActivationsStep, DistillStep, WeightsStep
+from posequant.workflow.settings.recipe import ActivationsStep, DistillStep, Recipe, Steps, WeightsStep
 
 Floats = NDArray[np.float32]
 
@@ -184,6 +192,71 @@ def test_network_with_another_layer_is_left_alone(
     draft = replace(start, reference=NcnnModel(layers, start.model.weights))
     assert distill(draft, Training(DrawnCrops(), judge), 1, STEPS) is draft
     assert "add_h is of type Spectrogram" in capsys.readouterr().err
+
+
+# In a recipe
+
+
+RECIPE: Steps = [*SCALES, {"distill": {"steps": 20, "batch": 4, "rate": 5.0}}]
+
+
+class CountsThreads(DrawnCrops):
+    """Notes how many threads PyTorch has."""
+
+    threads = 0
+
+    def batch(self, generator: np.random.Generator, count: int) -> Floats:
+        self.threads = torch.get_num_threads()
+        return super().batch(generator, count)
+
+
+def test_step_of_a_recipe_is_measured_and_has_its_threads() -> None:
+    judge = Judge(SPEC, pose_network(), draw_crops(8, seed=5), draw_people(8), 1)
+    crops = CountsThreads()
+    draft = apply_recipe(RECIPE, pose_network(), list(draw_crops(8)), 2, judge, training=Training(crops, judge))
+    assert draft.standing.step == "distill"
+    assert crops.threads == 2
+    assert draft.standing.sqnr_db == pytest.approx(judge.sqnr_db(draft))
+    assert (draft.standing.sqnr_db or 0) > (draft.rungs[0].sqnr_db or 0)
+
+
+def test_step_without_crops_is_refused() -> None:
+    with pytest.raises(InputError, match="distill needs crops to train on"):
+        apply_recipe(RECIPE, pose_network(), list(draw_crops(8)), 1)
+
+
+def test_step_before_the_scales_is_refused() -> None:
+    with pytest.raises(InputError, match="'distill' must come after 'weights'"):
+        Recipe.of([{"distill": {}}, *SCALES])
+
+
+def test_step_takes_its_crops_from_files_and_others_decide(tmp_path: Path) -> None:
+    training, val = draw_dataset(tmp_path / "train", seed=1, first_image=101), draw_dataset(tmp_path / "val")
+    model, people, wide = tmp_path / "model.json", tmp_path / "people.json", tmp_path / "wide"
+    SPEC.save(model)
+    people.write_text(json.dumps(choose_calibration_set(training.annotations, val.annotations, people=6, seed=0)))
+    make_wide_crops(model, people, training.images, wide)
+    pose_network().write(tmp_path / "m.param", tmp_path / "m.bin")
+    write_crops(tmp_path / "crops", draw_crops(8))
+    draw_people(8).save(tmp_path / "crops")
+    record = apply_recipe_to_files(
+        RECIPE,
+        model=model,
+        param=tmp_path / "m.param",
+        bin_=tmp_path / "m.bin",
+        crops=tmp_path / "crops",
+        threads=1,
+        out=(tmp_path / "prepared.param", tmp_path / "prepared.bin"),
+        table=tmp_path / "table",
+        distillation=wide,
+        checkpoint=tmp_path / "checkpoint",
+    )
+    assert record["people"] == {"calibrated": 4, "measured": 2, "telling": 2}
+    assert record["rungs"][-1]["step"] == "distill"
+    page = render(record, {})
+    assert "people that no other step saw" in page
+    assert "of OKS on 2 people by whom nothing was chosen" in page
+    assert not (tmp_path / "checkpoint").exists()
 
 
 def test_nothing_of_pytorch_is_left_changed(trained: Draft) -> None:
