@@ -49,7 +49,7 @@ def estimated(alone: float, found: Relief) -> float:
 
 
 def noise_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, float]:
-    """Return the noise by signal at the outputs when one layer alone is in INT8, for each layer to quantize by name.
+    """Return the noise by signal at the outputs when one layer alone is in INT8, for each layer in INT8 by name.
 
     The mean error of each channel is left out: a bias can take it off. Where one was corrected, it was for the errors
     of other layers, too, which are not there.
@@ -60,7 +60,7 @@ def noise_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str
         threads: how many crops are computed at a time.
     """
     network = NcnnNetwork.of(draft.reference, "fp32", crops[0].shape)
-    layers = {layer.name: LayerNetwork(*draft.quantized(layer)) for layer in draft.layers}
+    layers = {layer.name: LayerNetwork(*draft.quantized(layer)) for layer in draft.in_int8}
     wanted = [list(network.activations(crop, network.output_names)) for crop in crops]
     _, each = _swapped(draft.reference, network, layers, crops, wanted=wanted, threads=threads, keep_means=True)
     return {name: Powers.total(powers).ratio for name, powers in each.items()}

@@ -25,6 +25,11 @@ def draft() -> Draft:
     return apply_recipe(SCALES, small_network().model(), CROPS, 1)
 
 
+@pytest.fixture(scope="module")
+def centered() -> Draft:
+    return apply_recipe([*SCALES, {"center": {}}], small_network().model(), CROPS, 1)
+
+
 def powers(draft: Draft) -> list[Powers]:
     """Of the whole INT8 network's outputs, crop by crop."""
     crops = np.stack(CROPS)
@@ -52,7 +57,9 @@ def test_noise_of_a_layer_alone_is_that_of_a_network_with_no_other_in_int8(draft
     assert noise_alone(off, CROPS, 2)[name] == pytest.approx(expected, rel=0.05, abs=1e-6)
 
 
-def test_relief_is_what_is_gone_when_a_layer_is_in_float(draft: Draft) -> None:
+@pytest.mark.parametrize("which", ["draft", "centered"])
+def test_relief_is_what_is_gone_when_a_layer_is_in_float(which: str, request: pytest.FixtureRequest) -> None:
+    draft: Draft = request.getfixturevalue(which)
     ratio, found = relief(draft, CROPS, draft.names, 2, keep_means=False)
     whole = powers(draft)
     assert ratio == pytest.approx(Powers.total(whole).ratio, rel=0.01)
