@@ -4,8 +4,7 @@
 rule attribute:
     """Attribute the error of an ncnn INT8 network to its layers, and to weights and activations."""
     input:
-        param=f"{RESULTS}/converted/ncnn-fp32.param",
-        bin=f"{RESULTS}/converted/ncnn-fp32.bin",
+        unpack(float_network),
         artifact=artifact,
         model=f"{RESULTS}/model.json",
         crops=f"{RESULTS}/calibration",

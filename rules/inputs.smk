@@ -420,6 +420,18 @@ def to_quantize(wildcards) -> dict[str, str]:
     }
 
 
+def float_network(wildcards) -> dict[str, str]:
+    """Input function: the float network that has the layers of the variant's INT8 network, one by one."""
+    folder = RESULTS.format(**wildcards)
+    official = wildcards.variant in OFFICIAL
+    network = (
+        f"{folder}/converted/ncnn-fp32"
+        if official
+        else f"{folder}/{wildcards.variant}/reference"
+    )
+    return {"param": f"{network}.param", "bin": f"{network}.bin"}
+
+
 def recipe(wildcards) -> str:
     """The steps of the variant's recipe, as JSON."""
     name = config["variants"][wildcards.variant]["calibration"]
@@ -481,7 +493,12 @@ def prunable() -> list[str]:
         for _, found in find_downloads(config["studies"][config["study"]])
         if found.is_archive and unpacked(found.file)
     }
-    return [f"{row}/shards/*.npz", f"{row}/prepared.*", *sorted(archives)]
+    return [
+        f"{row}/shards/*.npz",
+        f"{row}/prepared.*",
+        f"{row}/reference.*",
+        *sorted(archives),
+    ]
 
 
 def unpacked(file: str) -> bool:

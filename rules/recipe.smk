@@ -72,6 +72,8 @@ rule apply_recipe:
     output:
         param=f"{RESULTS}/{{variant}}/prepared.param",
         bin=f"{RESULTS}/{{variant}}/prepared.bin",
+        reference_param=f"{RESULTS}/{{variant}}/reference.param",
+        reference_bin=f"{RESULTS}/{{variant}}/reference.bin",
         table=f"{RESULTS}/{{variant}}/model.table",
         record=f"{RESULTS}/{{variant}}/recipe.json",
         figure=report(
@@ -108,6 +110,7 @@ rule apply_recipe:
         " --crops {input.crops} --distillation {input.distillation}"
         " --recipe {params.recipe:q} --target {params.target} --threads {threads}"
         " --out-param {output.param} --out-bin {output.bin}"
+        " --out-reference-param {output.reference_param} --out-reference-bin {output.reference_bin}"
         " --out-table {output.table} --out-record {output.record}"
         " --out-figure {output.figure} --out-page {output.page} > {log} 2>&1"
 

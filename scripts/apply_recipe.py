@@ -35,6 +35,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out-param", type=Path, required=True, help="the prepared .param to write")
     parser.add_argument("--out-bin", type=Path, required=True, help="the prepared .bin to write")
     parser.add_argument("--out-table", type=Path, required=True, help="the calibration table to write")
+    parser.add_argument(
+        "--out-reference-param",
+        type=Path,
+        required=True,
+        help=".param to write of the float network with the prepared one's layers, nothing rounded or corrected",
+    )
+    parser.add_argument("--out-reference-bin", type=Path, required=True, help="its .bin to write")
     parser.add_argument("--out-record", type=Path, required=True, help="what was done and measured, to write (JSON)")
     parser.add_argument(
         "--out-figure", type=Path, required=True, help="picture of what was measured, to write (SVG; a PNG beside it)"
@@ -71,6 +78,7 @@ def main() -> None:
         out=(arguments.out_param, arguments.out_bin),
         table=arguments.out_table,
         target=arguments.target,
+        reference=(arguments.out_reference_param, arguments.out_reference_bin),
     )
     drawing, name = draw(record), arguments.out_figure.name
     save(drawing.figure, arguments.out_figure)

@@ -197,7 +197,7 @@ def test_terminal_has_the_plan_a_line_a_job_and_the_summary(finished: Workflow) 
     jobs = [line for line in lines if re.match(r"\[ *\d+/\d+\] ", line)]
     (total,) = {line.partition("/")[2].partition("]")[0] for line in jobs}
     assert len(jobs) == int(total) > len(VARIANTS)
-    assert len(lines) <= len(jobs) + 60
+    assert len(lines) <= len(jobs) + 62
     assert "Job stats:" in lines
     assert any(re.match(r"Estimate: about \d+ (s|min) on \d+ cores?, \d+ MB of disk \(", line) for line in lines)
     summary = lines[lines.index("## Hourglass (demo), 128x128") :]
@@ -318,9 +318,10 @@ def test_rows_are_the_same_where_crops_are_too_large_to_be_kept(workflow: Workfl
     assert (other.folder / predictions).read_bytes() == from_kept
 
 
-def test_what_measures_time_reserves_all_cores(workflow: Workflow) -> None:
-    plan = workflow.run("-n", f"{MODEL}/latency.json", "-c7", "-R", "latency")
-    job = plan.partition("rule latency:")[2].partition("resources:")[0]
+@pytest.mark.parametrize(("rule", "file"), [("latency", "latency.json"), ("layer_times", "ncnn-int8/layer-times.json")])
+def test_what_measures_time_reserves_all_cores(workflow: Workflow, rule: str, file: str) -> None:
+    plan = workflow.run("-n", f"{MODEL}/{file}", "-c7", "-R", rule)
+    job = plan.partition(f"rule {rule}:")[2].partition("resources:")[0]
     assert "threads: 7" in job, plan
 
 
@@ -376,7 +377,8 @@ def test_finished_study_is_pruned_and_goes_on(workflow: Workflow, tmp_path: Path
     pruned.configure(**SMALL)
 
     said = pruned.run("prune")
-    for removed in ("crops/1-of-1/crops.npy", "ncnn-int8/shards/1-of-1.npz", "ncnn-int8-tuned/prepared.bin"):
+    of_recipe = ("ncnn-int8-tuned/prepared.bin", "ncnn-int8-tuned/reference.bin")
+    for removed in ("crops/1-of-1/crops.npy", "ncnn-int8/shards/1-of-1.npz", *of_recipe):
         assert not (pruned.folder / MODEL / removed).exists()
     assert re.search(r"removed \d+ MB, 1 file: results/demo/\*/crops/\*-of-\*\n", said), said
     assert re.search(r"\n\d+ MB freed\n", said), said

@@ -19,7 +19,7 @@ def with_times(attribution: Mapping[str, Any], times: Mapping[str, Any]) -> dict
     Raises:
         InputError: the times are those of other files.
     """
-    if times["sha256"] != {name: attribution["sha256"][name] for name in ("float", "int8")}:
+    if times["sha256"]["int8"] != attribution["sha256"]["int8"]:
         raise InputError(
             f"the times of {times['variant']}, {times['model']}, are those of other files than its attribution. Delete "
             "both and run again."

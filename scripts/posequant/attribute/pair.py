@@ -10,13 +10,15 @@ from posequant.base.errors import InputError
 from posequant.base.signal import Powers
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights
 from posequant.ncnn_format.products import INT8_TERM, PRODUCTS, matrices, scales_of, with_rows
-from posequant.quantize.ncnn2int8 import PAD_VALUE, REQUANTIZED, quantized
+from posequant.quantize.ncnn2int8 import REQUANTIZED, quantized
 from posequant.quantize.weights import INT8_LIMIT, absmax_scales, weight_scale_count
 
 Floats = NDArray[np.float32]
 
 # Weights of another network are at -3 dB where they are as large; those rounded to 6 bits were 25 dB and better.
 MIN_WEIGHT_SQNR_DB = 3.0
+
+_HINT = "Give the float model that it was quantized from; where a recipe made it, the recipe's reference"
 
 # The parameter that marks a convolution or an inner product as INT8.
 _INT8_TERM = 8
@@ -52,9 +54,7 @@ class Pair:
             for model in (pair.full, pair.int8)
         ]
         if graphs[0] != graphs[1]:
-            raise InputError(
-                f"{int8_param}: not the layers of {param}. Give the float model that it was quantized from."
-            )
+            raise InputError(f"{int8_param}: not the layers of {param}. {_HINT}.")
         for layer, weights in zip(pair.full.layers, pair.full.weights, strict=True):
             there = _factors(*pair.dequantized(layer.name))
             for name, full in _factors(layer, weights).items():
@@ -82,8 +82,10 @@ class Pair:
                 name: _dequantized(values.ravel(), weights[scales_of(name)])
                 for name, values in matrices(layer, weights).items()
             }
-            return replace(layer, params=with_rows(layer, factors) | params), {**weights, **factors}
-        return _in_float(layer, weights, _dequantized(weights["weight"], weights["weight_scales"]))
+            plain = replace(layer, params=params)
+            return replace(plain, params=with_rows(plain, factors)), {**weights, **factors}
+        weight = _dequantized(weights["weight"], weights["weight_scales"])
+        return self.full.named(name)[0], {**weights, "weight": weight}
 
     def in_8_bits(self, name: str) -> tuple[Layer, Weights]:
         """Return an INT8 layer that computes in float with the float network's weights, rounded to 8 bits.
@@ -150,13 +152,6 @@ def _factors(layer: Layer, weights: Weights) -> dict[str, Floats]:
     return {"weight": weights["weight"]} if "weight" in weights else {}
 
 
-def _in_float(layer: Layer, weights: Weights, weight: Floats) -> tuple[Layer, Weights]:
-    params = {key: text for key, text in layer.params.items() if key != _INT8_TERM}
-    if layer.type != "InnerProduct" and (pad := layer.real(PAD_VALUE)):
-        params[PAD_VALUE] = f"{pad / float(weights['bottom_scales'][0]):e}"
-    return replace(layer, params=params), {**weights, "weight": weight}
-
-
 def _dequantized(values: NDArray[np.int8], scales: Floats) -> Floats:
     """Return INT8 values by their scales, one for each of equal parts; where that is 0, as ncnn has it, 0."""
     parts = values.reshape(len(scales), -1).astype(np.float32)
@@ -166,12 +161,10 @@ def _dequantized(values: NDArray[np.int8], scales: Floats) -> Floats:
 
 
 def _require_near(full: Floats, int8: Floats, layer: Layer, param: Path, int8_param: Path) -> None:
-    hint = "Give the float model that it was quantized from"
     if full.size != int8.size:
-        raise InputError(f"{int8_param}: layer {layer.name} has {int8.size} weights, in {param} {full.size}. {hint}.")
+        raise InputError(f"{int8_param}: layer {layer.name} has {int8.size} weights, in {param} {full.size}. {_HINT}.")
     sqnr_db = Powers.of(full, int8).sqnr_db
     if sqnr_db is not None and sqnr_db < MIN_WEIGHT_SQNR_DB:
         raise InputError(
-            f"{int8_param}: the weights of layer {layer.name} are not those of {param} ({sqnr_db:.1f} dB). {hint}; "
-            "where channels were rescaled before quantization, layers cannot be compared one by one."
+            f"{int8_param}: the weights of layer {layer.name} are not those of {param} ({sqnr_db:.1f} dB). {_HINT}."
         )

@@ -33,6 +33,7 @@ TO_FLOAT = "conversion of sums to float, behind a layer"
 TO_NEXT = "conversion of sums to INT8, for the next layer"
 SUMS = "sums and products of two tensors"
 UPSAMPLING = "upsampling"
+WRITTEN_ANEW = "layers that are written in another way in INT8"
 OTHERS = "activations, concatenations and others"
 _PARTS = {"BinaryOp": SUMS, "Eltwise": SUMS, "Interp": UPSAMPLING, "PixelShuffle": UPSAMPLING}
 CONVERSIONS = (TO_INT8, TO_NEXT, TO_FLOAT)
@@ -141,7 +142,7 @@ def measure_times(
         "float": _whole(whole_float, float_ms, found[0][:, 0]),
         "int8": _whole(whole_int8, int8_ms, found[1][:, 0]),
         "speedup": float(np.median(found[0][:, 0] / found[1][:, 0])),
-        "parts": _parts(layers),
+        "parts": [*_parts(layers), *_written_anew(layers, dict(zip(stepped[0].names, float_ms, strict=True)))],
         "rewriting": {
             "one_conversion": _one_conversion(models[1], layers),
             "upsampling_behind": _upsampling_behind(models[1], layers, sizes),
@@ -289,6 +290,14 @@ def _parts(layers: Sequence[LayerTime]) -> list[dict[str, Any]]:
         if each
     ]
     return lines
+
+
+def _written_anew(layers: Sequence[LayerTime], float_ms: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return the time of what the float network alone has, as one line, none where that is nothing."""
+    gone = float_ms.keys() - {layer.layer for layer in layers}
+    time = float(sum(float_ms[name] for name in gone))
+    line = {"part": WRITTEN_ANEW, "layers": len(gone), "macs": 0, "float_ms": time, "int8_ms": 0.0}
+    return [line] if gone else []
 
 
 def _whole(whole_ms: float, steps_ms: Sequence[float], all_ms: Times) -> dict[str, float]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
-from posequant.base.onnx_files import load_onnx, open_session
+from posequant.base.onnx_files import load_onnx
+from posequant.base.verify import run_onnx
 from posequant.export.audit import ncnn_layer
 from posequant.ncnn_format.model import Layer, NcnnModel
 
@@ -35,6 +36,14 @@ def lost_operator(onnx_file: Path, param: Path, bin_: Path, crop: Floats, fault:
         crop: float32 (3, H, W).
         fault: what was said of ncnn's network. Where that names a layer, only what comes before it is computed.
     """
+    try:
+        return _lost_operator(onnx_file, param, bin_, crop, fault)
+    except InputError:
+        # The fault that is known already says more.
+        return ""
+
+
+def _lost_operator(onnx_file: Path, param: Path, bin_: Path, crop: Floats, fault: str) -> str:
     model = load_onnx(onnx_file, with_weights=True)
     made = _onnx_values(model, crop)
     layers = NcnnModel.read(param, bin_)
@@ -86,9 +95,8 @@ def _onnx_values(model: "ModelProto", crop: Floats) -> dict[str, Floats]:
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in outputs
     ]
     inferred.graph.output.extend(inner)
-    session = open_session(inferred)
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: crop[np.newaxis]}), strict=True))
+    names = [output.name for output in inferred.graph.output]
+    return dict(zip(names, run_onnx(inferred, crop[np.newaxis]), strict=True))
 
 
 def _ncnn_values(model: NcnnModel, crop: Floats) -> list[Floats]:
@@ -96,10 +104,7 @@ def _ncnn_values(model: NcnnModel, crop: Floats) -> list[Floats]:
     from posequant.networks.ncnn import NcnnNetwork
 
     tops = [top for layer in model.layers for top in layer.tops]
-    try:
-        network = NcnnNetwork.of(model, "fp32", (crop.shape[0], crop.shape[1], crop.shape[2]))
-    except InputError:
-        return []
+    network = NcnnNetwork.of(model, "fp32", (crop.shape[0], crop.shape[1], crop.shape[2]))
     return list(_until_fault(network.activations(crop, tops)))
 
 

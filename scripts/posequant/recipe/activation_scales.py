@@ -1,7 +1,7 @@
 """The step `activations`: how far the INT8 range of each layer's input reaches."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,8 @@ from posequant.workflow.settings.recipe import ActivationsStep
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05)
 # The search ends after so many shares in a row that are worse than the best.
 PATIENCE = 3
+# By the network's output the shares are compared on so many crops with the largest magnitudes, and so many of the rest.
+LARGEST_CROPS, OTHER_CROPS = 4, 4
 
 
 def scale_activations(draft: Draft, crops: Sequence[Floats], threads: int, settings: ActivationsStep) -> Draft:
@@ -36,7 +38,8 @@ def scale_activations(draft: Draft, crops: Sequence[Floats], threads: int, setti
             largest magnitude; `percentile`, below which `share` of the magnitudes other than 0 are; `mse`, by which the
             layer's own output changes least, position by position (see `position_weights`), when it gets what the
             quantized layers before it give; `output`, by which the network's output changes least when this tensor
-            alone is quantized. The last two try `CLIPS`.
+            alone is quantized. The last two try `CLIPS`. `output` runs the rest of the network for each, so it starts
+            from the share that `mse` finds in the float network, and looks at few crops, see `representative`.
 
     Raises:
         InputError: the input of a layer is zero on all crops.
@@ -64,15 +67,15 @@ def readers_of_tensors(draft: Draft) -> dict[str, list[Layer]]:
     return {layer.name: group for group in readers.values() for layer in group}
 
 
-def descend(loss: Callable[[float, float], float]) -> float:
+def descend(loss: Callable[[float], float]) -> float:
     """Return which of `CLIPS` has the least loss, trying them in their order and ending after `PATIENCE` worse ones.
 
     Args:
-        loss: of a share, given also the least loss so far: above it, any value above it will do.
+        loss: of a share.
     """
     best, least, worse = CLIPS[0], math.inf, 0
     for clip in CLIPS:
-        found = loss(clip, least)
+        found = loss(clip)
         if found < least:
             best, least, worse = clip, found, 0
         else:
@@ -80,6 +83,39 @@ def descend(loss: Callable[[float, float], float]) -> float:
             if worse == PATIENCE:
                 break
     return best
+
+
+def climb(loss: Callable[[float], float], start: float) -> float:
+    """Return which of `CLIPS` has less loss than both of its neighbours, going from `start` by way of ever better ones.
+
+    Args:
+        loss: of a share.
+        start: one of `CLIPS`.
+    """
+    place, least = CLIPS.index(start), loss(start)
+    for step in (1, -1):
+        moved = False
+        while 0 <= place + step < len(CLIPS) and (found := loss(CLIPS[place + step])) < least:
+            place, least, moved = place + step, found, True
+        if moved:
+            break
+    return CLIPS[place]
+
+
+def representative(magnitudes: Sequence[float]) -> dict[int, float]:
+    """Return a few crops that stand for all: their places, and how many crops each stands for.
+
+    What clips a tensor harms the crops with its largest magnitudes, and how much differs from crop to crop: these are
+    all looked at. What is left, mostly rounding, is much the same for the others: a few stand for them.
+
+    Args:
+        magnitudes: the largest magnitude of the tensor on each crop.
+    """
+    order = sorted(range(len(magnitudes)), key=lambda place: (-magnitudes[place], place))
+    largest, rest = order[:LARGEST_CROPS], order[LARGEST_CROPS:]
+    count = min(OTHER_CROPS, len(rest))
+    others = [rest[(2 * number + 1) * len(rest) // (2 * count)] for number in range(count)]
+    return dict.fromkeys(largest, 1.0) | dict.fromkeys(others, len(rest) / count if count else 0.0)
 
 
 def _by_distribution(
@@ -125,28 +161,48 @@ def _by_layer_output(draft: Draft, crops: Sequence[Floats], threads: int) -> dic
     def choose(visit: Visit) -> tuple[Layer, Weights]:
         if visit.layer.name not in scales:
             group = readers[visit.layer.name]
-            floats = [_outputs(LayerNetwork(*draft.reference.named(layer.name)), visit) for layer in group]
-            shares = [position_weights(outputs) for outputs in floats]
-
-            def loss(clip: float, _: float) -> float:
-                total = 0.0
-                for layer, outputs, counts in zip(group, floats, shares, strict=True):
-                    network = LayerNetwork(*_quantized(draft, layer, _scale(_largest(visit) * np.float32(clip))))
-
-                    def error(item: tuple[Floats, Floats, Floats], network: LayerNetwork = network) -> float:
-                        values, wanted, count = item
-                        difference = by_channel(network.run([values])[0] - wanted)
-                        return float((np.square(difference).sum(axis=0) * count).sum(dtype=np.float64))
-
-                    total += sum(visit.each(error, zip(visit.reached, outputs, counts, strict=True)))
-                return total
-
-            scale = _scale(_largest(visit) * np.float32(descend(loss)))
+            clip = descend(_layer_loss(draft, group, visit, visit.reached, dict.fromkeys(range(len(crops)), 1.0)))
+            scale = _scale(_largest(visit) * np.float32(clip))
             scales.update({layer.name: scale for layer in group})
         return _quantized(draft, visit.layer, scales[visit.layer.name])
 
     propagate(draft.reference, crops, choose, draft.names, threads=threads, title="activations")
     return scales
+
+
+def _layer_loss(
+    draft: Draft, group: Sequence[Layer], visit: Visit, given: Sequence[Floats], counts: Mapping[int, float]
+) -> Callable[[float], float]:
+    """Return the function from a share to the error of the layers' own outputs, counted as in `position_weights`.
+
+    Args:
+        draft: the draft, with weight scales.
+        group: all layers that read the tensor.
+        visit: the first of them.
+        given: the tensor that the quantized layers get, for each crop.
+        counts: which crops to look at, by their places, and how often each counts.
+    """
+    inputs = [[visit.inputs[place]] for place in counts]
+    floats = []
+    for layer in group:
+        network = LayerNetwork(*draft.reference.named(layer.name))
+        floats.append([outputs[0] for outputs in visit.each(network.run, inputs)])
+    shares = [position_weights(outputs) for outputs in floats]
+
+    def loss(clip: float) -> float:
+        total = 0.0
+        for layer, outputs, weights in zip(group, floats, shares, strict=True):
+            network = LayerNetwork(*_quantized(draft, layer, _scale(_largest(visit) * np.float32(clip))))
+
+            def error(item: tuple[int, Floats, Floats], network: LayerNetwork = network) -> float:
+                place, wanted, weight = item
+                difference = by_channel(network.run([given[place]])[0] - wanted)
+                return counts[place] * float((np.square(difference).sum(axis=0) * weight).sum(dtype=np.float64))
+
+            total += sum(visit.each(error, zip(counts, outputs, weights, strict=True)))
+        return total
+
+    return loss
 
 
 def _by_network_output(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, np.float32]:
@@ -156,15 +212,16 @@ def _by_network_output(draft: Draft, crops: Sequence[Floats], threads: int) -> d
     def choose(visit: Visit) -> None:
         if visit.layer.name in scales:
             return
-        group = readers[visit.layer.name]
+        group, largest = readers[visit.layer.name], _largest(visit)
+        counts = representative([float(np.abs(values).max()) for values in visit.inputs])
 
-        def loss(clip: float, least: float) -> float:
-            scale = _scale(_largest(visit) * np.float32(clip))
+        def loss(clip: float) -> float:
+            scale = _scale(largest * np.float32(clip))
             layers = {layer.tops[0]: LayerNetwork(*_quantized(draft, layer, scale)) for layer in group}
-            return error(visit, layers, enough=least)
+            return float(error(visit, layers, list(counts)) @ list(counts.values()))
 
-        scale = _scale(_largest(visit) * np.float32(descend(loss)))
-        scales.update({layer.name: scale for layer in group})
+        clip = climb(loss, descend(_layer_loss(draft, group, visit, visit.inputs, counts)))
+        scales.update({layer.name: _scale(largest * np.float32(clip)) for layer in group})
 
     propagate(draft.reference, crops, choose, draft.names, threads=threads, title="activations", float_only=True)
     return scales
@@ -184,7 +241,3 @@ def _scale(threshold: np.floating) -> np.float32:
 
 def _quantized(draft: Draft, layer: Layer, scale: np.float32) -> tuple[Layer, Weights]:
     return quantize_layer(layer, draft.model.named(layer.name)[1], draft.weight_scales[layer.name], scale)
-
-
-def _outputs(network: LayerNetwork, visit: Visit) -> list[Floats]:
-    return [outputs[0] for outputs in visit.each(network.run, [[values] for values in visit.inputs])]

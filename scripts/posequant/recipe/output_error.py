@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.propagation import Visit
 from posequant.recipe.draft import Floats
-
-# Crops after which the error so far is looked at. It does not depend on the number of threads, so nothing else does.
-_AT_ONCE = 8
 
 
 class OutputError:
@@ -28,13 +26,17 @@ class OutputError:
             for outputs in zip(*self._wanted, strict=True)
         ]
 
-    def __call__(self, visit: Visit, replaced: Mapping[str, LayerNetwork], enough: float = np.inf) -> float:
-        """Return the squared error as a share of the outputs' own squares, added up over the outputs.
+    def __call__(
+        self, visit: Visit, replaced: Mapping[str, LayerNetwork], crops: Sequence[int] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the squared error of some crops, as a share of the squares of the outputs of all crops, float64 (N,).
+
+        The shares of several outputs are added up.
 
         Args:
             visit: a layer of the float network, on the way of the same crops.
             replaced: layers that read the visited layer's input, by the blob that they make.
-            enough: what no larger error needs to be known of: the rest of the crops is then left out.
+            crops: places of N crops, all where it is None.
         """
         (bottom,) = visit.layer.bottoms
         alive = {name: values for name, values in visit.alive.items() if name != bottom}
@@ -45,9 +47,4 @@ class OutputError:
             outputs = zip(self._network.resume(blobs), self._wanted[number], self._power, strict=True)
             return sum(float(np.square(found - want).sum(dtype=np.float64)) / power for found, want, power in outputs)
 
-        total, numbers = 0.0, range(len(self._wanted))
-        for start in numbers[::_AT_ONCE]:
-            total += sum(visit.each(error, numbers[start : start + _AT_ONCE]))
-            if total > enough:
-                break
-        return total
+        return np.array(visit.each(error, range(len(self._wanted)) if crops is None else crops))

@@ -45,3 +45,21 @@ def position_weights(outputs: Sequence[Floats]) -> list[Floats]:
 def without_activation(layer: Layer) -> Layer:
     """Return a layer without the activation that ncnn fused to it (parameters 9 and 10)."""
     return replace(layer, params={key: value for key, value in layer.params.items() if key not in (9, 10, -23310)})
+
+
+def passed_on(layer: Layer, values: Floats) -> NDArray[np.bool_]:
+    """Return where the activation that is fused to a layer lets values through, rather than to cut them off.
+
+    Only a ReLU and a clip cut off; any other activation passes all values on, changed.
+
+    Args:
+        layer: the layer.
+        values: what it gives before its activation, float32 of any shape.
+    """
+    match layer.integer(9):
+        case 1:
+            return values > 0
+        case 3:
+            least, greatest = layer.reals(10)
+            return (values > least) & (values < greatest)
+    return np.ones(values.shape, np.bool_)

@@ -173,6 +173,7 @@ def apply_recipe_to_files(
     threads: int,
     out: tuple[Path, Path],
     table: Path,
+    reference: tuple[Path, Path] | None = None,
     distillation: Path | None = None,
     checkpoint: Path | None = None,
     target: Target = "any",
@@ -194,6 +195,8 @@ def apply_recipe_to_files(
         table: the calibration table to write.
         distillation: folder of the wide crops that the step `distill` takes its crops from (`AugmentedCrops`).
         checkpoint: file in which `distill` keeps how far it is, and from which it goes on; gone at the end.
+        reference: `.param` and `.bin` to write of the float network that has the prepared one's layers, with nothing
+            rounded or corrected.
         target: what the network is to run on.
         measured: whether to measure what the draft does not depend on, too: times, AP and the outcome.
 
@@ -234,6 +237,8 @@ def apply_recipe_to_files(
         draft.model.write(draft_param, draft_bin)
         draft.table.write(draft_table)
         draft.table.check(draft.model.layers, draft.keep_float, table)
+        if reference:
+            draft.reference.write(*reference)
     return {
         "model": spec.name,
         "recipe": given.filled(),
@@ -249,7 +254,7 @@ def apply_recipe_to_files(
         "taken": draft.place,
         "outcome": outcome,
         "made_from": hashes(param, bin_),
-        "sha256": hashes(*out, table),
+        "sha256": hashes(*out, table, *(reference or ())),
         "versions": versions("ncnn", "numpy", "mmpose", "pycocotools"),
     }
 

@@ -105,7 +105,7 @@ _WEIGHTS = {
     "simplify": 1.0,
     "convert_ncnn": 0.75,
     "convert_openvino": 1.0,
-    "apply_recipe": 1.0,
+    "apply_recipe": 2.0,
     "ncnn2int8": 0.25,
     "quantize_openvino": 0.25,
     "quantize_onnxruntime": 0.25,

@@ -20,6 +20,7 @@ from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.draft import Draft
 from posequant.recipe.recipe import apply_recipe
+from posequant.workflow.settings.recipe import Steps
 
 CROPS = draw_crops(6)
 
@@ -27,9 +28,9 @@ CROPS = draw_crops(6)
 class Files:
     """A float network, the INT8 one made of it, and what else `attribute` reads."""
 
-    def __init__(self, folder: Path, bits: int = 6) -> None:
+    def __init__(self, folder: Path, bits: int = 6, steps: Steps = ()) -> None:
         self.folder = folder
-        recipe = [{"weights": {"bits": bits, "scales": "absmax"}}, *SCALES[1:]]
+        recipe = [{"weights": {"bits": bits, "scales": "absmax"}}, *SCALES[1:], *steps]
         self.draft = apply_recipe(recipe, pose_network(), list(CROPS), 1)
         self.draft.reference.write(*self.full)
         quantize(self.draft.model, self.draft.table).write(*self.int8)
@@ -128,6 +129,15 @@ def test_eight_bits_are_a_step_of_their_own_only_where_the_artifact_has_fewer(tm
     assert [step["step"] for step in steps] == ["float", "weights in 8 bits", "INT8 network"]
 
 
+def test_a_network_that_steps_have_rewritten_is_compared_in_its_own_form(tmp_path: Path) -> None:
+    files = Files(tmp_path, bits=8, steps=[{"center": {}}])
+    assert files.draft.reference.layers != pose_network().layers
+    found = files.attribute()
+    original = NcnnNetwork.of(pose_network(), "fp32", INPUT_SHAPE).forward(CROPS)[0]
+    assert found["waterfall"][-1]["sqnr_db"] == pytest.approx(sqnr(original, files.outputs(files.draft)), abs=0.01)
+    assert all(row["local_sqnr_db"] > 20 for row in found["layers"])
+
+
 def test_rounded_input_by_hand(files: Files) -> None:
     pair = Pair.read(*files.full, *files.int8)
     scale = files.draft.activation_scales["conv_c"]
@@ -149,6 +159,22 @@ def test_limit_is_the_number_of_crops(files: Files) -> None:
     assert files.attribute(limit=2)["crops"] == 2
     with pytest.raises(InputError, match="asked for 0 crops"):
         files.attribute(limit=0)
+
+
+def test_networks_whose_channels_and_layers_a_recipe_changed_are_attributed(tmp_path: Path) -> None:
+    """In the float network that the recipe writes, each layer is the INT8 network's."""
+    draft = apply_recipe([{"equalize": {"strength": 0.5}}, *SCALES], pose_network(), list(CROPS), 1)
+    files = tmp_path / "f.param", tmp_path / "f.bin", tmp_path / "q.param", tmp_path / "q.bin"
+    quantize(draft.model, draft.table).write(*files[2:])
+    pose_network().write(*files[:2])
+    with pytest.raises(InputError, match="where a recipe made it, the recipe's reference"):
+        Pair.read(*files)
+    draft.reference.write(*files[:2])
+    pair = Pair.read(*files)
+    for name in draft.names:
+        full, dequantized = pair.full.named(name), pair.dequantized(name)
+        assert dequantized[0] == full[0]
+        assert sqnr(full[1]["weight"], dequantized[1]["weight"]) > 35
 
 
 def test_networks_that_do_not_belong_together_are_refused(files: Files, tmp_path: Path) -> None:

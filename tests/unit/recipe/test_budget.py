@@ -341,6 +341,7 @@ def apply_to(
 ) -> tuple[Any, list[bytes]]:
     """What `apply_recipe_to_files` returns, without times, and the files that it writes."""
     out, table = (folder / "prepared.param", folder / "prepared.bin"), folder / "table"
+    reference = folder / "reference.param", folder / "reference.bin"
     record = apply_recipe_to_files(
         recipe,
         model=files["model"],
@@ -350,13 +351,14 @@ def apply_to(
         threads=threads,
         out=out,
         table=table,
+        reference=reference,
         target=target,
         measured=measured,
     )
     for rung in record["rungs"]:
         assert (rung["milliseconds"] is not None) == measured
         rung["milliseconds"] = None
-    return record, [path.read_bytes() for path in (*out, table)]
+    return record, [path.read_bytes() for path in (*out, table, *reference)]
 
 
 @pytest.mark.parametrize("budget", [{}, {"oks_loss": 0.001}, {"ap_loss": 0.001}])

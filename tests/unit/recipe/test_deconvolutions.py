@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,23 +10,26 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.unit.ncnn_fixtures import Builder, Floats, sqnr
+from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, Floats, draw_crops, sqnr, write_crops
+from tests.unit.pose_fixtures import SPEC, draw_people
 
+from posequant.attribute.attribute import attribute
 from posequant.base.errors import InputError
 from posequant.ncnn_format.model import Layer, NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
-from posequant.networks.ncnn_layers import describe_layers, totals
-from posequant.quantize.ncnn2int8 import quantize
+from posequant.networks.ncnn_layers import arithmetic, describe_layers, totals
+from posequant.quantize.ncnn2int8 import quantize, quantize_files
 from posequant.recipe.deconvolutions import _require_equal, split, split_deconvolutions
 from posequant.recipe.draft import Draft
-from posequant.recipe.recipe import apply_recipe
+from posequant.recipe.judge import Judge
+from posequant.recipe.recipe import apply_recipe, apply_recipe_to_files
 from posequant.workflow.settings.recipe import Recipe, SplitDeconvolutionsStep, Steps
 
 RECIPE: Steps = [{"split-deconvolutions": {}}, {"weights": {}}, {"activations": {"method": "absmax"}}]
 
 
-def draw(*shape: int, seed: int = 0) -> Floats:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+def draw(*shape: int, seed: int = 0, scale: float = 1) -> Floats:
+    return np.random.default_rng(seed).normal(size=shape, scale=scale).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,13 @@ class Case:
             groups=4 if self.depthwise else 1,
         )[0].numpy()
         (top, bottom), (left, right) = self.cuts
-        cut = whole[:, top : whole.shape[1] - bottom, left : whole.shape[2] - right].astype(np.float32)
+        cut: Floats = whole[:, top : whole.shape[1] - bottom, left : whole.shape[2] - right].astype(np.float32)
         return np.maximum(cut, 0) if self.relu else cut
 
 
 def run(model: NcnnModel, values: Floats, precision: str = "fp32") -> Floats:
-    return NcnnNetwork.of(model, precision, values.shape).forward(values[np.newaxis])[0][0]
+    found: Floats = NcnnNetwork.of(model, precision, values.shape).forward(values[np.newaxis])[0][0]
+    return found
 
 
 @st.composite
@@ -185,13 +190,13 @@ def test_what_cannot_be_split_stays_and_is_named(
 def head(*, depthwise: bool = False) -> NcnnModel:
     """A convolution; on its output two deconvolutions of 4x4 and a convolution, and beside them another one."""
     first = Case(depthwise=depthwise)
-    weight = first.weight if depthwise else draw(6, 4, 4, 4, seed=1) / 8
+    weight = first.weight if depthwise else draw(6, 4, 4, 4, seed=1, scale=0.125)
     between = weight.shape[0]
     shape = {1: 4, 3: 2, 4: 1, 5: 1, 9: 1}
     return (
         Builder()
         .add("Input", "in0", "", "in0")
-        .convolution("conv_a", "in0", "a", draw(4, 3, 3, 3, seed=4) / 5, draw(4, seed=5), relu=True)
+        .convolution("conv_a", "in0", "a", draw(4, 3, 3, 3, seed=4, scale=0.2), draw(4, seed=5), relu=True)
         .add("Split", "copies", "a", "a0 a1")
         .add(
             "DeconvolutionDepthWise" if depthwise else "Deconvolution",
@@ -208,7 +213,7 @@ def head(*, depthwise: bool = False) -> NcnnModel:
             "b",
             "c",
             {0: 5, **shape, 6: 5 * between * 16},
-            weight=draw(5 * between * 16, seed=7) / 8,
+            weight=draw(5 * between * 16, seed=7, scale=0.125),
             bias=draw(5, seed=8),
         )
         .convolution("conv_b", "c", "out0", draw(3, 5, 1, 1, seed=9), draw(3, seed=10))
@@ -279,10 +284,10 @@ def test_convolutions_that_are_not_the_deconvolution_are_refused() -> None:
     case = Case()
     model = split(case.network(), {"d": (4, 3, 5)})[0]
     model.weights[3] = {**model.weights[3], "weight": model.weights[3]["weight"] * np.float32(1.001)}
-    networks = (NcnnNetwork.of(network, "fp32", (4, 3, 5)) for network in (case.network(), model))
+    old, new = (NcnnNetwork.of(network, "fp32", (4, 3, 5)) for network in (case.network(), model))
     layer = Layer("Deconvolution", "d", ("in0",), ("out0",), {})
     with pytest.raises(AssertionError, match=r"layer d: its convolutions are .* dB from the deconvolution"):
-        _require_equal(*networks, [layer], case.input)
+        _require_equal(old, new, [layer], case.input)
 
 
 def test_network_without_deconvolutions_stays() -> None:
@@ -295,3 +300,89 @@ def test_the_step_comes_first() -> None:
     Recipe.of([{"keep-float": {}}, *RECIPE])
     with pytest.raises(InputError, match="'split-deconvolutions' must come before all steps but 'keep-float'"):
         Recipe.of([*RECIPE[1:], RECIPE[0]])
+
+
+def pose_head() -> NcnnModel:
+    """A network from crops of `SPEC` to 17 heatmaps of their size; a deconvolution makes up for a stride."""
+    return (
+        Builder()
+        .add("Input", "in0", "", "in0")
+        .convolution("conv_a", "in0", "a", draw(8, 3, 3, 3, scale=0.2), draw(8, seed=1), stride=2, relu=True)
+        .add(
+            *("Deconvolution", "d", "a", "b", {0: 8, 1: 4, 3: 2, 4: 1, 5: 1, 6: 8 * 8 * 16, 9: 1}),
+            weight=draw(8 * 8 * 16, seed=2, scale=0.2),
+            bias=draw(8, seed=3),
+        )
+        .convolution("conv_b", "b", "out0", draw(17, 8, 1, 1, seed=4), draw(17, seed=5))
+        .model()
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a recipe writes of a network with a deconvolution, the INT8 network, and what they were made from."""
+    folder = tmp_path_factory.mktemp("recipe")
+    crops = draw_crops(8)
+    SPEC.save(folder / "model.json")
+    pose_head().write(folder / "full.param", folder / "full.bin")
+    write_crops(folder / "crops", crops)
+    draw_people(len(crops)).save(folder / "crops")
+    record = apply_recipe_to_files(
+        [*RECIPE, {"budget": {"oks_loss": 0.001}}],
+        model=folder / "model.json",
+        param=folder / "full.param",
+        bin_=folder / "full.bin",
+        crops=folder / "crops",
+        threads=1,
+        out=(folder / "prepared.param", folder / "prepared.bin"),
+        table=folder / "table",
+        reference=(folder / "reference.param", folder / "reference.bin"),
+    )
+    assert record["rungs"][0]["step"].startswith("split-deconvolutions; weights")
+    names = [f"{stem}.{ending}" for stem in ("prepared", "int8") for ending in ("param", "bin")]
+    param, bin_, int8_param, int8_bin = (folder / name for name in names)
+    quantize_files(param, bin_, folder / "table", int8_param, int8_bin, keep_float=record["keep_float"])
+    return folder
+
+
+PHASES = ["d_phase_0_0", "d_phase_0_1", "d_phase_1_0", "d_phase_1_1"]
+
+
+def test_layers_and_work_of_a_certificate_are_those_of_the_rewritten_network(folder: Path) -> None:
+    files = folder / "int8.param", folder / "int8.bin"
+    crops = draw_crops(2)
+    network = NcnnNetwork(*files, "int8", INPUT_SHAPE)
+    said = arithmetic(*files, network, crops, network.forward(crops))
+    kernels = {layer["name"]: (layer["kernel"], layer["macs"]) for layer in said["layers"]}
+    assert kernels == {
+        "conv_a": ("3x3 stride 2", 8 * 6 * 8 * 3 * 9),
+        **dict.fromkeys(PHASES, ("2x2 stride 1", 8 * 6 * 8 * 8 * 4)),
+        "conv_b": ("1x1", 16 * 12 * 17 * 8),
+    }
+    full = NcnnNetwork.of(pose_head(), "fp32", INPUT_SHAPE)
+    assert said["work"]["macs"] == totals(describe_layers(pose_head(), full))["macs"]
+    assert said["overflow"]["winograd_on_and_off"]["equal"]
+
+
+def test_attribution_compares_with_the_float_network_of_the_same_layers(folder: Path) -> None:
+    found = attribute(
+        param=folder / "reference.param",
+        bin_=folder / "reference.bin",
+        int8_param=folder / "int8.param",
+        int8_bin=folder / "int8.bin",
+        model=folder / "model.json",
+        crops=folder / "crops",
+        variant="v",
+        limit=2,
+    )
+    assert [layer["layer"] for layer in found["layers"]] == ["conv_a", *PHASES, "conv_b"]
+    assert sum(layer["macs_share"] for layer in found["layers"]) == pytest.approx(1)
+
+
+def test_a_budget_knows_the_work_of_the_layers_that_a_step_wrote() -> None:
+    judge = Judge(SPEC, pose_head(), draw_crops(4), draw_people(4), 1)
+    work = sum(judge.macs(Draft.of(pose_head())).values())
+    draft = apply_recipe(RECIPE, pose_head(), list(draw_crops(4)), 1, judge)
+    found = judge.macs(draft)
+    assert set(found) == set(draft.names) == {"conv_a", *PHASES, "conv_b"}
+    assert sum(found.values()) == work

@@ -1,6 +1,5 @@
 """The steps of recipes, each against a case worked by hand or a slow and literal reference, and recipes as a whole."""
 
-import math
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -20,11 +19,19 @@ from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.ncnn2int8 import quantize, quantize_files, quantize_layer
 from posequant.quantize.ncnn2table import calibrate
 from posequant.quantize.propagation import Visit, propagate
+from posequant.quantize.table import CalibrationTable
 from posequant.quantize.weights import absmax_scales
-from posequant.recipe.activation_scales import CLIPS, descend, percentile_threshold, scale_activations
-from posequant.recipe.bias import correct_bias, mean_error
+from posequant.recipe.activation_scales import (
+    CLIPS,
+    climb,
+    descend,
+    percentile_threshold,
+    representative,
+    scale_activations,
+)
+from posequant.recipe.bias import Sums, correct_bias, mean_error
 from posequant.recipe.draft import Draft
-from posequant.recipe.positions import by_channel, position_weights, without_activation
+from posequant.recipe.positions import by_channel, passed_on, position_weights, without_activation
 from posequant.recipe.recipe import apply_recipe, keep_float
 from posequant.recipe.rounding import best_integers, columns, learn_rounding
 from posequant.recipe.weight_scales import mse_scales, rounding_errors, scale_weights
@@ -130,14 +137,44 @@ def test_percentile_by_hand() -> None:
 
 
 def test_search_ends_after_three_worse_clips() -> None:
-    tried: list[tuple[float, float]] = []
+    tried: list[float] = []
 
-    def loss(clip: float, least: float) -> float:
-        tried.append((clip, least))
+    def loss(clip: float) -> float:
+        tried.append(clip)
         return abs(round(10 * clip) - 8)
 
     assert descend(loss) == 0.8
-    assert tried == [(1.0, math.inf), (0.9, 2), (0.8, 1), (0.7, 0), (0.6, 0), (0.5, 0)]
+    assert tried == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [(1.0, [1.0, 0.9, 0.8, 0.7]), (0.8, [0.8, 0.7, 0.9]), (0.6, [0.6, 0.5, 0.7, 0.8, 0.9])],
+)
+def test_search_from_a_start_goes_to_the_nearest_least_loss(start: float, expected: list[float]) -> None:
+    tried: list[float] = []
+
+    def loss(clip: float) -> float:
+        tried.append(clip)
+        return abs(round(10 * clip) - 8)
+
+    assert climb(loss, start) == 0.8
+    assert tried == expected
+
+
+def test_crops_with_the_largest_values_are_looked_at_and_some_stand_for_the_rest() -> None:
+    magnitudes = [float(place % 10) for place in range(20)]
+    found = representative(magnitudes)
+    assert {place: count for place, count in found.items() if count == 1} == dict.fromkeys([9, 19, 8, 18], 1.0)
+    assert [magnitudes[place] for place, count in found.items() if count == 4] == [6, 4, 2, 0]
+    assert sum(found.values()) == 20
+
+
+@pytest.mark.parametrize("crops", [1, 4, 6, 8, 32])
+def test_crops_looked_at_stand_for_all(crops: int) -> None:
+    found = representative([1.0] * crops)
+    assert len(found) == min(crops, 8)
+    assert sum(found.values()) == crops
 
 
 @pytest.mark.parametrize("name", ["conv_a", "conv_g"])
@@ -175,20 +212,31 @@ def test_input_that_is_zero_is_refused_by_the_name_of_the_layer() -> None:
 # Biases
 
 
-def test_corrected_bias_leaves_no_mean_error() -> None:
-    draft = correct_bias(scaled_draft(), CROPS, 2, CorrectBiasStep())
+@pytest.mark.parametrize("gain", [False, True])
+def test_corrected_bias_leaves_no_mean_error(gain: bool) -> None:
+    draft = correct_bias(scaled_draft(), CROPS, 2, CorrectBiasStep(gain=gain))
     left: dict[str, float] = {}
 
     def look(visit: Visit) -> tuple[Layer, Weights]:
         quantized = draft.quantized(visit.layer)
-        if "bias" in visit.weights:
+        # Where a ReLU follows, other positions count after the correction than before.
+        if "bias" in visit.weights and not visit.layer.integer(9):
             largest = max(np.abs(output).max() for output in visit.outputs)
             left[visit.layer.name] = float(np.abs(mean_error(visit, *quantized)).max() / largest)
         return quantized
 
     propagate(draft.reference, CROPS, look, draft.names)
-    assert len(left) == 7
+    assert len(left) == 5
     assert max(left.values()) < 1e-5
+
+
+def test_error_that_the_activation_hides_is_left_alone() -> None:
+    relu = Layer("Convolution", "c", ("a",), ("b",), {9: "1"})
+    clip = Layer("Convolution", "c", ("a",), ("b",), {9: "3", -23310: "2,-1.0,2.0"})
+    values = np.array([-3.0, -0.5, 1.0, 3.0], np.float32)
+    assert passed_on(relu, values).tolist() == [False, False, True, True]
+    assert passed_on(clip, values).tolist() == [False, True, True, False]
+    assert passed_on(replace(relu, params={}), values).all()
 
 
 def test_wrong_bias_is_put_right() -> None:
@@ -197,6 +245,57 @@ def test_wrong_bias_is_put_right() -> None:
     corrected = correct_bias(off, CROPS, 1, CorrectBiasStep()).model.named("conv_d")[1]["bias"]
     expected = correct_bias(draft, CROPS, 1, CorrectBiasStep()).model.named("conv_d")[1]["bias"]
     np.testing.assert_allclose(corrected, expected, atol=1e-4)
+
+
+def sums_of(x: Floats, y: Floats) -> Sums:
+    """Sums of crops (N, P) of one channel, every position counted once."""
+    terms = np.ones_like(x), x, y, x * x, x * y
+    return Sums(*(term.astype(np.float64).sum(axis=1, keepdims=True) for term in terms))
+
+
+def test_gain_and_offset_by_hand() -> None:
+    x = np.random.default_rng(0).normal(size=(8, 50)).astype(np.float32)
+    sums = sums_of(x, 1.25 * x + 3)
+    np.testing.assert_allclose(sums.gains(1, about_mean=True), [1.25], rtol=1e-6)
+    np.testing.assert_allclose(sums.offsets(np.array([1.25])), [3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(-1.0, 0.5), (9.0, 2)], ids=["never negative", "never large"])
+def test_gain_stays_near_one(factor: float, expected: float) -> None:
+    x = np.random.default_rng(1).normal(size=(8, 50)).astype(np.float32)
+    assert sums_of(x, factor * x).gains(1, about_mean=True) == expected
+
+
+def test_gain_that_is_no_more_than_chance_is_left_out() -> None:
+    rng = np.random.default_rng(1)
+    gains: list[float] = []
+    for _ in range(100):
+        x = rng.normal(size=(8, 50)).astype(np.float32)
+        gains.extend(sums_of(x, x + 3 * rng.normal(size=x.shape).astype(np.float32)).gains(1, about_mean=True))
+    assert np.mean(np.array(gains) == 1) > 0.5
+    assert sums_of(x[:1], 1.25 * x[:1]).gains(1, about_mean=True) == 1
+
+
+def test_wrong_gain_is_put_right_in_the_scales_alone(tmp_path: Path) -> None:
+    draft = scaled_draft()
+    names = ("conv_out", "convdw_c")
+    wrong = replace(
+        draft,
+        weight_scales={**draft.weight_scales, **{name: draft.weight_scales[name] * np.float32(0.8) for name in names}},
+    )
+    # Scales that are too small and the same integers: outputs that are a quarter too large.
+    wrong = wrong.with_weights(
+        {name: {"weight": draft.model.named(name)[1]["weight"] * np.float32(1.25)} for name in names}
+    )
+    corrected = correct_bias(wrong, CROPS, 2, CorrectBiasStep(gain=True))
+    for name in names:
+        np.testing.assert_allclose(corrected.weight_scales[name], draft.weight_scales[name], rtol=0.02)
+        before, after = (quantize(one.model, one.table).named(name)[1]["weight"] for one in (wrong, corrected))
+        np.testing.assert_array_equal(after, before)
+    table = tmp_path / "table"
+    corrected.table.write(table)
+    read = CalibrationTable.read(table)
+    assert all(np.array_equal(read.weight_scales[name], corrected.weight_scales[name]) for name in corrected.names)
 
 
 # Rounding

@@ -97,6 +97,10 @@ class RoundStep(Settings):
 class CorrectBiasStep(Settings):
     """Subtracts the mean error of each channel from its bias."""
 
+    gain: bool = Field(
+        default=False,
+        description="Also corrects the gain of each channel. It goes into the scale of its weights.",
+    )
     crops: Crops = 64
 
 
