@@ -182,17 +182,19 @@ class Ladder:
             draft: the network of the last set.
             excess: what is known of it, the share of its noise that is too much; 0 where nothing is known.
         """
-        spare = math.fsum(self._work[name] for name in draft.names) - self._least + _ROUNDING
-        offered = [name for name in draft.names if self._work[name] <= spare]
+        # A matrix product without weights of its own is no work.
+        names = [layer.name for layer in draft.in_int8 if layer.name in self._work]
+        spare = math.fsum(self._work[name] for name in names) - self._least + _ROUNDING
+        offered = [name for name in names if self._work[name] <= spare]
         # One layer must be left in INT8.
-        most = min(max(AT_ONCE, int(SHARE_AT_ONCE * len(self._draft.names))), len(draft.names) - 1)
+        most = min(max(AT_ONCE, int(SHARE_AT_ONCE * len(self._work))), len(names) - 1)
         if not offered or most < 1 or self._rungs == RUNGS:
             return None
         self._rungs += 1
         noise = self._noise(draft, offered)
         goal = min(SHARE, excess) if excess > 0 else SHARE
-        names = best_buys(noise, self._work, self._conversion, Purse(spare, goal, most))
-        return f"{', '.join(names)} in float", draft.keep_float | set(names)
+        chosen = best_buys(noise, self._work, self._conversion, Purse(spare, goal, most))
+        return f"{', '.join(chosen)} in float", draft.keep_float | set(chosen)
 
     def _noise(self, draft: Draft, offered: Sequence[str]) -> dict[str, float]:
         """Return the share of the noise that is due to each of the layers that cause most for their work."""

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from posequant.base.signal import Powers
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights
-from posequant.quantize.ncnn2int8 import quantize, quantize_layer
+from posequant.quantize.ncnn2int8 import quantize, quantize_layer, quantize_product
 from posequant.quantize.table import CalibrationTable, attention_scales
-from posequant.quantize.weights import quantizable
+from posequant.quantize.weights import products, quantizable
 from posequant.recipe.score import Evidence
 
 Floats = NDArray[np.float32]
@@ -88,6 +88,12 @@ class Draft:
         return [layer.name for layer in self.layers]
 
     @property
+    def in_int8(self) -> list[Layer]:
+        """All layers that are computed in INT8, matrix products too, in the network's order."""
+        names = {*self.names, *(layer.name for layer in products(self.model.layers, self.keep_float))}
+        return [layer for layer in self.model.layers if layer.name in names]
+
+    @property
     def complete(self) -> bool:
         """Whether all layers to quantize have their scales."""
         return all(name in scales for name in self.names for scales in (self.weight_scales, self.activation_scales))
@@ -122,6 +128,8 @@ class Draft:
     def quantized(self, layer: Layer) -> tuple[Layer, Weights]:
         """Return a layer in INT8 by itself, as decided so far."""
         weights = self.model.named(layer.name)[1]
+        if layer.name not in self.weight_scales:
+            return quantize_product(layer, weights, self.table.attention_scales.get(layer.name))
         return quantize_layer(layer, weights, self.weight_scales[layer.name], self.activation_scales[layer.name])
 
 

@@ -139,7 +139,7 @@ class Judge:
             step=step,
             keep_float=[layer.name for layer in draft.model.layers if layer.name in draft.keep_float],
             evidence=self._panel.evidence(network),
-            int8_work=math.fsum(work[name] for name in draft.names),
+            int8_work=math.fsum(work.get(layer.name, 0.0) for layer in draft.in_int8),
             megabytes=sum(len(encode_weights(*pair)) for pair in zip(model.layers, model.weights, strict=True)) / 1e6,
             milliseconds=self._milliseconds(network) if self._timed else None,
         )

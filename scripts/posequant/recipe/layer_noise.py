@@ -15,7 +15,7 @@ from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.draft import Draft, Floats
-from posequant.recipe.positions import by_channel
+from posequant.recipe.positions import by_channel, position_weights
 
 # Standard errors within which chance is not told from what is there: a few crops make most of the noise, and of many
 # layers some are further off than two.
@@ -49,7 +49,7 @@ def estimated(alone: float, found: Relief) -> float:
 
 
 def noise_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, float]:
-    """Return the noise by signal at the outputs when one layer alone is in INT8, for each layer to quantize by name.
+    """Return the noise by signal at the outputs when one layer alone is in INT8, for each layer in INT8 by name.
 
     The mean error of each channel is left out: a bias can take it off. Where one was corrected, it was for the errors
     of other layers, too, which are not there.
@@ -60,7 +60,7 @@ def noise_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str
         threads: how many crops are computed at a time.
     """
     network = NcnnNetwork.of(draft.reference, "fp32", crops[0].shape)
-    layers = {layer.name: LayerNetwork(*draft.quantized(layer)) for layer in draft.layers}
+    layers = {layer.name: LayerNetwork(*draft.quantized(layer)) for layer in draft.in_int8}
     wanted = [list(network.activations(crop, network.output_names)) for crop in crops]
     _, each = _swapped(draft.reference, network, layers, crops, wanted=wanted, threads=threads, keep_means=True)
     return {name: Powers.total(powers).ratio for name, powers in each.items()}
@@ -124,7 +124,8 @@ def _swapped(
         crops: N crops.
         wanted: the outputs that are right, of each crop.
         threads: how many crops are computed at a time; nothing else depends on it.
-        keep_means: whether the mean of each channel over all crops stays that of the layer that is replaced.
+        keep_means: whether the mean of each channel, as `mean_difference` takes it, stays that of the layer that is
+            replaced.
 
     Returns:
         Of each crop, the powers of all outputs; and the same for each layer that is replaced, by its name.
@@ -148,7 +149,7 @@ def _swapped(
             alive.update(made)
 
     def differences(crop: Floats) -> list[NDArray[np.float64]]:
-        return [_channel_means(output - other) for _, _, output, other in passed(crop, {})]
+        return [mean_difference(output, other) for _, _, output, other in passed(crop, {})]
 
     def powers(outputs: Sequence[Floats], wants: Sequence[Floats]) -> Powers:
         return Powers.total([Powers.of(want, output) for want, output in zip(wants, outputs, strict=True)])
@@ -170,7 +171,11 @@ def _swapped(
     return whole, dict(zip(names, each, strict=True))
 
 
-def _channel_means(values: Floats) -> NDArray[np.float64]:
-    """Return the mean of each channel, of a shape that broadcasts to that of the values."""
-    means: NDArray[np.float64] = by_channel(values).mean(axis=1, dtype=np.float64)
-    return means if values.ndim < 3 else means.reshape(-1, *(1,) * (values.ndim - 1))
+def mean_difference(output: Floats, other: Floats) -> NDArray[np.float64]:
+    """Return what each channel of an output has more than that of another, on average, as an array to add to that.
+
+    Positions count as for a bias that is corrected: else a few extremes would shift all others.
+    """
+    (counts,) = position_weights([output])
+    means: NDArray[np.float64] = (by_channel(output - other) * counts).sum(axis=1, dtype=np.float64)
+    return means if output.ndim < 3 else means.reshape(-1, *(1,) * (output.ndim - 1))

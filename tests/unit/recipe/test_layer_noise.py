@@ -12,7 +12,7 @@ from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.budget import with_float_layers
 from posequant.recipe.draft import Draft
-from posequant.recipe.layer_noise import Relief, estimated, noise_alone, relief
+from posequant.recipe.layer_noise import Relief, estimated, mean_difference, noise_alone, relief
 from posequant.recipe.recipe import apply_recipe
 from posequant.workflow.settings.recipe import Steps
 
@@ -23,6 +23,11 @@ SCALES: Steps = [{"weights": {"bits": 6}}, {"activations": {"method": "absmax"}}
 @pytest.fixture(scope="module")
 def draft() -> Draft:
     return apply_recipe(SCALES, small_network().model(), CROPS, 1)
+
+
+@pytest.fixture(scope="module")
+def centered() -> Draft:
+    return apply_recipe([*SCALES, {"center": {}}], small_network().model(), CROPS, 1)
 
 
 def powers(draft: Draft) -> list[Powers]:
@@ -41,7 +46,8 @@ def test_noise_of_a_layer_alone_is_that_of_a_network_with_no_other_in_int8(draft
     pairs = [list(float_network.activations(crop, [layer.bottoms[0], layer.tops[0]])) for crop in CROPS]
     alone = LayerNetwork(*draft.quantized(layer))
     # None of these has an activation, so that a bias takes the mean error off.
-    error = np.mean([(output - alone.run([values])[0]).mean(axis=(1, 2)) for values, output in pairs], axis=0)
+    errors = [mean_difference(output, alone.run([values])[0]) for values, output in pairs]
+    error = np.mean(errors, axis=0).ravel()
     corrected = draft.with_weights({name: {"bias": (draft.model.named(name)[1]["bias"] + error).astype(np.float32)}})
     only = replace(corrected, keep_float=frozenset(draft.names) - {name})
     # Float layers of an INT8 file have weights of half precision.
@@ -52,7 +58,9 @@ def test_noise_of_a_layer_alone_is_that_of_a_network_with_no_other_in_int8(draft
     assert noise_alone(off, CROPS, 2)[name] == pytest.approx(expected, rel=0.05, abs=1e-6)
 
 
-def test_relief_is_what_is_gone_when_a_layer_is_in_float(draft: Draft) -> None:
+@pytest.mark.parametrize("which", ["draft", "centered"])
+def test_relief_is_what_is_gone_when_a_layer_is_in_float(which: str, request: pytest.FixtureRequest) -> None:
+    draft: Draft = request.getfixturevalue(which)
     ratio, found = relief(draft, CROPS, draft.names, 2, keep_means=False)
     whole = powers(draft)
     assert ratio == pytest.approx(Powers.total(whole).ratio, rel=0.01)
@@ -70,6 +78,18 @@ def test_mean_error_counts_only_where_no_bias_takes_it_off(draft: Draft) -> None
     without, kept = (relief(off, CROPS, ["conv_g"], 1, keep_means=keep)[1]["conv_g"].share for keep in (False, True))
     assert without > 0.9
     assert abs(kept) < 0.1
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((2, 1, 2), (2, 1, 1)), ((2, 3), (3,)), ((4,), (4,))])
+def test_means_are_those_of_channels(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    assert mean_difference(np.ones(shape, np.float32), np.zeros(shape, np.float32)).shape == expected
+
+
+def test_extremes_do_not_shift_the_others() -> None:
+    output = np.array([[[100.0, 1.0]]], np.float32)
+    # Of |y|² + mean, 15,001 and 5,002: the second position counts three times as much.
+    off = mean_difference(output, output - np.array([[[8.0, 0.0]]], np.float32))
+    assert off.item() == pytest.approx(8 * 5001.5 / (5001.5 + 15000.5), rel=1e-5)
 
 
 def test_noise_does_not_depend_on_threads(draft: Draft) -> None:
