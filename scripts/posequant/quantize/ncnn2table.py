@@ -21,8 +21,6 @@ from posequant.quantize.thresholds import HISTOGRAM_BINS, aciq_threshold, histog
 from posequant.quantize.weights import INT8_LIMIT, miscomputed, quantizable, warn_of_miscomputed, weight_scales
 from posequant.workflow.settings.quantize import METHODS
 
-_LAYERS_AT_ONCE = 16
-
 Floats = NDArray[np.float32]
 
 
@@ -66,7 +64,7 @@ def calibrate(
     if method == "aciq":
         thresholds = aciq_threshold(absmax, sizes)
     else:
-        thresholds = _kl_thresholds(activations.histograms(absmax), absmax)
+        thresholds = kl_thresholds(activations.histograms(absmax), absmax)
     return CalibrationTable(
         {layer.name: weight_scales(layer, model.named(layer.name)[1]["weight"], method) for layer in layers},
         {layer.name: np.float32(INT8_LIMIT) / threshold for layer, threshold in zip(layers, thresholds, strict=True)},
@@ -170,13 +168,3 @@ class Activations:
                 return total
 
             return list(pool.map(run, [self._crops[start :: self._threads] for start in range(self._threads)]))
-
-
-def _kl_thresholds(histograms: NDArray[np.int64], absmax: Floats) -> Floats:
-    thresholds = []
-    with tqdm(total=len(absmax), desc="KL thresholds", unit="layer", mininterval=2) as bar:
-        for start in range(0, len(absmax), _LAYERS_AT_ONCE):
-            chunk = slice(start, start + _LAYERS_AT_ONCE)
-            thresholds.append(kl_thresholds(histograms[chunk], absmax[chunk]))
-            bar.update(len(thresholds[-1]))
-    return np.concatenate(thresholds)

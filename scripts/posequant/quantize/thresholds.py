@@ -6,9 +6,12 @@ up in order): thresholds are chosen by comparing sums that differ in their last 
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 HISTOGRAM_BINS = 2048
 INT8_LEVELS = 128
+# How many layers' thresholds are found side by side: one by one takes several times as long, all at once much memory.
+_LAYERS_AT_ONCE = 16
 # Added to every bin so that no ratio of distributions has a zero.
 _EPSILON = np.float32(0.0001)
 
@@ -43,6 +46,16 @@ def kl_thresholds(histograms: NDArray[np.int64], absmax: NDArray[np.float32]) ->
     Returns:
         The threshold of each layer, float32 (L,), in the unit of `absmax`.
     """
+    found = []
+    with tqdm(total=len(absmax), desc="KL thresholds", unit="layer", mininterval=2) as bar:
+        for start in range(0, len(absmax), _LAYERS_AT_ONCE):
+            part = slice(start, start + _LAYERS_AT_ONCE)
+            found.append(_kl_thresholds(histograms[part], absmax[part]))
+            bar.update(len(found[-1]))
+    return np.concatenate(found)
+
+
+def _kl_thresholds(histograms: NDArray[np.int64], absmax: NDArray[np.float32]) -> NDArray[np.float32]:
     totals = histograms.sum(axis=1, keepdims=True, dtype=np.float64)
     normed = (histograms / totals).astype(np.float32)
     best = np.full(len(normed), np.inf, np.float32)

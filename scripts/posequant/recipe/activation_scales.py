@@ -121,25 +121,30 @@ def representative(magnitudes: Sequence[float]) -> dict[int, float]:
 def _by_distribution(
     draft: Draft, crops: Sequence[Floats], threads: int, method: str, share: float
 ) -> dict[str, np.float32]:
-    scales: dict[str, np.float32] = {}
+    readers = readers_of_tensors(draft)
+    thresholds: dict[str, np.floating] = {}
+    histograms: dict[str, tuple[NDArray[np.int64], np.float32]] = {}
 
     def measure(visit: Visit) -> None:
-        absmax = _largest(visit)
+        name, absmax = visit.layer.name, _largest(visit)
+        if name != readers[name][0].name:
+            return
         if method == "absmax":
-            threshold = absmax
+            thresholds[name] = absmax
         elif method == "aciq":
-            threshold = aciq_threshold(np.atleast_1d(absmax), visit.inputs[0].size)[0]
+            thresholds[name] = aciq_threshold(np.atleast_1d(absmax), visit.inputs[0].size)[0]
         else:
             counts = np.sum(visit.each(lambda values: histogram(values, absmax), visit.inputs), axis=0)
-            threshold = (
-                kl_thresholds(counts[np.newaxis], np.atleast_1d(absmax))[0]
-                if method == "kl"
-                else percentile_threshold(counts, absmax, share)
-            )
-        scales[visit.layer.name] = _scale(threshold)
+            if method == "kl":
+                histograms[name] = counts, absmax
+            else:
+                thresholds[name] = percentile_threshold(counts, absmax, share)
 
     propagate(draft.reference, crops, measure, draft.names, threads=threads, title="activations", float_only=True)
-    return scales
+    if histograms:
+        counts, absmax = (np.array(values) for values in zip(*histograms.values(), strict=True))
+        thresholds |= zip(histograms, kl_thresholds(counts, absmax), strict=True)
+    return {layer.name: _scale(thresholds[name]) for name in thresholds for layer in readers[name]}
 
 
 def percentile_threshold(counts: NDArray[np.int64], absmax: np.float32, share: float) -> np.float32:
