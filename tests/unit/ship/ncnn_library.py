@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 LAYERS = {
     *("Input", "Convolution", "ConvolutionDepthWise", "InnerProduct", "BinaryOp", "ReLU", "Clip", "Sigmoid", "Mish"),
     *("HardSwish", "Split", "Interp", "Padding", "Packing", "Cast", "Flatten", "Reshape", "Quantize", "Dequantize"),
-    *("Requantize", "Concat", "Pooling", "Gemm", "Bias", "Scale", "Crop"),
+    *("Requantize", "Concat", "PixelShuffle", "Pooling", "Gemm", "Bias", "Scale", "Crop"),
 }
 LEFT_OUT = ("NCNN_BUILD_TOOLS", "NCNN_BUILD_EXAMPLES", "NCNN_BUILD_BENCHMARK", "NCNN_OPENMP", "NCNN_VULKAN")
 
