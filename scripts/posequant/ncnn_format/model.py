@@ -383,7 +383,7 @@ def _read_weights(layers: list[Layer], param: Path, bin_: Path) -> list[Weights]
             size = slot.size * dtype.itemsize
             found[slot.name] = _bytes(content, position, size, bin_, layer).view(dtype)
             position += size + -size % 4
-        for name in MATRICES & found.keys():
+        for name in sorted(MATRICES & found.keys()):
             if bool(layer.int8_term) != (found[name].dtype == np.int8):
                 raise InputError(
                     f"{bin_}: the weights of layer {layer.name} are {found[name].dtype.name}, but in {param} the layer "
