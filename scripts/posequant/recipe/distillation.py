@@ -37,7 +37,7 @@ SAVED = 60.0
 
 # What a step of the optimizer moves at first, before the factor `rate`: of INT8 weights in INT8 units; of other weights
 # as a share of their root mean square; of biases as a share of the layer's outputs; of scales as a share.
-INT8_WEIGHTS, FLOAT_WEIGHTS, BIASES, GAINS, RANGES = 5e-3, 1e-4, 3e-4, 3e-4, 2e-3
+INT8_WEIGHTS, FLOAT_WEIGHTS, BIASES, GAINS, RANGES = 1e-2, 1e-4, 3e-4, 3e-4, 5e-4
 # The share of the steps in which the rates rise, and what is left of them at the end.
 WARM_UP, LEAST = 0.03, 0.01
 
