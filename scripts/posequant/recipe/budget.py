@@ -202,8 +202,7 @@ class Ladder:
             self._alone = noise_alone(self._draft, self._crops[:CROPS_ALONE], self._threads)
         alone = self._alone
         best = best_buys({name: alone[name] for name in offered}, self._work, self._conversion, Purse(most=TRIED))
-        corrected = draft.biases_corrected
-        now, gone = relief(draft, self._crops[:CROPS_TRIED], best, self._threads, keep_means=corrected)
+        now, gone = relief(draft, self._crops[:CROPS_TRIED], best, self._threads)
         shares = {name: alone[name] / now if now else 0.0 for name in best}
         return {name: estimated(shares[name], gone[name]) for name in best}
 

@@ -51,8 +51,8 @@ def estimated(alone: float, found: Relief) -> float:
 def noise_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str, float]:
     """Return the noise by signal at the outputs when one layer alone is in INT8, for each layer in INT8 by name.
 
-    The mean error of each channel is left out: a bias can take it off. Where one was corrected, it was for the errors
-    of other layers, too, which are not there.
+    Where biases were corrected, the mean error of each channel is left out: they take it off, and they were corrected
+    for the errors of other layers, too, which are not there.
 
     Args:
         draft: the draft, with all scales.
@@ -62,25 +62,26 @@ def noise_alone(draft: Draft, crops: Sequence[Floats], threads: int) -> dict[str
     network = NcnnNetwork.of(draft.reference, "fp32", crops[0].shape)
     layers = {layer.name: LayerNetwork(*draft.quantized(layer)) for layer in draft.in_int8}
     wanted = [list(network.activations(crop, network.output_names)) for crop in crops]
-    _, each = _swapped(draft.reference, network, layers, crops, wanted=wanted, threads=threads, keep_means=True)
+    _, each = _swapped(
+        draft.reference, network, layers, crops, wanted=wanted, threads=threads, keep_means=draft.biases_corrected
+    )
     return {name: Powers.total(powers).ratio for name, powers in each.items()}
 
 
 def relief(
-    draft: Draft, crops: Sequence[Floats], names: Collection[str], threads: int, *, keep_means: bool
+    draft: Draft, crops: Sequence[Floats], names: Collection[str], threads: int
 ) -> tuple[float, dict[str, Relief]]:
     """Return what is gone of the noise of the INT8 network as it is, when one layer alone is back in float.
 
     Rounding in all later layers falls out in another way when one layer changes. So of an early layer this says little
-    unless it causes much of the noise, and the standard error says how little.
+    unless it causes much of the noise, and the standard error says how little. Where biases were corrected, the layer
+    in float has the mean of each channel that it had in INT8: those of later layers were corrected for that.
 
     Args:
         draft: the draft, with all scales.
         crops: float32 (3, H, W).
         names: the layers to look at; each is in INT8.
         threads: how many crops are computed at a time.
-        keep_means: give the layer in float the mean of each channel that it has in INT8, where biases of later layers
-            were corrected for that.
 
     Returns:
         Noise by signal of the INT8 network; and for each layer what is gone of it.
@@ -91,7 +92,9 @@ def relief(
     network = NcnnNetwork.of(model, "int8", crops[0].shape)
     layers = {name: LayerNetwork(*draft.reference.named(name)) for name in names}
     wanted = [list(float_network.activations(crop, float_network.output_names)) for crop in crops]
-    whole, each = _swapped(model, network, layers, crops, wanted=wanted, threads=threads, keep_means=keep_means)
+    whole, each = _swapped(
+        model, network, layers, crops, wanted=wanted, threads=threads, keep_means=draft.biases_corrected
+    )
     total = Powers.total(whole)
 
     def gone(powers: Sequence[Powers]) -> Relief:

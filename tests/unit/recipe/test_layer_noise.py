@@ -41,27 +41,28 @@ def powers(draft: Draft) -> list[Powers]:
 
 @pytest.mark.parametrize("name", ["conv_b", "conv_d", "conv_g", "convdw_c"])
 def test_noise_of_a_layer_alone_is_that_of_a_network_with_no_other_in_int8(draft: Draft, name: str) -> None:
+    # Float layers of an INT8 file have weights of half precision.
+    only = replace(draft, keep_float=frozenset(draft.names) - {name})
+    assert noise_alone(draft, CROPS, 2)[name] == pytest.approx(Powers.total(powers(only)).ratio, rel=0.05, abs=1e-6)
+
     layer = draft.model.named(name)[0]
     float_network = NcnnNetwork.of(draft.reference, "fp32", INPUT_SHAPE)
     pairs = [list(float_network.activations(crop, [layer.bottoms[0], layer.tops[0]])) for crop in CROPS]
     alone = LayerNetwork(*draft.quantized(layer))
     # None of these has an activation, so that a bias takes the mean error off.
     errors = [mean_difference(output, alone.run([values])[0]) for values, output in pairs]
-    error = np.mean(errors, axis=0).ravel()
-    corrected = draft.with_weights({name: {"bias": (draft.model.named(name)[1]["bias"] + error).astype(np.float32)}})
-    only = replace(corrected, keep_float=frozenset(draft.names) - {name})
-    # Float layers of an INT8 file have weights of half precision.
-    expected = Powers.total(powers(only)).ratio
-    assert noise_alone(draft, CROPS, 2)[name] == pytest.approx(expected, rel=0.05, abs=1e-6)
+    bias = draft.model.named(name)[1]["bias"]
+    only = only.with_weights({name: {"bias": (bias + np.mean(errors, axis=0).ravel()).astype(np.float32)}})
     # Nor does it matter what the bias was corrected for.
-    off = draft.with_weights({name: {"bias": draft.model.named(name)[1]["bias"] + np.float32(0.3)}})
-    assert noise_alone(off, CROPS, 2)[name] == pytest.approx(expected, rel=0.05, abs=1e-6)
+    corrected = replace(draft.with_weights({name: {"bias": bias + np.float32(0.3)}}), biases_corrected=True)
+    expected = Powers.total(powers(only)).ratio
+    assert noise_alone(corrected, CROPS, 2)[name] == pytest.approx(expected, rel=0.05, abs=1e-6)
 
 
 @pytest.mark.parametrize("which", ["draft", "centered"])
 def test_relief_is_what_is_gone_when_a_layer_is_in_float(which: str, request: pytest.FixtureRequest) -> None:
     draft: Draft = request.getfixturevalue(which)
-    ratio, found = relief(draft, CROPS, draft.names, 2, keep_means=False)
+    ratio, found = relief(draft, CROPS, draft.names, 2)
     whole = powers(draft)
     assert ratio == pytest.approx(Powers.total(whole).ratio, rel=0.01)
     for name in draft.names:
@@ -75,7 +76,8 @@ def test_relief_is_what_is_gone_when_a_layer_is_in_float(which: str, request: py
 
 def test_mean_error_counts_only_where_no_bias_takes_it_off(draft: Draft) -> None:
     off = draft.with_weights({"conv_g": {"bias": draft.model.named("conv_g")[1]["bias"] + np.float32(9)}})
-    without, kept = (relief(off, CROPS, ["conv_g"], 1, keep_means=keep)[1]["conv_g"].share for keep in (False, True))
+    drafts = [replace(off, biases_corrected=corrected) for corrected in (False, True)]
+    without, kept = (relief(one, CROPS, ["conv_g"], 1)[1]["conv_g"].share for one in drafts)
     assert without > 0.9
     assert abs(kept) < 0.1
 
@@ -93,18 +95,13 @@ def test_extremes_do_not_shift_the_others() -> None:
 
 
 def test_noise_does_not_depend_on_threads(draft: Draft) -> None:
-    one, three = (
-        (
-            noise_alone(draft, CROPS, threads),
-            relief(draft, CROPS, ["conv_d"], threads, keep_means=True),
-        )
-        for threads in (1, 3)
-    )
+    draft = replace(draft, biases_corrected=True)
+    one, three = ((noise_alone(draft, CROPS, threads), relief(draft, CROPS, ["conv_d"], threads)) for threads in (1, 3))
     assert one == three
 
 
 def test_one_crop_tells_nothing_of_chance(draft: Draft) -> None:
-    _, found = relief(draft, CROPS[:1], ["conv_d"], 1, keep_means=False)
+    _, found = relief(draft, CROPS[:1], ["conv_d"], 1)
     assert estimated(0.25, found["conv_d"]) == 0.25
 
 
