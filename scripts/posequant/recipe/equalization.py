@@ -26,6 +26,8 @@ _CLIP = 3
 # a scale for each channel.
 MOST, MOST_DEPTHWISE = np.float32(32), np.float32(1024)
 _TINY = 1e-30
+# A channel behind a clip is scaled so far that on the calibration crops it reaches this share of the clip.
+HEADROOM = 0.7
 
 Integers = NDArray[np.int64]
 
@@ -36,8 +38,9 @@ def equalize(draft: Draft, crops: Sequence[Floats], threads: int, settings: Equa
     A channel that reaches r where the largest of its tensor reaches R gets the factor (R / r) ** strength; where only
     depthwise layers read it, R / r, as their weights have a scale for each channel. The float network stays the same
     function. Channels that meet in a sum, as along a residual connection, are scaled alike; they are followed through
-    splits, concatenations and shuffles. Behind a fused clip, as of a ReLU6, a channel is scaled up to where the clip
-    would meet it on the calibration crops, and beyond that the clip stays where it is.
+    splits, concatenations and shuffles. Behind a fused clip, as of a ReLU6, the clip stays where it is: a
+    channel is scaled up as long as it reaches no more than the share `HEADROOM` of the clip on the calibration crops, so
+    that it meets the clip on others hardly ever.
 
     Between two layers this is the equalization of Nagel and others (Data-Free Quantization through Weight Equalization
     and Bias Correction, 2019, section 4.1); as ncnn has a scale for each output channel of weights, but one for a whole
@@ -198,7 +201,7 @@ def class_factors(channels: Channels, layers: Sequence[Layer], reach: Mapping[st
         np.maximum.at(share, classes, reach[blob] / max(float(reach[blob].max()), _TINY))
         dense[classes] |= layer.type != "ConvolutionDepthWise"
         if blob in channels.clipped:
-            free = channels.clipped[blob] / np.maximum(reach[blob], _TINY)
+            free = HEADROOM * channels.clipped[blob] / np.maximum(reach[blob], _TINY)
             np.minimum.at(limit, classes, free)
     powers = np.where(dense, strength, 1.0)
     factors = np.where(share > 0, np.maximum(share, 1e-6) ** -powers, 1.0)
