@@ -38,9 +38,9 @@ def equalize(draft: Draft, crops: Sequence[Floats], threads: int, settings: Equa
     A channel that reaches r where the largest of its tensor reaches R gets the factor (R / r) ** strength; where only
     depthwise layers read it, R / r, as their weights have a scale for each channel. The float network stays the same
     function. Channels that meet in a sum, as along a residual connection, are scaled alike; they are followed through
-    splits, concatenations and shuffles. Behind a fused clip, as of a ReLU6, the clip stays where it is: a
-    channel is scaled up as long as it reaches no more than the share `HEADROOM` of the clip on the calibration crops, so
-    that it meets the clip on others hardly ever.
+    splits, concatenations and shuffles. Behind a fused clip, as of a ReLU6, the clip stays where it is: a channel is
+    scaled up as long as it reaches no more than the share `HEADROOM` of the clip on the calibration crops, so that it
+    meets the clip on others hardly ever.
 
     Between two layers this is the equalization of Nagel and others (Data-Free Quantization through Weight Equalization
     and Bias Correction, 2019, section 4.1); as ncnn has a scale for each output channel of weights, but one for a whole
