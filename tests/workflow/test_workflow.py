@@ -197,7 +197,7 @@ def test_terminal_has_the_plan_a_line_a_job_and_the_summary(finished: Workflow) 
     jobs = [line for line in lines if re.match(r"\[ *\d+/\d+\] ", line)]
     (total,) = {line.partition("/")[2].partition("]")[0] for line in jobs}
     assert len(jobs) == int(total) > len(VARIANTS)
-    assert len(lines) <= len(jobs) + 62
+    assert len(lines) <= len(jobs) + 68
     assert "Job stats:" in lines
     assert any(re.match(r"Estimate: about \d+ (s|min) on \d+ cores?, \d+ MB of disk \(", line) for line in lines)
     summary = lines[lines.index("## Hourglass (demo), 128x128") :]
@@ -532,14 +532,15 @@ def test_changing_a_recipe_reruns_only_its_int8_model(workflow: Workflow) -> Non
 def test_recipe_is_recorded(workflow: Workflow) -> None:
     record = json.loads((workflow.folder / MODEL / "ncnn-int8-tuned/recipe.json").read_text())
     assert [name for step in record["recipe"] for name in step] == [
-        *("keep-float", "weights", "activations", "round", "correct-bias")
+        *("split-deconvolutions", "keep-float", "weights", "activations", "equalize", "weights", "activations"),
+        *("equalize", "weights", "activations", "activations", "center", "correct-bias", "round", "correct-bias"),
     ]
     # Of eight people, half are seen, a quarter decides and a quarter tells the outcome.
     assert record["people"] == {"calibrated": 4, "measured": 2, "telling": 2}
     assert record["outcome"]["oks_loss"]["interval"]
     assert record["target"] == "any"
     # What each step bought is measured once all layers have their scales.
-    assert [rung["step"] for rung in record["rungs"]][1:] == ["round", "correct-bias"]
+    assert [rung["step"] for rung in record["rungs"]][-4:] == ["center", "correct-bias", "round", "correct-bias"]
     page = (workflow.folder / "results/result.md").read_text()
     assert f"[recipe]({MODEL.removeprefix('results/')}/ncnn-int8-tuned/recipe.md)" in page
 
@@ -551,7 +552,7 @@ def test_budget_is_held_on_request(workflow: Workflow) -> None:
     workflow.run(page)
     record = json.loads((workflow.folder / page).with_suffix(".json").read_text())
     assert record["people"] == {"calibrated": 4, "measured": 2, "telling": 2}
-    assert record["rungs"][0]["step"] == "weights (6, absmax); activations (kl)"
+    assert record["rungs"][0]["step"] == "split-deconvolutions; weights (8, absmax); activations (mse)"
     assert all(rung["ap_loss"]["interval"] for rung in record["rungs"])
     assert record["outcome"]["oks_loss"]["interval"]
     assert "](recipe.svg)" in (workflow.folder / page).read_text()

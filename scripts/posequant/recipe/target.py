@@ -39,4 +39,4 @@ def decided(recipe: Recipe | Steps, target: Target) -> tuple[Recipe, list[str]]:
             said.append(f"{name}: {bits} bits in 3x3 convolutions of stride 1 for target {target}: {reason}.")
             step = {name: {**step[name], "bits": bits}}
         steps.append(step)
-    return Recipe.of(steps), said
+    return Recipe.of(steps), list(dict.fromkeys(said))

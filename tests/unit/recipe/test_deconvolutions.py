@@ -138,7 +138,9 @@ def test_split_deconvolution_is_pytorchs(case: Case) -> None:
     model, left = split(case.network(), {"d": (4, *case.size)})
     assert (not left) == case.can_be_split
     found = run(model, case.input)
-    assert sqnr(case.expected(case.input, case.weight), found) > 110
+    expected = case.expected(case.input, case.weight)
+    # Where the cut leaves nothing that the kernel reaches, both are zero.
+    assert sqnr(expected, found) > 110 if expected.any() else not found.any()
     if not left:
         assert {layer.type for layer in model.layers} <= {
             *("Input", "Split", "Concat", "PixelShuffle"),
