@@ -202,6 +202,11 @@ def weighted_inputs(layer: Layer) -> int | None:
     return layer.integer(6) * layer.integer(7, 1) // outputs
 
 
+def is_sum(layer: Layer) -> bool:
+    """Say whether a layer adds up two blobs."""
+    return layer.type == "BinaryOp" and layer.integer(0) == 0 and len(layer.bottoms) == 2
+
+
 def is_grouped(layer: Layer) -> bool:
     """Say whether a layer is a convolution in groups with weights of its own, and not depthwise."""
     return layer.type == "ConvolutionDepthWise" and layer.integer(7, 1) not in (1, weighted_inputs(layer) or 1)

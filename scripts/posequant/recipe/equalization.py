@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights, weighted_inputs
+from posequant.ncnn_format.model import Layer, NcnnModel, Weights, is_sum, weighted_inputs
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.propagation import Visit, propagate
 from posequant.recipe.draft import Draft, Floats, with_weights
@@ -126,7 +126,7 @@ class _Tracer:
             outputs = inputs * len(layer.tops)
         elif layer.type in _MOVING:
             outputs = LayerNetwork(layer, weights).run(inputs)
-        elif _is_sum(layer) and inputs[0].shape == inputs[1].shape:
+        elif is_sum(layer) and inputs[0].shape == inputs[1].shape:
             self.alike.append(np.unique(np.stack([one.ravel() for one in inputs]), axis=1).T.astype(np.int64))
             outputs = inputs[:1]
         else:
@@ -208,10 +208,6 @@ def class_factors(channels: Channels, layers: Sequence[Layer], reach: Mapping[st
     factors = np.minimum(factors, np.where(dense, MOST, MOST_DEPTHWISE))
     factors = np.maximum(np.minimum(factors, limit), 1.0)
     return np.where(channels.fixed, 1.0, factors).astype(np.float32)
-
-
-def _is_sum(layer: Layer) -> bool:
-    return layer.type == "BinaryOp" and layer.integer(0) == 0 and len(layer.bottoms) == 2
 
 
 def _has_scalable_weights(layer: Layer) -> bool:
