@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights, weighted_inputs
+from posequant.ncnn_format.model import Layer, NcnnModel, Weights, is_sum, weighted_inputs
 from posequant.quantize.ncnn2int8 import PAD_VALUE, quantized
 from posequant.quantize.propagation import Visit, propagate
 from posequant.quantize.weights import INT8_LIMIT
@@ -112,10 +112,10 @@ def storages(layers: Sequence[Layer], uppers: Mapping[str, float | None]) -> dic
         uppers: for each blob that an INT8 layer reads, the largest value to hold; None where it may be negative.
     """
     groups, fixed = _groups(layers)
-    sums = [layer for layer in layers if _is_sum(layer)]
+    sums = [layer for layer in layers if is_sum(layer)]
     signs = DisjointSet(groups)
     for layer in layers:
-        if _is_passing(layer) or _is_sum(layer):
+        if _is_passing(layer) or is_sum(layer):
             for blob in (*layer.bottoms, *layer.tops):
                 signs.merge(layer.tops[0], blob)
     plain = {signs[blob] for blob in fixed}
@@ -213,7 +213,7 @@ def _groups(layers: Sequence[Layer]) -> tuple[dict[str, str], set[str]]:
         elif _is_weighted(layer):
             if layer.integer(9) not in (0, 1, 3):
                 fixed.update(layer.tops)
-        elif not _is_sum(layer):
+        elif not is_sum(layer):
             fixed.update((*layer.bottoms, *layer.tops))
     return {blob: sets[blob] for blob in sets}, fixed
 
@@ -226,9 +226,9 @@ def _free(layers: Sequence[Layer], groups: Mapping[str, str]) -> set[str]:
             bound.update(layer.bottoms)
             if layer.integer(9):
                 bound.update(layer.tops)
-        elif layer.type in ("ReLU", "Clip") or not (_is_passing(layer) or _is_sum(layer)):
+        elif layer.type in ("ReLU", "Clip") or not (_is_passing(layer) or is_sum(layer)):
             bound.update((*layer.bottoms, *layer.tops))
-        elif _is_sum(layer):
+        elif is_sum(layer):
             bound.update(layer.tops)
     return set(groups.values()) - {groups[blob] for blob in bound}
 
@@ -242,6 +242,9 @@ def _agreeing(
         found, conflict = _solved(wanted, sums, groups, free)
         if conflict is None:
             return found
+        if not conflict & wanted.keys():
+            # A free group that two sums read serves the first of them only.
+            free = free - conflict
         for group in conflict:
             wanted.pop(group, None)
 
@@ -264,10 +267,6 @@ def _solved(
         ):
             return found, {total, left, right}
     return found, None
-
-
-def _is_sum(layer: Layer) -> bool:
-    return layer.type == "BinaryOp" and layer.integer(0) == 0 and len(layer.bottoms) == 2
 
 
 def _is_weighted(layer: Layer) -> bool:

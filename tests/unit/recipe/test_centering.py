@@ -145,6 +145,19 @@ def test_sum_that_cannot_come_out_right_leaves_its_tensors_as_they_are() -> None
     assert not any(storage.shift for storage in found.values())
 
 
+def test_linear_output_in_two_sums_that_cannot_both_come_out_right_stays() -> None:
+    builder = Builder().add("Input", "in0", "", "in0").add("Split", "s", "in0", "i0 i1 i2")
+    builder.convolution("linear", "i0", "f", weight(8, 3, 3, 3)).add("Split", "split_f", "f", "f0 f1")
+    builder.convolution("conv_a", "i1", "a", weight(8, 3, 3, 3), weight(8), relu=True)
+    builder.add("Split", "split_a", "a", "a0 a1").convolution("read_a", "a0", "out_a", weight(2, 8, 1, 1))
+    builder.convolution("conv_d", "i2", "d", weight(8, 3, 3, 3), weight(8), relu=True)
+    builder.add("BinaryOp", "add_y", "f0 a1", "sum", {0: 0}).add("ReLU", "relu", "sum", "y")
+    builder.convolution("read_y", "y", "out_y", weight(2, 8, 1, 1))
+    builder.add("BinaryOp", "add_z", "f1 d", "z", {0: 0}).convolution("read_z", "z", "out_z", weight(2, 8, 1, 1))
+    found = storages(builder.model().layers, {"in0": None, "a0": 2.0, "y": 3.0, "z": None})
+    assert not any(storage.shift for storage in found.values())
+
+
 @given(st.floats(0.01, 1000), st.floats(0.05, 20))
 def test_zero_is_stored_as_an_integer(upper: float, ratio: float) -> None:
     shift = upper / 2 * ratio
