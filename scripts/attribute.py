@@ -8,18 +8,13 @@ on calibration crops against the float network; no labels are needed.
 import argparse
 from pathlib import Path
 
-from posequant.base.command import command
+from posequant.base.command import add_pair_options, command
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--param", type=Path, required=True, help="the float network's .param")
-    parser.add_argument("--bin", type=Path, required=True, help="its .bin")
-    parser.add_argument("--int8-param", type=Path, required=True, help="the INT8 network's .param")
-    parser.add_argument("--int8-bin", type=Path, required=True, help="its .bin")
-    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
-    parser.add_argument("--variant", required=True, help="name of the INT8 network")
+    add_pair_options(parser)
     parser.add_argument(
         "--crops", type=Path, required=True, help="folder of the calibration crops, with their list.txt"
     )

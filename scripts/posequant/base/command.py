@@ -97,3 +97,13 @@ def _few_collections(alone: bool) -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+
+
+def add_pair_options(parser: ArgumentParser) -> None:
+    """Add the options of a step that compares an INT8 network with the float network of the same layers."""
+    parser.add_argument("--param", type=Path, required=True, help="the float network's .param")
+    parser.add_argument("--bin", type=Path, required=True, help="its .bin")
+    parser.add_argument("--int8-param", type=Path, required=True, help="the INT8 network's .param")
+    parser.add_argument("--int8-bin", type=Path, required=True, help="its .bin")
+    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
+    parser.add_argument("--variant", required=True, help="name of the INT8 network")
