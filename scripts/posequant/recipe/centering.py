@@ -29,7 +29,10 @@ from posequant.workflow.settings.recipe import CenterStep
 _PASSING = {"Split", "Interp", "Concat", "Slice", "Reshape", "Permute", "ShuffleChannel", "PixelShuffle", "Flatten"}
 _PASSING |= {"Dropout", "Noop"}
 _CONVOLUTIONS = {"Convolution", "ConvolutionDepthWise"}
-_WEIGHTED = _CONVOLUTIONS | {"InnerProduct"}
+# Layers that can give what is stored otherwise, and of them those that can read it: at its border a deconvolution adds
+# up fewer weights, so what it reads has to be plain.
+_READING = _CONVOLUTIONS | {"InnerProduct"}
+_WEIGHTED = _READING | {"Deconvolution", "DeconvolutionDepthWise"}
 # A bound that no value meets, in place of none.
 _UNBOUNDED = 1e30
 _PADS = (4, 14, 15, 16)
@@ -211,6 +214,8 @@ def _groups(layers: Sequence[Layer]) -> tuple[dict[str, str], set[str]]:
             for blob in (*layer.bottoms, *layer.tops):
                 sets.merge(layer.tops[0], blob)
         elif _is_weighted(layer):
+            if layer.type not in _READING:
+                fixed.update(layer.bottoms)
             if layer.integer(9) not in (0, 1, 3):
                 fixed.update(layer.tops)
         elif not is_sum(layer):

@@ -49,6 +49,21 @@ def residual_network() -> NcnnModel:
     return builder.convolution("head", "z", "out0", weight(5, 8, 1, 1), weight(5)).model()
 
 
+def head_of_deconvolutions(kind: str) -> NcnnModel:
+    """As in a SimpleBaseline: what deconvolutions give is never negative, and a convolution reads the last of it."""
+    groups = {7: 8} if kind == "DeconvolutionDepthWise" else {}
+    builder = (
+        Builder()
+        .add("Input", "in0", "", "in0")
+        .convolution("conv_a", "in0", "a", weight(8, 3, 3, 3), weight(8), relu=True)
+    )
+    for number, (source, top) in enumerate((("a", "b"), ("b", "c"))):
+        values = weight(8, 1 if groups else 8, 4, 4)
+        sizes = {0: 8, 1: 4, 11: 4, 3: 2, 13: 2, 4: 1, 14: 1, 5: 1, 6: values.size, 9: 1}
+        builder.add(kind, f"deconv_{number}", source, top, sizes | groups, weight=values.ravel(), bias=weight(8))
+    return builder.convolution("conv_c", "c", "out0", weight(5, 8, 3, 3)).model()
+
+
 def scaled_draft(model: NcnnModel) -> Draft:
     draft = scale_weights(Draft.of(model), CROPS, 1, WeightsStep())
     return scale_activations(draft, CROPS, 1, ActivationsStep(method="absmax"))
@@ -59,7 +74,16 @@ def outputs(model: NcnnModel, precision: str = "fp32") -> Floats:
     return found
 
 
-@pytest.mark.parametrize("model", [inverted_bottleneck(), residual_network()], ids=["bottleneck", "residual"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        inverted_bottleneck(),
+        residual_network(),
+        head_of_deconvolutions("Deconvolution"),
+        head_of_deconvolutions("DeconvolutionDepthWise"),
+    ],
+    ids=["bottleneck", "residual", "deconvolutions", "depthwise deconvolutions"],
+)
 def test_float_network_is_the_same_function(model: NcnnModel) -> None:
     draft = center(scaled_draft(model), CROPS, 2, CenterStep())
     assert sqnr(outputs(model), outputs(draft.reference)) > 100
@@ -70,8 +94,9 @@ def test_float_network_is_the_same_function(model: NcnnModel) -> None:
     [
         (inverted_bottleneck(), {"convdw", "conv_c"}),
         (residual_network(), {"conv_0", "last_0", "conv_1", "last_1", "head"}),
+        (head_of_deconvolutions("DeconvolutionDepthWise"), {"conv_c"}),
     ],
-    ids=["bottleneck", "residual"],
+    ids=["bottleneck", "residual", "deconvolutions"],
 )
 def test_what_is_never_negative_uses_levels_on_both_sides_of_zero(model: NcnnModel, inputs: set[str]) -> None:
     before = scaled_draft(model)
