@@ -107,3 +107,14 @@ def add_pair_options(parser: ArgumentParser) -> None:
     parser.add_argument("--int8-bin", type=Path, required=True, help="its .bin")
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--variant", required=True, help="name of the INT8 network")
+
+
+def add_choice_options(parser: ArgumentParser) -> None:
+    """Add the options of a step that chooses people of the training split, none of whom are evaluated on."""
+    parser.add_argument(
+        "--annotations", type=Path, required=True, help="COCO keypoint annotations of the training split"
+    )
+    parser.add_argument(
+        "--evaluation-annotations", type=Path, required=True, help="those of the split that is evaluated on"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="chosen people to write, .json")
