@@ -15,7 +15,7 @@ from posequant.base.model_spec import ModelSpec
 from posequant.base.processor import this_processor
 from posequant.base.timing import order_of_round
 from posequant.base.verify import versions
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights
+from posequant.ncnn_format.model import ACTIVATION, ACTIVATION_VALUES, Layer, NcnnModel, Weights, array_key
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import LayerRecord, describe_layers
 from posequant.networks.ncnn_steps import PackedLayer, SteppedNetwork
@@ -41,7 +41,7 @@ CONVERSIONS = (TO_INT8, TO_NEXT, TO_FLOAT)
 _QUANTIZED = "_in_int8"
 _NEAREST = 1
 # A convolution's parameters of its activation, and those of the same in a layer by itself.
-_ACTIVATION = {9: 3, -23310: -23304}
+_ACTIVATION = {ACTIVATION: 3, array_key(ACTIVATION_VALUES): array_key(4)}
 
 
 @dataclass(frozen=True)

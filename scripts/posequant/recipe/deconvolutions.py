@@ -14,7 +14,15 @@ from itertools import product
 import numpy as np
 
 from posequant.base.signal import Powers
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights, weighted_inputs
+from posequant.ncnn_format.model import (
+    ACTIVATION,
+    ACTIVATION_VALUES,
+    Layer,
+    NcnnModel,
+    Weights,
+    array_key,
+    weighted_inputs,
+)
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import LayerRecord, describe_layers
 from posequant.quantize.weights import quantizable
@@ -255,7 +263,7 @@ def _convolution(layer: Layer, weights: Weights, rows: Phase, columns: Phase) ->
         **{4: columns.before, 14: rows.before, 15: columns.after, 16: rows.after},
         **({7: group} if group > 1 else {}),
     }
-    activation = {key: text for key, text in layer.params.items() if key in (9, -23310)}
+    activation = {key: text for key, text in layer.params.items() if key in (ACTIVATION, array_key(ACTIVATION_VALUES))}
     type_ = "ConvolutionDepthWise" if group > 1 else "Convolution"
     line = replace(layer, type=type_, params={key: str(value) for key, value in params.items()} | activation)
     return line, {**weights, "weight": part}

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from posequant.ncnn_format.model import Layer, Weights, weighted_inputs
+from posequant.ncnn_format.model import PAD_VALUE, Layer, Weights, weighted_inputs
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.ncnn2int8 import quantize_layer
 from posequant.quantize.propagation import Visit, propagate
@@ -134,7 +134,7 @@ def columns(layer: Layer, values: Floats, positions: NDArray[np.int64]) -> Float
     )
     left, top = layer.integer(4), layer.integer(14, layer.integer(4))
     right, bottom = layer.integer(15, left), layer.integer(16, top)
-    padded = np.pad(values, ((0, 0), (top, bottom), (left, right)), constant_values=layer.real(18))
+    padded = np.pad(values, ((0, 0), (top, bottom), (left, right)), constant_values=layer.real(PAD_VALUE))
     windows = sliding_window_view(padded, (down * (height - 1) + 1, across * (width - 1) + 1), axis=(1, 2))
     taps = windows[:, ::step_y, ::step_x, ::down, ::across]
     chosen = taps[:, positions // taps.shape[2], positions % taps.shape[2]]
