@@ -2,7 +2,8 @@
 
 import argparse
 
-from posequant.base.command import add_choice_options, command
+from posequant.base.command import command
+from posequant.base.options import add_choice_options
 from posequant.workflow.settings.base import add_options, chosen
 from posequant.workflow.settings.data import Calibration
 

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.command import add_choice_options, command
+from posequant.base.command import command
+from posequant.base.options import add_choice_options
 from posequant.workflow.settings.base import chosen
 from posequant.workflow.settings.data import Calibration
 
