@@ -1,8 +1,8 @@
 """Which top-down networks of mmpose reach INT8, and what stops the others."""
 
 import multiprocessing
+import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -51,7 +51,7 @@ class Record:
         quantized: names of the layers that are INT8, with nothing split.
         kept_float: how many layers with weights are not, by their kind.
         people: how many were evaluated, with the flip test, in fp32 and INT8.
-        seconds: time of each stage that ended.
+        seconds: processor time of each stage that ended.
         failed: the stage that stopped it; empty if none did.
         reason: why it did.
     """
@@ -74,11 +74,16 @@ class Record:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage; remember the one that raises."""
-        start = time.monotonic()
+        start = _processor_seconds()
         self.failed = name
         yield
-        self.seconds[name] = round(time.monotonic() - start, 1)
+        self.seconds[name] = round(_processor_seconds() - start, 1)
         self.failed = ""
+
+
+def _processor_seconds() -> float:
+    """Return how long this process and those that it waited for have computed, on all their threads."""
+    return sum(os.times()[:4])
 
 
 def survey(config: str) -> Record:
@@ -265,7 +270,6 @@ def markdown(records: Sequence[Record]) -> str:
     from posequant.base.processor import this_processor
     from posequant.base.verify import versions
 
-    processor = this_processor()
     done = [record for record in records if not record.failed]
     stopped = [record for record in records if record.failed]
     packages = versions("torch", "mmpose", "mmdeploy", "onnxruntime", "pnnx", "ncnn", "openvino")
@@ -286,8 +290,7 @@ def markdown(records: Sequence[Record]) -> str:
         parts += ["## Stopped", _STOPPED, table(_stopped(record) for record in stopped)]
     parts += [
         "## Sizes and times",
-        f"Seconds that each stage takes on 2 threads. Cores of the shared {processor.name} that they may use: "
-        f"{processor.cores}.",
+        f"Seconds of processor time that each stage takes on one {this_processor().name}.",
         table(_details(record) for record in records),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
