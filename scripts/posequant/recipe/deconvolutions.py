@@ -23,6 +23,7 @@ from posequant.ncnn_format.model import (
     array_key,
     weighted_inputs,
 )
+from posequant.ncnn_format.window import Window
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import LayerRecord, describe_layers
 from posequant.quantize.weights import quantizable
@@ -139,9 +140,10 @@ def phases_of(layer: Layer, shape: tuple[int, ...]) -> tuple[list[Phase], list[P
         raise _InexactError("its weights are an input.")
     if layer.integer(7, 1) not in (1, inputs) or layer.integer(7, 1) not in (1, layer.integer(0)):
         raise _InexactError("it has groups, and ncnn computes convolutions in groups wrongly in INT8.")
-    kernel, stride, dilation = (_sides(layer, key, default) for key, default in ((1, 0), (3, 1), (2, 1)))
-    if dilation != (1, 1):
-        raise _InexactError(f"its kernel is dilated by {dilation[0]}x{dilation[1]}.")
+    window = Window.of(layer)
+    kernel, stride = window.kernel, window.stride
+    if window.dilation != (1, 1):
+        raise _InexactError(f"its kernel is dilated by {window.dilation[0]}x{window.dilation[1]}.")
     if stride[0] != stride[1]:
         raise _InexactError(f"its strides are {stride[0]}x{stride[1]}, and ncnn's PixelShuffle knows only equal ones.")
     longer = layer.integer(19, layer.integer(18)), layer.integer(18)
@@ -188,18 +190,11 @@ def phases_along(size: int, kernel: int, stride: int, uncut: int, cut: tuple[int
     return phases
 
 
-def _sides(layer: Layer, key: int, default: int) -> tuple[int, int]:
-    """Return a parameter's value along the height and along the width; the height's is the width's if not given."""
-    width = layer.integer(key, default)
-    return layer.integer(key + 10, width), width
-
-
 def _cuts(layer: Layer, uncut: Sequence[int]) -> list[tuple[int, int]]:
     """Return how much ncnn cuts off a deconvolution's output: at top and bottom, and at left and right."""
-    left, wanted_width = layer.integer(4), layer.integer(20)
-    top = layer.integer(14, left)
-    pads = [(top, layer.integer(16, top)), (left, layer.integer(15, left))]
-    wanted = [layer.integer(21, wanted_width), wanted_width]
+    left, right, top, bottom = Window.of(layer).pads
+    pads = [(top, bottom), (left, right)]
+    wanted = [layer.integer(21, layer.integer(20)), layer.integer(20)]
     if any(pad > 0 for pair in pads for pad in pair):
         if any(pad < 0 for pair in pads for pad in pair):
             raise _InexactError("its padding is given in part.")
@@ -256,7 +251,7 @@ def _copy(layers: list[Layer], weights: list[Weights], blob: str, copies: Sequen
 def _convolution(layer: Layer, weights: Weights, rows: Phase, columns: Phase) -> tuple[Layer, Weights]:
     """Return the convolution of one phase, with the deconvolution's bias and activation."""
     outputs, group = layer.integer(0), layer.integer(7, 1)
-    kernel = weights["weight"].reshape(outputs, -1, *_sides(layer, 1, 0))
+    kernel = weights["weight"].reshape(outputs, -1, *Window.of(layer).kernel)
     part = np.ascontiguousarray(kernel[:, :, rows.taps][:, :, :, columns.taps]).ravel()
     params = {
         **{0: outputs, 1: len(columns.taps), 11: len(rows.taps), 5: layer.integer(5), 6: part.size},

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from posequant.base.errors import InputError
 from posequant.ncnn_format.model import PAD_VALUE, Layer, NcnnModel, Weights, weighted_inputs
-from posequant.networks.ncnn_torch.int8 import INT8_LIMIT, Window, convolve, quantize, round_half_away
+from posequant.ncnn_format.window import Window
+from posequant.networks.ncnn_torch.int8 import INT8_LIMIT, convolve, correlate, padded, quantize, round_half_away
 from posequant.networks.ncnn_torch.operations import Activation, Operation, operation
 
 Floats = NDArray[np.float32]
@@ -318,8 +319,8 @@ class TorchNetwork:
         if layer.type in _DECONVOLUTIONS:
             y = _deconvolve(layer, window, x, weight, bias)
         else:
-            bordered, padding = window.padded(x, layer.real(PAD_VALUE) if layer.type in _CONVOLUTIONS else 0)
-            y = window.convolve(bordered, weight, bias, padding)
+            bordered, padding = padded(x, window, layer.real(PAD_VALUE) if layer.type in _CONVOLUTIONS else 0)
+            y = correlate(bordered, window, weight, bias, padding)
         return self._activations[layer.name](y, in_place=True)
 
 
