@@ -4,6 +4,12 @@ from dataclasses import dataclass
 
 from posequant.ncnn_format.model import Layer
 
+SAME = {-233: True, -234: False}
+"""What stands for pads that follow from the output's size, and whether the odd one comes last, as in ONNX's SAME_UPPER.
+
+The size of a convolution's output is its input's by the stride; a deconvolution's stands on its line.
+"""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -13,7 +19,7 @@ class Window:
         kernel: its height and width.
         dilation: steps between its taps, down and across.
         stride: steps between its places, down and across.
-        pads: left, right, top and bottom; all -233 or all -234 where the output has the input's size by the stride.
+        pads: left, right, top and bottom; all one key of `SAME` where they follow from the output's size.
         groups: of channels.
     """
 

@@ -23,7 +23,7 @@ from posequant.ncnn_format.model import (
     array_key,
     weighted_inputs,
 )
-from posequant.ncnn_format.window import Window
+from posequant.ncnn_format.window import SAME, Window
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import LayerRecord, describe_layers
 from posequant.quantize.weights import quantizable
@@ -32,9 +32,6 @@ from posequant.workflow.settings.recipe import SplitDeconvolutionsStep
 
 # Of a rewritten layer's output to the deconvolution's, in float32: 130 dB and more were measured.
 LEAST_SQNR_DB = 100.0
-
-# The padding that ncnn takes for "as much as makes the output as large as is said", as ONNX's SAME_UPPER, SAME_LOWER.
-_SAME_UPPER, _SAME_LOWER = -233, -234
 
 
 @dataclass(frozen=True)
@@ -202,7 +199,7 @@ def _cuts(layer: Layer, uncut: Sequence[int]) -> list[tuple[int, int]]:
     if min(wanted) <= 0:
         return [(0, 0), (0, 0)]
     surplus = [has - size for has, size in zip(uncut, wanted, strict=True)]
-    for mark, smaller_first in ((_SAME_UPPER, True), (_SAME_LOWER, False)):
+    for mark, smaller_first in SAME.items():
         if any(mark in pair for pair in pads):
             if min(surplus) < 0:
                 raise _InexactError("its output is larger than what its kernel reaches.")

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posequant.ncnn_format.window import Window
-from posequant.networks.ncnn_torch.operations import SAME, Activation, same_pads
+from posequant.ncnn_format.window import SAME, Window
+from posequant.networks.ncnn_torch.operations import Activation, same_pads
 
 # The largest magnitude of an integer.
 INT8_LIMIT = 127

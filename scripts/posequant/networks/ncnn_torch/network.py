@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from posequant.base.errors import InputError
 from posequant.ncnn_format.model import PAD_VALUE, Layer, NcnnModel, Weights, weighted_inputs
-from posequant.ncnn_format.window import Window
+from posequant.ncnn_format.window import SAME, Window
 from posequant.networks.ncnn_torch.int8 import INT8_LIMIT, convolve, correlate, padded, quantize, round_half_away
 from posequant.networks.ncnn_torch.operations import Activation, Operation, operation
 
@@ -352,7 +352,7 @@ def _deconvolve(layer: Layer, window: Window, x: Tensor, weight: Tensor, bias: T
         whole = whole + bias.reshape(-1, 1, 1)
     if max(window.pads) <= 0:
         cut = (whole.shape[2] - size[0], whole.shape[3] - size[1]) if all(size) else (0, 0)
-        top, left = (rest // 2 if window.pads[0] in (0, -233) else rest - rest // 2 for rest in cut)
+        top, left = (rest // 2 if SAME.get(window.pads[0], True) else rest - rest // 2 for rest in cut)
         bottom, right = cut[0] - top, cut[1] - left
     return whole[:, :, top : whole.shape[2] - bottom, left : whole.shape[3] - right]
 

@@ -19,8 +19,6 @@ Operation = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 # What stands for a size that is not given.
 UNSET = -233
-# What stands for pads by which the output is as large as the input by the stride; whether the odd one comes last.
-SAME = {-233: True, -234: False}
 
 
 @dataclass(frozen=True)
