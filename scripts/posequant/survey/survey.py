@@ -255,7 +255,7 @@ def _kept_float(layers: Sequence[Layer]) -> dict[str, int]:
 
 # What a recipe does about a kind of layer that ncnn2int8 leaves in float.
 _KINDS = {
-    "Deconvolution": "ncnn has no INT8 for it. The step `split-deconvolutions` writes it as convolutions, which have.",
+    "Deconvolution": "ncnn has no INT8 for it. `split-deconvolutions` writes it as convolutions, which have it.",
     "DeconvolutionDepthWise": "ncnn has no INT8 for it. `split-deconvolutions: {depthwise: true}` writes it as "
     "convolutions where it has a group for each channel.",
     "grouped convolution": "ncnn computes it wrongly in INT8 (and in bf16, which is refused for such networks). It "
@@ -290,7 +290,7 @@ def markdown(records: Sequence[Record]) -> str:
         parts += ["## Stopped", _STOPPED, table(_stopped(record) for record in stopped)]
     parts += [
         "## Sizes and times",
-        f"Seconds of processor time that each stage takes on one {this_processor().name}.",
+        f"Seconds of processor time that each stage takes. The processor: {this_processor().name}.",
         table(_details(record) for record in records),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
