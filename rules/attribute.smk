@@ -15,7 +15,7 @@ rule attribute:
     benchmark:
         f"{RESULTS}/{{variant}}/attribute.benchmark.tsv"
     wildcard_constraints:
-        variant=any_of(variants_with(backend="ncnn", precision="int8")),
+        variant=any_of(NCNN_INT8),
     conda:
         ENVIRONMENT
     threads: 4
@@ -46,7 +46,7 @@ rule layer_times:
     benchmark:
         f"{RESULTS}/{{variant}}/layer_times.benchmark.tsv"
     wildcard_constraints:
-        variant=any_of(variants_with(backend="ncnn", precision="int8")),
+        variant=any_of(NCNN_INT8),
     conda:
         ENVIRONMENT
     threads: all_cores()
@@ -96,7 +96,7 @@ rule render_attribution:
     log:
         f"{RESULTS}/{{variant}}/render_attribution.log",
     wildcard_constraints:
-        variant=any_of(variants_with(backend="ncnn", precision="int8")),
+        variant=any_of(NCNN_INT8),
     localrule: True
     conda:
         ENVIRONMENT

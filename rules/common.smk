@@ -120,17 +120,15 @@ def variants_with(**properties: str) -> list[str]:
     ]
 
 
+# Those that ncnn runs in INT8: by the scales of ncnn2table, and by a recipe.
+NCNN_INT8 = variants_with(backend="ncnn", precision="int8")
 OFFICIAL = [
     variant
-    for method in METHODS
-    for variant in variants_with(backend="ncnn", precision="int8", calibration=method)
+    for variant in NCNN_INT8
+    if config["variants"][variant]["calibration"] in METHODS
 ]
-WITH_RECIPE = [
-    variant
-    for variant in variants_with(backend="ncnn", precision="int8")
-    if variant not in OFFICIAL
-]
-# How many people each of these variants distills on, of those whose recipe has that step.
+WITH_RECIPE = [variant for variant in NCNN_INT8 if variant not in OFFICIAL]
+# How many people each of the latter distills on, of those whose recipe has that step.
 DISTILLED = {
     variant: step["distill"]["people"]
     for variant in WITH_RECIPE

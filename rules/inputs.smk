@@ -283,7 +283,7 @@ def own_certificate(wildcards) -> list[str]:
 def own_table(wildcards) -> list[str]:
     """Input function: the calibration table of a row, if ncnn runs it in INT8."""
     row = f"{RESULTS}/{{variant}}".format(**wildcards)
-    return [f"{row}/model.table"] if wildcards.variant in OFFICIAL + WITH_RECIPE else []
+    return [f"{row}/model.table"] if wildcards.variant in NCNN_INT8 else []
 
 
 def network_license(wildcards) -> str:

@@ -47,7 +47,7 @@ rule ncnn2int8:
     benchmark:
         f"{RESULTS}/{{variant}}/ncnn2int8.benchmark.tsv"
     wildcard_constraints:
-        variant=any_of(variants_with(backend="ncnn", precision="int8")),
+        variant=any_of(NCNN_INT8),
     localrule: True
     conda:
         ENVIRONMENT

@@ -145,7 +145,7 @@ rule curve:
     benchmark:
         f"{RESULTS}/{{variant}}/curve.benchmark.tsv"
     wildcard_constraints:
-        variant=any_of(variants_with(backend="ncnn", precision="int8")),
+        variant=any_of(NCNN_INT8),
     conda:
         ENVIRONMENT
     threads: 4

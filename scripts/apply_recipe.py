@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from posequant.base.command import add_record_option, command
+from posequant.base.command import command
+from posequant.base.options import add_record_option
 from posequant.workflow.settings.recipe import Recipe, Target
 
 

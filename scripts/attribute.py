@@ -8,7 +8,8 @@ on calibration crops against the float network; no labels are needed.
 import argparse
 from pathlib import Path
 
-from posequant.base.command import add_pair_options, command
+from posequant.base.command import command
+from posequant.base.options import add_pair_options
 
 
 def parse_arguments() -> argparse.Namespace:

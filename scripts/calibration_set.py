@@ -1,9 +1,9 @@
 """Choose the training people to calibrate on; refuse any that are in the evaluation set."""
 
 import argparse
-from pathlib import Path
 
 from posequant.base.command import command
+from posequant.base.options import add_choice_options
 from posequant.workflow.settings.base import add_options, chosen
 from posequant.workflow.settings.data import Calibration
 
@@ -11,14 +11,8 @@ from posequant.workflow.settings.data import Calibration
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--annotations", type=Path, required=True, help="COCO keypoint annotations of the training split"
-    )
-    parser.add_argument(
-        "--evaluation-annotations", type=Path, required=True, help="those of the split that is evaluated on"
-    )
+    add_choice_options(parser)
     add_options(parser, Calibration)
-    parser.add_argument("--out", type=Path, required=True, help="chosen people to write, .json")
     return parser.parse_args()
 
 

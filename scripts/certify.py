@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.command import add_artifact_option, command
+from posequant.base.command import command
+from posequant.base.options import add_compared_options
 from posequant.workflow.settings.base import add_options, chosen
 from posequant.workflow.settings.certify import Sampling
 
@@ -11,18 +12,7 @@ from posequant.workflow.settings.certify import Sampling
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--predictions", type=Path, required=True, help="predictions of the network, .npz")
-    parser.add_argument(
-        "--reference", type=Path, required=True, help="predictions of the FP32 network in the same runtime, .npz"
-    )
-    parser.add_argument(
-        "--annotations", type=Path, required=True, help="the COCO keypoint annotations that were predicted for"
-    )
-    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
-    add_artifact_option(parser)
-    parser.add_argument(
-        "--reference-artifact", type=Path, nargs="+", required=True, metavar="FILE", help="files of the FP32 network"
-    )
+    add_compared_options(parser)
     parser.add_argument("--crops", type=Path, required=True, help="folder of the calibration crops")
     parser.add_argument("--calibration", type=Path, required=True, help="the calibration set (JSON)")
     add_options(parser, Sampling)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from posequant.base.command import command
+from posequant.base.options import add_choice_options
 from posequant.workflow.settings.base import chosen
 from posequant.workflow.settings.data import Calibration
 
@@ -11,16 +12,10 @@ from posequant.workflow.settings.data import Calibration
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--annotations", type=Path, required=True, help="COCO keypoint annotations of the training split"
-    )
-    parser.add_argument(
-        "--evaluation-annotations", type=Path, required=True, help="those of the split that is evaluated on"
-    )
+    add_choice_options(parser)
     parser.add_argument("--calibration", type=Path, required=True, help="what calibration_set.py wrote, .json")
     parser.add_argument("--people", type=int, required=True, help="how many to choose, fewer if there are no more")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="chosen people to write, .json")
     return parser.parse_args()
 
 

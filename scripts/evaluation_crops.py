@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from posequant.base.command import command
+from posequant.base.options import add_people_options
 from posequant.workflow.settings.base import add_options, chosen
 from posequant.workflow.settings.data import EvaluationCrops
 
@@ -11,17 +12,8 @@ from posequant.workflow.settings.data import EvaluationCrops
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
-    parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
-    parser.add_argument(
-        "--detections",
-        type=Path,
-        nargs="?",
-        help="COCO detection results; their boxes are taken in place of the annotated ones",
-    )
+    add_people_options(parser)
     add_options(parser, EvaluationCrops)
-    parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
     parser.add_argument("--shard", type=int, default=1, help="which shard to crop (default: %(default)s)")
     parser.add_argument("--shards", type=int, default=1, help="number of shards (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write: crops.npy and crops.json")

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.command import add_pair_options, command
+from posequant.base.command import command
+from posequant.base.options import add_pair_options
 
 
 def parse_arguments() -> argparse.Namespace:

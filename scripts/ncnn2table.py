@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.command import add_record_option, command
+from posequant.base.command import command
+from posequant.base.options import add_record_option
 from posequant.workflow.settings.quantize import METHODS
 
 

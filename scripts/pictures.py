@@ -4,7 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
-from posequant.base.command import add_artifact_option, command
+from posequant.base.command import command
+from posequant.base.options import add_compared_options
 from posequant.workflow.settings.base import add_options, chosen
 from posequant.workflow.settings.report import Pictures
 
@@ -12,19 +13,8 @@ from posequant.workflow.settings.report import Pictures
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--predictions", type=Path, required=True, help="predictions of the network, .npz")
-    parser.add_argument(
-        "--reference", type=Path, required=True, help="predictions of the FP32 network in the same runtime, .npz"
-    )
-    parser.add_argument(
-        "--annotations", type=Path, required=True, help="the COCO keypoint annotations that were predicted for"
-    )
+    add_compared_options(parser)
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
-    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
-    add_artifact_option(parser)
-    parser.add_argument(
-        "--reference-artifact", type=Path, nargs="+", required=True, metavar="FILE", help="files of the FP32 network"
-    )
     add_options(parser, Pictures)
     parser.add_argument("--out", type=Path, required=True, help="list of the pictures to write (JSON)")
     parser.add_argument("--out-folder", type=Path, required=True, help="folder of the pictures to write")

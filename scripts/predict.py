@@ -3,38 +3,24 @@
 import argparse
 from pathlib import Path
 
-from posequant.base.command import add_artifact_option, command
-from posequant.workflow.settings.precisions import PRECISIONS
+from posequant.base.command import command
+from posequant.base.options import add_artifact_option, add_people_options
+from posequant.workflow.settings.precisions import add_runtime_options
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
+    add_people_options(parser)
     parser.add_argument("--variant", required=True, help="name of the row that the predictions belong to")
-    parser.add_argument("--backend", choices=PRECISIONS, required=True, help="runtime that executes the network")
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "fp16", "bf16", "int8"),
-        required=True,
-        help="arithmetic; the backend must offer it",
-    )
+    add_runtime_options(parser)
     add_artifact_option(parser)
-    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
-    parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
-    parser.add_argument(
-        "--detections",
-        type=Path,
-        nargs="?",
-        help="COCO detection results; their boxes are taken in place of the annotated ones",
-    )
     parser.add_argument(
         "--crops",
         type=Path,
         help="what evaluation_crops.py wrote for this shard; without it, images are read and cropped",
     )
     parser.add_argument("--flip-test", action="store_true", help="average with the prediction for the mirrored crop")
-    parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
     parser.add_argument("--shard", type=int, default=1, help="which shard to predict (default: %(default)s)")
     parser.add_argument("--shards", type=int, default=1, help="number of shards (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="predictions to write, .npz")

@@ -4,32 +4,19 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from posequant.base.command import add_artifact_option, command
+from posequant.base.command import command
 from posequant.base.files import write_json
-from posequant.workflow.settings.precisions import PRECISIONS
+from posequant.base.options import add_artifact_option, add_people_options
+from posequant.workflow.settings.precisions import add_runtime_options
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
+    add_people_options(parser)
     parser.add_argument("--variant", required=True, help="name of the row that is measured")
-    parser.add_argument("--backend", choices=PRECISIONS, required=True, help="runtime that executes the network")
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "fp16", "bf16", "int8"),
-        required=True,
-        help="arithmetic; the backend must offer it",
-    )
+    add_runtime_options(parser)
     add_artifact_option(parser)
-    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
-    parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the images")
-    parser.add_argument(
-        "--detections",
-        type=Path,
-        nargs="?",
-        help="COCO detection results; their boxes are taken in place of the annotated ones",
-    )
     parser.add_argument(
         "--crops",
         type=Path,
@@ -41,7 +28,6 @@ def parse_arguments() -> argparse.Namespace:
         default=1,
         help="how many shards the people are cut into; those of the first are predicted (default: %(default)s)",
     )
-    parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="rounds to time (default: %(default)s)")
     parser.add_argument(
         "--seconds", type=float, default=60, help="time after which no further round starts (default: %(default)s)"

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.signal import Powers
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights
-from posequant.ncnn_format.products import INT8_TERM, PRODUCTS, matrices, scales_of, with_rows
+from posequant.ncnn_format.model import INT8_TERM, Layer, NcnnModel, Weights
+from posequant.ncnn_format.products import PRODUCTS, matrices, scales_of, with_rows
 from posequant.quantize.ncnn2int8 import REQUANTIZED, quantized
 from posequant.quantize.weights import INT8_LIMIT, absmax_scales, weight_scale_count
 
@@ -19,9 +19,6 @@ Floats = NDArray[np.float32]
 MIN_WEIGHT_SQNR_DB = 3.0
 
 _HINT = "Give the float model that it was quantized from; where a recipe made it, the recipe's reference"
-
-# The parameter that marks a convolution or an inner product as INT8.
-_INT8_TERM = 8
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,9 @@ class Pair:
         layer, weights = self.int8.named(name)
         if layer.int8_term <= REQUANTIZED:
             return layer, weights
-        return replace(layer, params={**layer.params, _INT8_TERM: str(layer.int8_term - REQUANTIZED)}), weights
+        return replace(
+            layer, params={**layer.params, INT8_TERM[layer.type]: str(layer.int8_term - REQUANTIZED)}
+        ), weights
 
     def dequantized(self, name: str) -> tuple[Layer, Weights]:
         """Return a layer of the INT8 network that computes in float, with the values that its INT8 weights stand for.
@@ -77,7 +76,7 @@ class Pair:
         if not layer.int8_term:
             return layer, weights
         if layer.type in PRODUCTS:
-            params = {key: text for key, text in layer.params.items() if key != INT8_TERM}
+            params = {key: text for key, text in layer.params.items() if key != INT8_TERM[layer.type]}
             factors = {
                 name: _dequantized(values.ravel(), weights[scales_of(name)])
                 for name, values in matrices(layer, weights).items()

@@ -15,7 +15,8 @@ from posequant.base.model_spec import ModelSpec
 from posequant.base.processor import this_processor
 from posequant.base.timing import order_of_round
 from posequant.base.verify import versions
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights
+from posequant.ncnn_format.model import ACTIVATION, ACTIVATION_VALUES, Layer, NcnnModel, Weights, array_key
+from posequant.ncnn_format.window import Window
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import LayerRecord, describe_layers
 from posequant.networks.ncnn_steps import PackedLayer, SteppedNetwork
@@ -41,7 +42,7 @@ CONVERSIONS = (TO_INT8, TO_NEXT, TO_FLOAT)
 _QUANTIZED = "_in_int8"
 _NEAREST = 1
 # A convolution's parameters of its activation, and those of the same in a layer by itself.
-_ACTIVATION = {9: 3, -23310: -23304}
+_ACTIVATION = {ACTIVATION: 3, array_key(ACTIVATION_VALUES): array_key(4)}
 
 
 @dataclass(frozen=True)
@@ -340,6 +341,7 @@ def _upsampling_behind(model: NcnnModel, layers: Sequence[LayerTime], sizes: Map
 
 
 def _is_pointwise(layer: Layer) -> bool:
-    sides = (layer.integer(1), layer.integer(11, layer.integer(1)))
-    strides = (layer.integer(3, 1), layer.integer(13, layer.integer(3, 1)))
-    return layer.type == "Convolution" and sides == strides == (1, 1) and layer.integer(4) == 0
+    if layer.type != "Convolution":
+        return False
+    window = Window.of(layer)
+    return window.kernel == window.stride == (1, 1) and not any(window.pads)

@@ -4,7 +4,6 @@ import functools
 import gc
 import sys
 import tempfile
-from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
@@ -46,26 +45,6 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     return guarded
 
 
-def add_artifact_option(parser: ArgumentParser) -> None:
-    """Add `--artifact`: the files of a script's network, as `verify.as_made` takes them."""
-    parser.add_argument(
-        "--artifact",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="files of the network: mmpose config and checkpoint; .onnx; .xml and .bin; or .param and .bin. The record "
-        "(.json) of their maker may follow; they are compared with it",
-    )
-
-
-def add_record_option(parser: ArgumentParser) -> None:
-    """Add `--record`: what the maker of a script's network wrote down, for `verify.as_made`."""
-    parser.add_argument(
-        "--record", type=Path, help="what the network's maker recorded (JSON); its files are compared with that"
-    )
-
-
 def lacking(error: BaseException) -> str:
     """Return what the system lacks, where an error comes of that, and what to do; else an empty text."""
     what = f" while it {noted()}" if noted() else ""
@@ -97,13 +76,3 @@ def _few_collections(alone: bool) -> Iterator[None]:
         yield
     finally:
         gc.freeze()
-
-
-def add_pair_options(parser: ArgumentParser) -> None:
-    """Add the options of a step that compares an INT8 network with the float network of the same layers."""
-    parser.add_argument("--param", type=Path, required=True, help="the float network's .param")
-    parser.add_argument("--bin", type=Path, required=True, help="its .bin")
-    parser.add_argument("--int8-param", type=Path, required=True, help="the INT8 network's .param")
-    parser.add_argument("--int8-bin", type=Path, required=True, help="its .bin")
-    parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
-    parser.add_argument("--variant", required=True, help="name of the INT8 network")

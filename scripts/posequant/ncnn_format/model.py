@@ -38,6 +38,18 @@ _TAGS: dict[np.dtype[Any], int] = {np.dtype("<f4"): FLOAT32_TAG, np.dtype("<f2")
 # have none; where that is wrong, the length of the .bin gives it away.
 _UNREADABLE = {"RNN", "LSTM", "GRU"}
 
+INT8_TERM = {
+    **dict.fromkeys(("Convolution", "ConvolutionDepthWise", "InnerProduct"), 8),
+    **dict.fromkeys(("Gemm", "MultiHeadAttention", "SDPA", "Embed"), 18),
+}
+"""By the type of a layer, the parameter that marks it as INT8."""
+
+ACTIVATION, ACTIVATION_VALUES = 9, 10
+"""The parameters of a layer with weights that say which activation is fused to it, and (an array) its numbers."""
+
+PAD_VALUE = 18
+"""The parameter of a convolution with the value that it is padded with."""
+
 MATRICES = frozenset({"weight", "a", "b", "q_weight", "k_weight", "v_weight", "out_weight"})
 """Names of the weights that a product is made with, as `weight_slots` calls them: not biases, norms and scales."""
 
@@ -69,8 +81,8 @@ class Layer:
         return _number(self, float, self.params.get(key, str(default)))
 
     def reals(self, key: int) -> list[float]:
-        """Return array parameter `key` (0 and above; it is written as -23300 - key), empty if it is absent."""
-        count, *values = self.params.get(-23300 - key, "0").split(",")
+        """Return array parameter `key` (0 and above; `params` has it by its `array_key`), empty if it is absent."""
+        count, *values = self.params.get(array_key(key), "0").split(",")
         if _number(self, int, count) != len(values):
             raise InputError(f"layer {self.name}: array {key} announces {count} values but has {len(values)}.")
         return [_number(self, float, value) for value in values]
@@ -78,9 +90,7 @@ class Layer:
     @property
     def int8_term(self) -> int:
         """The layer's INT8 mark: 0 for float; above 100 where its output is requantized for the next layer."""
-        if self.type in ("Gemm", "MultiHeadAttention", "SDPA", "Embed"):
-            return self.integer(18)
-        return self.integer(8) if self.type in ("Convolution", "ConvolutionDepthWise", "InnerProduct") else 0
+        return self.integer(INT8_TERM[self.type]) if self.type in INT8_TERM else 0
 
 
 class Slot(NamedTuple):
@@ -188,6 +198,11 @@ def weight_slots(layer: Layer) -> list[Slot]:
 def encode_weights(layer: Layer, weights: Weights) -> bytes:
     """Return the weights of a layer as the `.bin` holds them."""
     return b"".join(_encoded(weights[slot.name], slot.tagged) for slot in weight_slots(layer))
+
+
+def array_key(key: int) -> int:
+    """Return the key by which a `.param` file has array parameter `key` (0 and above)."""
+    return -23300 - key
 
 
 def weighted_inputs(layer: Layer) -> int | None:

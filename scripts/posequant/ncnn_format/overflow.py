@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from posequant.ncnn_format.model import Layer, Weights
 from posequant.ncnn_format.products import matrices
+from posequant.ncnn_format.window import Window
 
 # Activations are clipped to it (ncnn: float2int8), and so are weights.
 ACTIVATION_LIMIT = 127
@@ -96,12 +97,10 @@ class Bound:
 
 def is_winograd_shaped(layer: Layer) -> bool:
     """Return whether ncnn may compute a layer by Winograd's algorithm: a 3x3 convolution of stride and dilation 1."""
-    # Kernel, dilation and stride: width, then height, which is the width's where it is not given.
-    sides = [
-        (layer.integer(width, default), layer.integer(height, layer.integer(width, default)))
-        for width, height, default in ((1, 11, 0), (2, 12, 1), (3, 13, 1))
-    ]
-    return layer.type == "Convolution" and sides == [(3, 3), (1, 1), (1, 1)]
+    if layer.type != "Convolution":
+        return False
+    window = Window.of(layer)
+    return window.kernel == (3, 3) and window.dilation == window.stride == (1, 1)
 
 
 def is_winograd_safe(layer: Layer) -> bool:

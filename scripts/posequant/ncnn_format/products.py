@@ -15,9 +15,6 @@ from posequant.ncnn_format.model import Layer
 PRODUCTS = ("Gemm", "MultiHeadAttention", "SDPA")
 """Types of layers."""
 
-INT8_TERM = 18
-"""The parameter that marks them as INT8."""
-
 _TRANSPOSED = {"a": 2, "b": 3}
 """The parameter of a Gemm that says whether a factor is transposed."""
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from posequant.ncnn_format.model import MATRICES, Layer, NcnnModel, Weights
 from posequant.ncnn_format.overflow import Bound, bounds, is_winograd_safe, is_winograd_shaped, product_bounds
 from posequant.ncnn_format.products import PRODUCTS
+from posequant.ncnn_format.window import Window
 from posequant.networks.ncnn import NcnnNetwork
 
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise")
@@ -153,15 +154,15 @@ def kernel_class(layer: Layer) -> str:
         return "inner product"
     if layer.type in PRODUCTS:
         return "matrix product" if layer.type == "Gemm" else "attention"
-    width = layer.integer(1)
-    size = f"{width}x{layer.integer(11, width)}"
+    window = Window.of(layer)
+    size = f"{window.kernel[1]}x{window.kernel[0]}"
     if "Deconvolution" in layer.type:
         return f"{'depthwise ' if layer.type.endswith('DepthWise') else ''}deconvolution {size}"
     if layer.type == "ConvolutionDepthWise":
         return f"depthwise {size}"
     if is_winograd_shaped(layer):
         return f"{size} stride 1, {'direct' if is_winograd_safe(layer) else 'Winograd'}"
-    stride = layer.integer(3, 1)
+    stride = window.stride[1]
     return size if size == "1x1" and stride == 1 else f"{size} stride {stride}"
 
 

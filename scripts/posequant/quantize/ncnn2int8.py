@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.files import whole
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights, format_param, weight_slots
+from posequant.ncnn_format.model import INT8_TERM, Layer, NcnnModel, Weights, array_key, format_param, weight_slots
+from posequant.ncnn_format.model import PAD_VALUE as PAD_VALUE
 from posequant.ncnn_format.overflow import mark_winograd_safe
-from posequant.ncnn_format.products import INT8_TERM, matrices, scales_of, with_rows
+from posequant.ncnn_format.products import matrices, scales_of, with_rows
 from posequant.quantize.official_tools import run_ncnn2int8
 from posequant.quantize.table import CalibrationTable
 from posequant.quantize.weights import (
@@ -33,8 +34,6 @@ from posequant.quantize.weights import (
     warn_of_miscomputed,
 )
 
-# The parameter of a convolution with the value that it is padded with.
-PAD_VALUE = 18
 # Added to the INT8 mark of a layer whose output is requantized for the layers that read it.
 REQUANTIZED = 100
 
@@ -162,7 +161,8 @@ def quantize_layer(
     }
     int8 = quantized(weights["weight"].astype(np.float32), weight_scales)
     layer = padded_in_int8(layer, activation_scale)
-    return replace(layer, params={**layer.params, 8: str(term)}), {**weights, **scales, "weight": int8}
+    params = {**layer.params, INT8_TERM[layer.type]: str(term)}
+    return replace(layer, params=params), {**weights, **scales, "weight": int8}
 
 
 def padded_in_int8(layer: Layer, activation_scale: np.float32) -> Layer:
@@ -190,7 +190,7 @@ def quantize_product(
     factors = matrices(layer, weights)
     scales = product_scales(layer, weights) if scales is None else scales
     int8 = {name: quantized(values.astype(np.float32).ravel(), scales[name]) for name, values in factors.items()}
-    params = {**with_rows(layer, factors), INT8_TERM: "2"}
+    params = {**with_rows(layer, factors), INT8_TERM[layer.type]: "2"}
     return replace(layer, params=params), {
         **weights,
         **int8,
@@ -337,7 +337,7 @@ def _official_params(layer: Layer) -> dict[int, str]:
     for key, default, like in known:
         if isinstance(default, tuple):
             if reals := layer.reals(key):
-                params[-23300 - key] = ",".join((str(len(reals)), *map(_real, reals)))
+                params[array_key(key)] = ",".join((str(len(reals)), *map(_real, reals)))
         elif isinstance(default, float):
             if (real := layer.real(key, default)) != default:
                 params[key] = _real(real)
@@ -346,7 +346,7 @@ def _official_params(layer: Layer) -> dict[int, str]:
             integers[key] = layer.integer(key, expected)
             if integers[key] != expected:
                 params[key] = str(integers[key])
-    keys = {key for param in known for key in (param.key, -23300 - param.key)}
+    keys = {key for param in known for key in (param.key, array_key(param.key))}
     return params | {key: text for key, text in layer.params.items() if key not in keys}
 
 

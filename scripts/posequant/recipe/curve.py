@@ -93,7 +93,7 @@ def measure_curve(
     Args:
         sizes: numbers of people; those beyond what the training split has are left out, with a notice.
         seeds: of the choice. With one seed, fewer people are the first of more.
-        recipe: `kl` or `aciq`, or the steps of a recipe.
+        recipe: `kl` or `aciq`, or the steps of a recipe that does not distill.
         model: the model description.
         param: the float network's `.param`.
         bin_: its `.bin`.
@@ -104,8 +104,14 @@ def measure_curve(
         target: what the network is to run on.
 
     Raises:
-        InputError: a file is missing or damaged, no size is left, or the reference was made under another protocol.
+        InputError: the recipe distills, a file is missing or damaged, no size is left, or the reference was made under
+            another protocol.
     """
+    if isinstance(recipe, Recipe) and "distill" in dict(recipe.steps()):
+        raise InputError(
+            "the recipe has the step 'distill', which would train for minutes for each number of people and each seed. "
+            "Make the curve of a row whose recipe has the other steps and not this one."
+        )
     full = Predictions.load(reference)
     if full.identity["protocol"] != {"boxes": "ground-truth", "flip_test": False}:
         raise InputError(

@@ -14,7 +14,16 @@ from itertools import product
 import numpy as np
 
 from posequant.base.signal import Powers
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights, weighted_inputs
+from posequant.ncnn_format.model import (
+    ACTIVATION,
+    ACTIVATION_VALUES,
+    Layer,
+    NcnnModel,
+    Weights,
+    array_key,
+    weighted_inputs,
+)
+from posequant.ncnn_format.window import SAME, Window
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import LayerRecord, describe_layers
 from posequant.quantize.weights import quantizable
@@ -23,9 +32,6 @@ from posequant.workflow.settings.recipe import SplitDeconvolutionsStep
 
 # Of a rewritten layer's output to the deconvolution's, in float32: 130 dB and more were measured.
 LEAST_SQNR_DB = 100.0
-
-# The padding that ncnn takes for "as much as makes the output as large as is said", as ONNX's SAME_UPPER, SAME_LOWER.
-_SAME_UPPER, _SAME_LOWER = -233, -234
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,10 @@ def phases_of(layer: Layer, shape: tuple[int, ...]) -> tuple[list[Phase], list[P
         raise _InexactError("its weights are an input.")
     if layer.integer(7, 1) not in (1, inputs) or layer.integer(7, 1) not in (1, layer.integer(0)):
         raise _InexactError("it has groups, and ncnn computes convolutions in groups wrongly in INT8.")
-    kernel, stride, dilation = (_sides(layer, key, default) for key, default in ((1, 0), (3, 1), (2, 1)))
-    if dilation != (1, 1):
-        raise _InexactError(f"its kernel is dilated by {dilation[0]}x{dilation[1]}.")
+    window = Window.of(layer)
+    kernel, stride = window.kernel, window.stride
+    if window.dilation != (1, 1):
+        raise _InexactError(f"its kernel is dilated by {window.dilation[0]}x{window.dilation[1]}.")
     if stride[0] != stride[1]:
         raise _InexactError(f"its strides are {stride[0]}x{stride[1]}, and ncnn's PixelShuffle knows only equal ones.")
     longer = layer.integer(19, layer.integer(18)), layer.integer(18)
@@ -180,18 +187,11 @@ def phases_along(size: int, kernel: int, stride: int, uncut: int, cut: tuple[int
     return phases
 
 
-def _sides(layer: Layer, key: int, default: int) -> tuple[int, int]:
-    """Return a parameter's value along the height and along the width; the height's is the width's if not given."""
-    width = layer.integer(key, default)
-    return layer.integer(key + 10, width), width
-
-
 def _cuts(layer: Layer, uncut: Sequence[int]) -> list[tuple[int, int]]:
     """Return how much ncnn cuts off a deconvolution's output: at top and bottom, and at left and right."""
-    left, wanted_width = layer.integer(4), layer.integer(20)
-    top = layer.integer(14, left)
-    pads = [(top, layer.integer(16, top)), (left, layer.integer(15, left))]
-    wanted = [layer.integer(21, wanted_width), wanted_width]
+    left, right, top, bottom = Window.of(layer).pads
+    pads = [(top, bottom), (left, right)]
+    wanted = [layer.integer(21, layer.integer(20)), layer.integer(20)]
     if any(pad > 0 for pair in pads for pad in pair):
         if any(pad < 0 for pair in pads for pad in pair):
             raise _InexactError("its padding is given in part.")
@@ -199,7 +199,7 @@ def _cuts(layer: Layer, uncut: Sequence[int]) -> list[tuple[int, int]]:
     if min(wanted) <= 0:
         return [(0, 0), (0, 0)]
     surplus = [has - size for has, size in zip(uncut, wanted, strict=True)]
-    for mark, smaller_first in ((_SAME_UPPER, True), (_SAME_LOWER, False)):
+    for mark, smaller_first in SAME.items():
         if any(mark in pair for pair in pads):
             if min(surplus) < 0:
                 raise _InexactError("its output is larger than what its kernel reaches.")
@@ -248,14 +248,14 @@ def _copy(layers: list[Layer], weights: list[Weights], blob: str, copies: Sequen
 def _convolution(layer: Layer, weights: Weights, rows: Phase, columns: Phase) -> tuple[Layer, Weights]:
     """Return the convolution of one phase, with the deconvolution's bias and activation."""
     outputs, group = layer.integer(0), layer.integer(7, 1)
-    kernel = weights["weight"].reshape(outputs, -1, *_sides(layer, 1, 0))
+    kernel = weights["weight"].reshape(outputs, -1, *Window.of(layer).kernel)
     part = np.ascontiguousarray(kernel[:, :, rows.taps][:, :, :, columns.taps]).ravel()
     params = {
         **{0: outputs, 1: len(columns.taps), 11: len(rows.taps), 5: layer.integer(5), 6: part.size},
         **{4: columns.before, 14: rows.before, 15: columns.after, 16: rows.after},
         **({7: group} if group > 1 else {}),
     }
-    activation = {key: text for key, text in layer.params.items() if key in (9, -23310)}
+    activation = {key: text for key, text in layer.params.items() if key in (ACTIVATION, array_key(ACTIVATION_VALUES))}
     type_ = "ConvolutionDepthWise" if group > 1 else "Convolution"
     line = replace(layer, type=type_, params={key: str(value) for key, value in params.items()} | activation)
     return line, {**weights, "weight": part}

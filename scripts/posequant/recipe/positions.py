@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.ncnn_format.model import Layer
+from posequant.ncnn_format.model import ACTIVATION, ACTIVATION_VALUES, Layer, array_key
 
 Floats = NDArray[np.float32]
 
@@ -43,8 +43,9 @@ def position_weights(outputs: Sequence[Floats]) -> list[Floats]:
 
 
 def without_activation(layer: Layer) -> Layer:
-    """Return a layer without the activation that ncnn fused to it (parameters 9 and 10)."""
-    return replace(layer, params={key: value for key, value in layer.params.items() if key not in (9, 10, -23310)})
+    """Return a layer without the activation that ncnn fused to it."""
+    fused = ACTIVATION, array_key(ACTIVATION_VALUES)
+    return replace(layer, params={key: value for key, value in layer.params.items() if key not in fused})
 
 
 def passed_on(layer: Layer, values: Floats) -> NDArray[np.bool_]:
@@ -56,10 +57,10 @@ def passed_on(layer: Layer, values: Floats) -> NDArray[np.bool_]:
         layer: the layer.
         values: what it gives before its activation, float32 of any shape.
     """
-    match layer.integer(9):
+    match layer.integer(ACTIVATION):
         case 1:
             return values > 0
         case 3:
-            least, greatest = layer.reals(10)
+            least, greatest = layer.reals(ACTIVATION_VALUES)
             return (values > least) & (values < greatest)
     return np.ones(values.shape, np.bool_)

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from posequant.ncnn_format.model import Layer, Weights, weighted_inputs
+from posequant.ncnn_format.model import PAD_VALUE, Layer, Weights, weighted_inputs
+from posequant.ncnn_format.window import Window
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.ncnn2int8 import quantize_layer
 from posequant.quantize.propagation import Visit, propagate
@@ -128,15 +129,11 @@ def columns(layer: Layer, values: Floats, positions: NDArray[np.int64]) -> Float
     """
     if layer.type == "InnerProduct":
         return values.reshape(1, -1, weighted_inputs(layer) or values.size)[:, positions]
-    (width, height), (across, down), (step_x, step_y) = (
-        (layer.integer(key, default), layer.integer(10 + key, layer.integer(key, default)))
-        for key, default in ((1, 0), (2, 1), (3, 1))
-    )
-    left, top = layer.integer(4), layer.integer(14, layer.integer(4))
-    right, bottom = layer.integer(15, left), layer.integer(16, top)
-    padded = np.pad(values, ((0, 0), (top, bottom), (left, right)), constant_values=layer.real(18))
-    windows = sliding_window_view(padded, (down * (height - 1) + 1, across * (width - 1) + 1), axis=(1, 2))
-    taps = windows[:, ::step_y, ::step_x, ::down, ::across]
+    window = Window.of(layer)
+    left, right, top, bottom = window.pads
+    padded = np.pad(values, ((0, 0), (top, bottom), (left, right)), constant_values=layer.real(PAD_VALUE))
+    windows = sliding_window_view(padded, window.extent, axis=(1, 2))
+    taps = windows[:, :: window.stride[0], :: window.stride[1], :: window.dilation[0], :: window.dilation[1]]
     chosen = taps[:, positions // taps.shape[2], positions % taps.shape[2]]
     if layer.type == "ConvolutionDepthWise":
         return chosen.reshape(len(values), len(positions), -1)

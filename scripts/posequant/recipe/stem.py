@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights, weighted_inputs
+from posequant.ncnn_format.window import Window
 from posequant.recipe.draft import Draft, Floats
 from posequant.workflow.settings.recipe import FoldStemStep
 
@@ -48,10 +49,10 @@ def foldable(layers: Sequence[Layer], input_shape: Sequence[int]) -> Layer | Non
         if layer.type == "Split" and layer.bottoms[0] in of_input:
             of_input.update(layer.tops)
         elif layer.type == "Convolution" and layer.bottoms[0] in of_input:
-            steps = [layer.integer(key, layer.integer(other, 1)) for key, other in ((3, 3), (13, 3), (2, 2), (12, 2))]
+            window = Window.of(layer)
             fits = weighted_inputs(layer) == channels <= _MOST_CHANNELS and not any(side % 2 for side in sides)
-            axes = [_Axis.of(layer, vertical) for vertical in (True, False)]
-            if fits and steps == [2, 2, 1, 1] and all(axis.foldable for axis in axes):
+            steps_fit = window.stride == (2, 2) and window.dilation == (1, 1)
+            if fits and steps_fit and all(axis.foldable for axis in _axes(window)):
                 return layer
     return None
 
@@ -92,17 +93,15 @@ class _Axis:
         self.after = (before + after - kernel) // 2 + self.blocks - self.before
         self.foldable = kernel >= _LEAST_KERNEL and min(before, after, self.after) >= 0
 
-    @classmethod
-    def of(cls, layer: Layer, vertical: bool) -> "_Axis":
-        width, left = layer.integer(1), layer.integer(4)
-        if not vertical:
-            return cls(width, left, layer.integer(15, left))
-        top = layer.integer(14, left)
-        return cls(layer.integer(11, width), top, layer.integer(16, top))
+
+def _axes(window: Window) -> tuple[_Axis, _Axis]:
+    """Return the axes down and across."""
+    left, right, top, bottom = window.pads
+    return _Axis(window.kernel[0], top, bottom), _Axis(window.kernel[1], left, right)
 
 
 def _on_blocks(layer: Layer, weights: Weights, blocks: str) -> tuple[Layer, Weights]:
-    rows, columns = _Axis.of(layer, vertical=True), _Axis.of(layer, vertical=False)
+    rows, columns = _axes(Window.of(layer))
     outputs, channels = layer.integer(0), weighted_inputs(layer) or 0
     weight = weights["weight"].reshape(outputs, channels, rows.kernel, columns.kernel)
     whole = np.zeros((outputs, channels, 2 * rows.blocks, 2 * columns.blocks), weight.dtype)

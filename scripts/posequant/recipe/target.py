@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from posequant.workflow.settings.recipe import KeepFloatStep, Recipe, Steps, Target, WeightsStep
+from posequant.workflow.settings.recipe import CenterStep, KeepFloatStep, Recipe, Steps, Target, WeightsStep
 
 # Bits of the weights that INT8 Winograd can take, and why.
 _BITS: dict[Target, tuple[int, str]] = {
@@ -34,6 +34,12 @@ def decided(recipe: Recipe | Steps, target: Target) -> tuple[Recipe, list[str]]:
             said.append(f"{name}: {what} {verb} in float for target {target}; the step is for {where}.")
             if not kept:
                 continue
+        if isinstance(settings, CenterStep) and target == "vulkan":
+            said.append(
+                f"{name}: left out for target {target}: ncnn computes an INT8 layer that is padded with another value "
+                "than 0 on the CPU there."
+            )
+            continue
         if isinstance(settings, WeightsStep) and settings.bits == "auto":
             bits, reason = _BITS[target]
             said.append(f"{name}: {bits} bits in 3x3 convolutions of stride 1 for target {target}: {reason}.")

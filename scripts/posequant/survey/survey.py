@@ -1,10 +1,10 @@
 """Which top-down networks of mmpose reach INT8, and what stops the others."""
 
 import multiprocessing
+import os
 import re
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
+from posequant.ncnn_format.model import MATRICES, Layer, NcnnModel, is_grouped, read_param, weight_slots
 from posequant.workflow.settings.export import Export
 
 STAGES = (
     *("describe", "make weights", "make crops", "export", "audit", "simplify", "convert to ncnn"),
-    *("calibrate", "quantize", "compare", "evaluate", "convert to OpenVINO"),
+    *("calibrate", "quantize", "split deconvolutions", "compare", "evaluate", "convert to OpenVINO"),
 )
 """What a network goes through, in order."""
 
@@ -43,13 +44,14 @@ class Record:
         parameters: how many numbers were initialised at random.
         onnx_nodes: operators of the simplified ONNX graph.
         ncnn_layers: layers of the ncnn model.
-        sqnr_db: of ncnn's output against ONNX Runtime's on crops that are not calibrated on, by precision; None where
-            the precision is refused, because ncnn computes garbage.
-        quantized: names of the layers that are INT8.
-        int8_share: of the weights that products are made with, how many are INT8, from 0 to 1.
-        kept_float: how many layers with such weights are not, by their kind.
+        sqnr_db: of ncnn's output against ONNX Runtime's on crops that are not calibrated on, by precision; `split` is
+            INT8 with deconvolutions as convolutions, where any can be. None where the precision is refused, because
+            ncnn computes garbage.
+        work: share of the multiply-accumulates of layers with weights that is INT8, from 0 to 1, as for `sqnr_db`.
+        quantized: names of the layers that are INT8, with nothing split.
+        kept_float: how many layers with weights are not, by their kind.
         people: how many were evaluated, with the flip test, in fp32 and INT8.
-        seconds: time of each stage that ended.
+        seconds: processor time of each stage that ended.
         failed: the stage that stopped it; empty if none did.
         reason: why it did.
     """
@@ -61,8 +63,8 @@ class Record:
     onnx_nodes: int = 0
     ncnn_layers: int = 0
     sqnr_db: dict[str, float | None] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
     quantized: list[str] = field(default_factory=list)
-    int8_share: float = 0.0
     kept_float: dict[str, int] = field(default_factory=dict)
     people: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -72,11 +74,16 @@ class Record:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage; remember the one that raises."""
-        start = time.monotonic()
+        start = _processor_seconds()
         self.failed = name
         yield
-        self.seconds[name] = round(time.monotonic() - start, 1)
+        self.seconds[name] = round(_processor_seconds() - start, 1)
         self.failed = ""
+
+
+def _processor_seconds() -> float:
+    """Return how long this process and those that it waited for have computed, on all their threads."""
+    return sum(os.times()[:4])
 
 
 def survey(config: str) -> Record:
@@ -124,7 +131,6 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
     from posequant.export.describe import describe_mmpose
     from posequant.export.export import export_verified, write_deploy_config
     from posequant.export.simplify import simplify_verified
-    from posequant.ncnn_format.model import read_param
     from posequant.quantize.ncnn2int8 import quantize_files
     from posequant.quantize.ncnn2table import write_table
     from posequant.survey.random_weights import write_random_checkpoint
@@ -134,6 +140,8 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
     exported, simplified = folder / "exported.onnx", folder / "simplified.onnx"
     ncnn = folder / "fp32.param", folder / "fp32.bin"
     int8 = folder / "int8.param", folder / "int8.bin"
+    rewritten = folder / "rewritten.param", folder / "rewritten.bin"
+    rewritten_int8 = folder / "rewritten_int8.param", folder / "rewritten_int8.bin"
 
     with record.stage("describe"):
         spec = describe_mmpose(record.config, config)
@@ -164,9 +172,16 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
         write_table(folder / "table", *ncnn, folder / "train_crops", "kl", threads=2)
     with record.stage("quantize"):
         record.quantized = quantize_files(*ncnn, folder / "table", *int8)
-        record.int8_share, record.kept_float = _weights_in_int8(int8[0])
+        record.work["int8"], record.kept_float = _work_in_int8(int8, spec), _kept_float(read_param(int8[0]))
+    networks = {"fp32": ncnn, "bf16": ncnn, "int8": int8}
+    with record.stage("split deconvolutions"):
+        if _split(ncnn, crops, rewritten):
+            write_table(folder / "rewritten_table", *rewritten, folder / "train_crops", "kl", threads=2)
+            quantize_files(*rewritten, folder / "rewritten_table", *rewritten_int8)
+            record.work["split"] = _work_in_int8(rewritten_int8, spec)
+            networks["split"] = rewritten_int8
     with record.stage("compare"):
-        record.sqnr_db = _compare(spec, simplified, ncnn, int8, unseen)
+        record.sqnr_db = _compare(spec, simplified, networks, unseen)
     with record.stage("evaluate"):
         for precision, files in (("fp32", ncnn), ("int8", int8)):
             predictions = make_predictions(
@@ -189,46 +204,64 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
 
 
 def _compare(
-    spec: ModelSpec, onnx: Path, ncnn: tuple[Path, Path], int8: tuple[Path, Path], crops: NDArray[np.float32]
+    spec: ModelSpec, onnx: Path, networks: Mapping[str, tuple[Path, Path]], crops: NDArray[np.float32]
 ) -> dict[str, float | None]:
-    """Return the SQNR in dB of ncnn in each precision against ONNX Runtime; None where it is refused."""
+    """Return the SQNR in dB of ncnn's networks against ONNX Runtime, by their names; None where one is refused."""
     from posequant.base.verify import compare, run_onnx
     from posequant.networks.opening import open_network
 
     reference = run_onnx(onnx, crops)
     found: dict[str, float | None] = {}
-    for precision, files in (("fp32", ncnn), ("bf16", ncnn), ("int8", int8)):
+    for name, files in networks.items():
+        precision = "int8" if name == "split" else name
         try:
             outputs = open_network("ncnn", precision, files, spec).forward(crops)
-            found[precision] = compare(reference, outputs).sqnr_db
+            found[name] = compare(reference, outputs).sqnr_db
         except InputError as error:
             if not any(reason in str(error) for reason in ("NaN or infinity", "not finite", "wrongly in")):
                 raise
-            found[precision] = None
+            found[name] = None
     return found
 
 
-def _weights_in_int8(param: Path) -> tuple[float, dict[str, int]]:
-    """Return which share of an INT8 model's weights is INT8, and how many layers have others, by their kind."""
-    from posequant.ncnn_format.model import MATRICES, is_grouped, read_param, weight_slots
+def _split(ncnn: tuple[Path, Path], crops: NDArray[np.float32], out: tuple[Path, Path]) -> bool:
+    """Write a network as the step `split-deconvolutions` of a recipe makes it, and say whether that changes it."""
+    from posequant.recipe.deconvolutions import split_deconvolutions
+    from posequant.recipe.draft import Draft
+    from posequant.workflow.settings.recipe import SplitDeconvolutionsStep
 
-    sizes = {True: 0, False: 0}
-    kinds: Counter[str] = Counter()
-    for layer in read_param(param):
-        if size := sum(slot.size for slot in weight_slots(layer) if slot.name in MATRICES):
-            sizes[layer.int8_term > 0] += size
-            if not layer.int8_term:
-                kinds["grouped convolution" if is_grouped(layer) else layer.type] += 1
-    return sizes[True] / max(1, sum(sizes.values())), dict(kinds.most_common())
+    draft = Draft.of(NcnnModel.read(*ncnn))
+    rewritten = split_deconvolutions(draft, list(crops), 1, SplitDeconvolutionsStep())
+    rewritten.model.write(*out)
+    return rewritten is not draft
 
 
-# Why a kind of layer stays in float.
-_NO_INT8 = "ncnn has no INT8 for it."
+def _work_in_int8(files: tuple[Path, Path], spec: ModelSpec) -> float:
+    """Return which share of the multiply-accumulates of an INT8 network's layers with weights is INT8."""
+    from posequant.networks.ncnn import NcnnNetwork
+    from posequant.networks.ncnn_layers import describe_layers, totals
+
+    records = describe_layers(NcnnModel.read(*files), NcnnNetwork(*files, "int8", spec.input_shape))
+    share: float = totals(records)["int8"]
+    return share
+
+
+def _kept_float(layers: Sequence[Layer]) -> dict[str, int]:
+    """Return how many layers of an INT8 network have weights that are not INT8, by their kind."""
+    kept = (layer for layer in layers if not layer.int8_term and MATRICES & {slot.name for slot in weight_slots(layer)})
+    kinds = Counter("grouped convolution" if is_grouped(layer) else layer.type for layer in kept)
+    return dict(kinds.most_common())
+
+
+# What a recipe does about a kind of layer that ncnn2int8 leaves in float.
 _KINDS = {
-    "Deconvolution": _NO_INT8,
-    "DeconvolutionDepthWise": _NO_INT8,
-    "grouped convolution": "ncnn computes it wrongly in INT8 (and in bf16, which is refused for such networks).",
+    "Deconvolution": "ncnn has no INT8 for it. `split-deconvolutions` writes it as convolutions, which have it.",
+    "DeconvolutionDepthWise": "ncnn has no INT8 for it. `split-deconvolutions: {depthwise: true}` writes it as "
+    "convolutions where it has a group for each channel.",
+    "grouped convolution": "ncnn computes it wrongly in INT8 (and in bf16, which is refused for such networks). It "
+    "stays in float in recipes, too.",
 }
+_UNKNOWN = "PoseQuant does not calibrate it."
 
 
 def markdown(records: Sequence[Record]) -> str:
@@ -251,13 +284,13 @@ def markdown(records: Sequence[Record]) -> str:
         parts += [
             "### Left in float",
             _LEFT,
-            table({"Layer": kind, "Why": _KINDS.get(kind, "PoseQuant does not calibrate it.")} for kind in kinds),
+            table({"Layer": kind, "Why, and what a recipe does": _KINDS.get(kind, _UNKNOWN)} for kind in kinds),
         ]
     if stopped:
         parts += ["## Stopped", _STOPPED, table(_stopped(record) for record in stopped)]
     parts += [
         "## Sizes and times",
-        f"Seconds that each stage takes on 2 threads of a shared {this_processor().name}.",
+        f"Seconds of processor time that each stage takes. The processor: {this_processor().name}.",
         table(_details(record) for record in records),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -281,11 +314,13 @@ _LEGEND = f"""- **FP32, BF16, INT8**: how well ncnn agrees with ONNX Runtime, as
 - **The INT8 figures show that a network is quantized correctly, not what quantization costs.** The weights are random,
   with batch norm statistics of drawn people. Run a study to measure what a trained network loses. Deep or unusual
   networks have the lowest figures: the channels of one layer differ in size by a factor of a hundred.
-- **INT8 layers**, **INT8 weights**: how many of the layers with weights run in INT8, and their share of the weights.
-  **In float**: the layers with weights that do not."""
+- **INT8 layers**: how many of the layers with weights the variant `ncnn-int8` has in INT8. **In float**: the others.
+  **Work in INT8**: the share of the multiply-accumulates of all layers with weights that is in INT8.
+- **split**: the same where the step `split-deconvolutions` of a recipe first writes deconvolutions as convolutions.
+  Empty where it changes nothing."""
 
 _LEFT = """Layers without weights (sums, upsampling, activations, the products inside attention as mmdeploy exports it)
-are always computed in float. Of the layers with weights, these stay in float:"""
+are always computed in float. Of the layers with weights, `ncnn-int8` leaves these in float:"""
 
 _STOPPED = """\
 The table names the stage that stops each network, and why. A study can still use the backends that do not need that
@@ -300,9 +335,11 @@ def _done(record: Record) -> dict[str, str]:
         "Input": "x".join(map(str, record.input_size)),
         "Parameters": f"{record.parameters / 1e6:.2f} M",
         **{precision.upper(): _decibel(record.sqnr_db[precision]) for precision in ("fp32", "bf16", "int8")},
+        "INT8, split": _decibel(record.sqnr_db["split"]) if "split" in record.sqnr_db else "",
         "INT8 layers": f"{layers[0]} of {sum(layers)}",
-        "INT8 weights": f"{record.int8_share:.0%}",
         "In float": ", ".join(f"{count} {kind}" for kind, count in record.kept_float.items()),
+        "Work in INT8": f"{record.work['int8']:.0%}",
+        "split": f"{record.work['split']:.0%}" if "split" in record.work else "",
     }
 
 

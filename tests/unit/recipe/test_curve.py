@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from posequant.base.errors import InputError
-from posequant.recipe.curve import Point, parse_recipe, threshold_changes, write_curve
+from posequant.recipe.curve import Point, Split, measure_curve, parse_recipe, threshold_changes, write_curve
 from posequant.workflow.settings.recipe import Recipe, Steps
 
 POINTS = [
@@ -60,3 +60,21 @@ def test_curve_is_a_table_a_page_and_a_picture(tmp_path: Path) -> None:
     ElementTree.fromstring(drawn)
     write_curve(POINTS, "net, ncnn-int8", csv, figure, page)
     assert figure.read_bytes() == drawn
+
+
+def test_recipe_that_distills_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    recipe = Recipe.of([{"weights": {}}, {"activations": {"method": "kl"}}, {"distill": {}}])
+    nothing = tmp_path / "nothing"
+    with pytest.raises(InputError, match=r"has the step 'distill'.* Make the curve of a row whose recipe"):
+        measure_curve(
+            sizes=[8],
+            seeds=[0],
+            recipe=recipe,
+            model=nothing,
+            param=nothing,
+            bin_=nothing,
+            train=Split(nothing, nothing),
+            val=Split(nothing, nothing),
+            reference=nothing,
+            threads=1,
+        )

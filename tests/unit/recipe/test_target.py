@@ -28,6 +28,18 @@ def test_bits_go_by_what_winograd_is_worth(target: Target, bits: int) -> None:
     assert sentence.startswith(f"weights: {bits} bits in 3x3 convolutions of stride 1 for target {target}: ")
 
 
+@pytest.mark.parametrize(("target", "kept"), [("any", True), ("x86", True), ("arm", True), ("vulkan", False)])
+def test_nothing_is_centered_for_vulkan(target: Target, kept: bool) -> None:
+    steps: Steps = [{"weights": {}}, ACTIVATIONS, {"center": {}}, {"correct-bias": {}}]
+    recipe, said = decided(steps, target)
+    assert [name for name, _ in recipe.steps()] == [
+        *("weights", "activations"),
+        *(["center"] if kept else []),
+        "correct-bias",
+    ]
+    assert [sentence.partition(":")[0] for sentence in said] == ([] if kept else ["center"])
+
+
 def test_what_names_no_target_is_for_all() -> None:
     steps: Steps = [{"keep-float": {"layers": ["conv_a"]}}, {"weights": {"bits": 6}}, ACTIVATIONS]
     assert decided(steps, "any") == (Recipe.of(steps), [])

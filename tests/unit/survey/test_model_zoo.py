@@ -23,9 +23,8 @@ STOPPED = {
 }
 # Each of its modules doubles some channels, and the scales of its depthwise convolutions are those of the largest.
 LEAST_INT8_DB = {"td-hm_litehrnet-18_8xb64-210e_coco-256x192": 5}
-# Layers, and their share of the weights: of a transformer all but its deconvolutions.
+# Layers in INT8: of a transformer all but its deconvolutions.
 LEAST_QUANTIZED = {"td-hm_ViTPose-small_8xb64-210e_coco-256x192": 50}
-LEAST_SHARE = {"td-hm_ViTPose-small_8xb64-210e_coco-256x192": 0.8, "rtmpose-t_8xb256-420e_coco-256x192": 0.99}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,15 @@ def test_network_goes_all_the_way(config: str) -> None:
     assert fp32 > 80
     assert int8 > LEAST_INT8_DB.get(config, 10)
     assert len(record.quantized) >= LEAST_QUANTIZED.get(config, 10)
-    assert record.int8_share >= LEAST_SHARE.get(config, 0)
+    # What is left in float is deconvolutions, of which only those in groups cannot be convolutions, and groups.
+    grouped = {"grouped convolution", "DeconvolutionDepthWise"} & record.kept_float.keys()
+    assert record.work.get("split", record.work["int8"]) > (0.3 if grouped else 0.999)
+    assert ("split" in record.work) == ("Deconvolution" in record.kept_float)
+    if "split" in record.work:
+        split = record.sqnr_db["split"]
+        assert split is not None
+        assert record.work["split"] > record.work["int8"]
+        assert split > int8 - 3
 
 
 def test_page_tells_networks_that_came_through_from_those_that_did_not() -> None:
@@ -59,9 +66,9 @@ def test_page_tells_networks_that_came_through_from_those_that_did_not() -> None
         codec="MSRAHeatmap",
         input_size=(192, 256),
         parameters=1_500_000,
-        sqnr_db={"fp32": 120.0, "bf16": None, "int8": 30.04},
+        sqnr_db={"fp32": 120.0, "bf16": None, "int8": 30.04, "split": 29.0},
+        work={"int8": 0.914, "split": 0.998},
         quantized=["one", "two"],
-        int8_share=0.914,
         kept_float={"Deconvolution": 3, "Oddity": 1},
         seconds={"describe": 1.0},
     )
@@ -69,7 +76,8 @@ def test_page_tells_networks_that_came_through_from_those_that_did_not() -> None
     assert "1 of 2 reach INT8" in page
     done, stopped = page.split("## Stopped")
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.splitlines() if "`good`" in line]
-    figures = ["1.50 M", "120.0 dB", "refused", "30.0 dB", "2 of 6", "91%", "3 Deconvolution, 1 Oddity"]
+    kept = "3 Deconvolution, 1 Oddity"
+    figures = ["1.50 M", "120.0 dB", "refused", "30.0 dB", "29.0 dB", "2 of 6", kept, "91%", "100%"]
     assert cells == [["`good`", "MSRAHeatmap", "192x256", *figures]]
     assert "| Deconvolution " in done
     assert "does not calibrate it" in done

@@ -15,62 +15,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posequant.ncnn_format.model import Layer
-from posequant.networks.ncnn_torch.operations import SAME, Activation, same_pads
+from posequant.ncnn_format.window import SAME, Window
+from posequant.networks.ncnn_torch.operations import Activation, same_pads
 
 # The largest magnitude of an integer.
 INT8_LIMIT = 127
 
 
-@dataclass(frozen=True)
-class Window:
-    """How a kernel moves over its input: pairs are down and across.
+def padded(x: Tensor, window: Window, value: float) -> tuple[Tensor, tuple[int, int]]:
+    """Return an input with pads of `value`, or as it is with the pads of zeros that are left to do, down and across."""
+    pads = list(window.pads)
+    if pads[0] in SAME:
+        pads = same_pads(x, window.extent, window.stride, upper=SAME[pads[0]])
+    if value == 0 and pads[0] == pads[1] and pads[2] == pads[3]:
+        return x, (pads[2], pads[0])
+    return functional.pad(x, pads, value=value), (0, 0)
 
-    Attributes:
-        kernel: its size.
-        dilation: steps between its taps.
-        stride: steps between its places.
-        pads: left, right, top and bottom; all -233 or all -234 for `SAME`.
-        groups: of channels.
-    """
 
-    kernel: tuple[int, int]
-    dilation: tuple[int, int]
-    stride: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    groups: int
-
-    @classmethod
-    def of(cls, layer: Layer) -> "Window":
-        """Return that of a convolution or deconvolution."""
-        across = [layer.integer(key, default) for key, default in ((1, 0), (2, 1), (3, 1))]
-        down = [layer.integer(10 + key, size) for key, size in zip((1, 2, 3), across, strict=True)]
-        kernel, dilation, stride = zip(down, across, strict=True)
-        left, top = layer.integer(4), layer.integer(14, layer.integer(4))
-        pads = left, layer.integer(15, left), top, layer.integer(16, top)
-        groups = layer.integer(7, 1) if layer.type.endswith("DepthWise") else 1
-        return cls(kernel, dilation, stride, pads, groups)
-
-    @property
-    def extent(self) -> tuple[int, int]:
-        """What the kernel spans."""
-        return (
-            self.dilation[0] * (self.kernel[0] - 1) + 1,
-            self.dilation[1] * (self.kernel[1] - 1) + 1,
-        )
-
-    def padded(self, x: Tensor, value: float) -> tuple[Tensor, tuple[int, int]]:
-        """Return the input with pads of `value`, or as it is with the pads of zeros that are left to do."""
-        pads = list(self.pads)
-        if pads[0] in SAME:
-            pads = same_pads(x, self.extent, self.stride, upper=SAME[pads[0]])
-        if value == 0 and pads[0] == pads[1] and pads[2] == pads[3]:
-            return x, (pads[2], pads[0])
-        return functional.pad(x, pads, value=value), (0, 0)
-
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
-        """Return the convolution of an input that is `padded`."""
-        return functional.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+def correlate(x: Tensor, window: Window, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+    """Return the convolution of an input that is `padded`."""
+    return functional.conv2d(x, weight, bias, window.stride, padding, window.dilation, window.groups)
 
 
 def round_half_away(x: Tensor) -> Tensor:
@@ -134,7 +98,7 @@ class _Convolve(torch.autograd.Function):
     def forward(ctx: Any, how: _How, *tensors: Any) -> Tensor:
         int8, weight, weight_scales, bias, scale = tensors
         whole = round_half_away(weight).clamp_(-how.limit, how.limit).contiguous(memory_format=torch.channels_last)
-        output = how.window.convolve(int8, whole, None, how.padding)
+        output = correlate(int8, how.window, whole, None, how.padding)
         factor = (1 / (scale * weight_scales)).reshape(-1, 1, 1)
         if bias is None:
             output.mul_(factor)
@@ -216,7 +180,7 @@ def convolve(
         rounds_once: whether ncnn multiplies with the scales and adds the bias in one operation.
         only_quantized: whether nothing is made of the result but one `quantize`. It saves memory in the backward pass.
     """
-    bordered, padding = window.padded(int8, pad)
+    bordered, padding = padded(int8, window, pad)
     fused = activation if activation.kind <= 3 else Activation(0)
     output: Tensor = _Convolve.apply(  # type: ignore[no-untyped-call]
         _How(window, padding, fused, limit, rounds_once, only_quantized),

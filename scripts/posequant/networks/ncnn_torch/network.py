@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from posequant.base.errors import InputError
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights, weighted_inputs
-from posequant.networks.ncnn_torch.int8 import INT8_LIMIT, Window, convolve, quantize, round_half_away
+from posequant.ncnn_format.model import PAD_VALUE, Layer, NcnnModel, Weights, weighted_inputs
+from posequant.ncnn_format.window import SAME, Window
+from posequant.networks.ncnn_torch.int8 import INT8_LIMIT, convolve, correlate, padded, quantize, round_half_away
 from posequant.networks.ncnn_torch.operations import Activation, Operation, operation
 
 Floats = NDArray[np.float32]
@@ -161,9 +162,9 @@ class TorchNetwork:
         scales = self._tensor(weights["weight_scales"])
         self._weight_scales[layer.name] = scales
         self.gains[layer.name] = torch.zeros_like(scales)
-        pad = layer.real(18) if layer.type != "InnerProduct" else 0.0
+        pad = layer.real(PAD_VALUE) if layer.type != "InnerProduct" else 0.0
         if latent:
-            pad = latent[0].real(18) if pad else 0.0
+            pad = latent[0].real(PAD_VALUE) if pad else 0.0
             exact = self._tensor(latent[1]["weight"]).reshape(self.weights[layer.name].shape)
             exact = exact * self._by_output(layer.name, scales).reshape(-1, 1, 1, 1)
             same = round_half_away(exact).clamp(-limit, limit) == self.weights[layer.name]
@@ -318,8 +319,8 @@ class TorchNetwork:
         if layer.type in _DECONVOLUTIONS:
             y = _deconvolve(layer, window, x, weight, bias)
         else:
-            bordered, padding = window.padded(x, layer.real(18) if layer.type in _CONVOLUTIONS else 0)
-            y = window.convolve(bordered, weight, bias, padding)
+            bordered, padding = padded(x, window, layer.real(PAD_VALUE) if layer.type in _CONVOLUTIONS else 0)
+            y = correlate(bordered, window, weight, bias, padding)
         return self._activations[layer.name](y, in_place=True)
 
 
@@ -351,7 +352,7 @@ def _deconvolve(layer: Layer, window: Window, x: Tensor, weight: Tensor, bias: T
         whole = whole + bias.reshape(-1, 1, 1)
     if max(window.pads) <= 0:
         cut = (whole.shape[2] - size[0], whole.shape[3] - size[1]) if all(size) else (0, 0)
-        top, left = (rest // 2 if window.pads[0] in (0, -233) else rest - rest // 2 for rest in cut)
+        top, left = (rest // 2 if SAME.get(window.pads[0], True) else rest - rest // 2 for rest in cut)
         bottom, right = cut[0] - top, cut[1] - left
     return whole[:, :, top : whole.shape[2] - bottom, left : whole.shape[3] - right]
 

@@ -13,19 +13,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from posequant.base.errors import InputError
-from posequant.ncnn_format.model import Layer, Weights
+from posequant.ncnn_format.model import ACTIVATION, ACTIVATION_VALUES, Layer, Weights
 
 Operation = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 # What stands for a size that is not given.
 UNSET = -233
-# What stands for pads by which the output is as large as the input by the stride; whether the odd one comes last.
-SAME = {-233: True, -234: False}
 
 
 @dataclass(frozen=True)
 class Activation:
-    """The activation that ncnn fuses to a layer, by its parameters 9 and 10.
+    """The activation that ncnn fuses to a layer, by its parameters `ACTIVATION` and `ACTIVATION_VALUES`.
 
     Attributes:
         kind: 0 none, 1 ReLU, 2 leaky ReLU, 3 clip, 4 sigmoid, 5 mish, 6 hard swish.
@@ -38,7 +36,7 @@ class Activation:
     @classmethod
     def of(cls, layer: Layer) -> "Activation":
         """Return that of a layer."""
-        kind, values = layer.integer(9), tuple(layer.reals(10))
+        kind, values = layer.integer(ACTIVATION), tuple(layer.reals(ACTIVATION_VALUES))
         needed = {0: 0, 1: 0, 2: 1, 3: 2, 4: 0, 5: 0, 6: 2}
         if kind not in needed or len(values) < needed[kind]:
             raise InputError(f"layer {layer.name}: activation {kind} is not known.")

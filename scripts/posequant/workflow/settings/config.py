@@ -233,13 +233,14 @@ Model = Annotated[
 
 
 class TrainingSplit(Settings):
-    """The people to calibrate on, in COCO keypoint format."""
+    """The people to calibrate and to distill on, in COCO keypoint format."""
 
     images: str | None = Field(
         default=None,
         description=(
             "Folder of the images, or the address of one in a zip archive: `https://HOST/FILE.zip/FOLDER`. Without "
-            "this key, only the images that calibration needs are fetched, each from the `coco_url` in the annotations."
+            "this key, only the images that calibration and `distill` need are fetched, each from the `coco_url` in "
+            "the annotations."
         ),
     )
     annotations: str = Field(

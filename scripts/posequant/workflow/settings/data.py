@@ -6,7 +6,11 @@ from posequant.workflow.settings.base import Settings
 
 
 class Calibration(Settings):
-    """The training people that activation scales are chosen on."""
+    """The training people that INT8 networks are calibrated on.
+
+    For a recipe, half of them are seen by its steps, a quarter decides which steps are kept, and a quarter tells the
+    outcome.
+    """
 
     people: int = Field(
         default=128, ge=1, description="How many people are chosen. A recipe with a budget wants 256 or more."

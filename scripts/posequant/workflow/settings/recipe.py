@@ -297,7 +297,7 @@ def _misplaced(steps: Sequence[str]) -> Iterator[str]:
 
 
 class Curve(Settings):
-    """How the curve of calibration people is measured; it is made on request."""
+    """How the curve of calibration people is measured. It is made on request, of rows whose recipe does not distill."""
 
     people: list[Annotated[int, Field(ge=1)]] = Field(
         default=[32, 64, 128, 256, 512], min_length=1, description="Numbers of people to calibrate on."
