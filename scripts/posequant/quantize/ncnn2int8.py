@@ -19,8 +19,16 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.files import whole
-from posequant.ncnn_format.model import INT8_TERM, Layer, NcnnModel, Weights, array_key, format_param, weight_slots
-from posequant.ncnn_format.model import PAD_VALUE as PAD_VALUE
+from posequant.ncnn_format.model import (
+    INT8_TERM,
+    PAD_VALUE,
+    Layer,
+    NcnnModel,
+    Weights,
+    array_key,
+    format_param,
+    weight_slots,
+)
 from posequant.ncnn_format.overflow import mark_winograd_safe
 from posequant.ncnn_format.products import matrices, scales_of, with_rows
 from posequant.quantize.official_tools import run_ncnn2int8

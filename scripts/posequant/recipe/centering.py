@@ -19,8 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights, is_sum, weighted_inputs
-from posequant.quantize.ncnn2int8 import PAD_VALUE, quantized
+from posequant.ncnn_format.model import (
+    ACTIVATION,
+    ACTIVATION_VALUES,
+    PAD_VALUE,
+    Layer,
+    NcnnModel,
+    Weights,
+    array_key,
+    is_sum,
+    weighted_inputs,
+)
+from posequant.ncnn_format.window import Window
+from posequant.quantize.ncnn2int8 import quantized
 from posequant.quantize.propagation import Visit, propagate
 from posequant.quantize.weights import INT8_LIMIT
 from posequant.recipe.draft import Draft, Floats, representable
@@ -36,7 +47,6 @@ _READING = _CONVOLUTIONS | {"InnerProduct"}
 _WEIGHTED = _READING | {"Deconvolution", "DeconvolutionDepthWise"}
 # A bound that no value meets, in place of none.
 _UNBOUNDED = 1e30
-_PADS = (4, 14, 15, 16)
 # Layers of which each output channel is the input channel of the same number.
 _SAME_CHANNELS = {"Split", "Interp", "Dropout", "Noop"}
 
@@ -226,11 +236,11 @@ def _rewritten(
     multiplied = rows if rounded is None else rounded.reshape(rows.shape)
     bias = bias - before.sign * _weighted_shift(multiplied, before.shift)
     params = {**layer.params, 1 if layer.type == "InnerProduct" else 5: "1"}
-    if before.shifted and layer.type in _CONVOLUTIONS and any(layer.integer(key) for key in _PADS):
+    if before.shifted and layer.type in _CONVOLUTIONS and any(Window.of(layer).pads):
         params[PAD_VALUE] = f"{before.sign * layer.real(PAD_VALUE) + before.shift:e}"
-    if (after.sign < 0 or after.shifted) and layer.integer(9):
-        low, high = (0.0, _UNBOUNDED) if layer.integer(9) == 1 else layer.reals(10)
-        params |= {9: "3", -23310: ",".join(("2", *_written(_clip(low, high, after))))}
+    if (after.sign < 0 or after.shifted) and layer.integer(ACTIVATION):
+        low, high = (0.0, _UNBOUNDED) if layer.integer(ACTIVATION) == 1 else layer.reals(ACTIVATION_VALUES)
+        params |= {ACTIVATION: "3", array_key(ACTIVATION_VALUES): ",".join(("2", *_written(_clip(low, high, after))))}
     changed = {
         "weight": (rows * (before.sign * after.sign)).ravel(),
         "bias": (after.sign * bias + after.shift).astype(np.float32),
@@ -282,7 +292,7 @@ def _groups(layers: Sequence[Layer]) -> tuple[dict[str, str], set[str]]:
         elif _is_weighted(layer):
             if layer.type not in _READING:
                 fixed.update(layer.bottoms)
-            if layer.integer(9) not in (0, 1, 3):
+            if layer.integer(ACTIVATION) not in (0, 1, 3):
                 fixed.update(layer.tops)
         elif not is_sum(layer):
             fixed.update((*layer.bottoms, *layer.tops))
@@ -295,7 +305,7 @@ def _free(layers: Sequence[Layer], groups: Mapping[str, str]) -> set[str]:
     for layer in layers:
         if _is_weighted(layer):
             bound.update(layer.bottoms)
-            if layer.integer(9):
+            if layer.integer(ACTIVATION):
                 bound.update(layer.tops)
         elif layer.type in ("ReLU", "Clip") or not (_is_passing(layer) or is_sum(layer)):
             bound.update((*layer.bottoms, *layer.tops))
@@ -312,9 +322,9 @@ def _of_one_shift(layers: Sequence[Layer], groups: Mapping[str, str]) -> set[str
     bound: set[str] = set()
     for layer in layers:
         if _is_weighted(layer):
-            if layer.type != "Convolution" or any(layer.integer(key) for key in _PADS):
+            if layer.type != "Convolution" or any(Window.of(layer).pads):
                 bound.update(layer.bottoms)
-            if layer.integer(9):
+            if layer.integer(ACTIVATION):
                 bound.update(layer.tops)
         elif not is_sum(layer) and layer.type not in _SAME_CHANNELS:
             bound.update((*layer.bottoms, *layer.tops))

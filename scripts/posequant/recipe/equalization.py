@@ -8,7 +8,15 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights, is_sum, weighted_inputs
+from posequant.ncnn_format.model import (
+    ACTIVATION,
+    ACTIVATION_VALUES,
+    Layer,
+    NcnnModel,
+    Weights,
+    is_sum,
+    weighted_inputs,
+)
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.propagation import Visit, propagate
 from posequant.recipe.draft import Draft, Floats, with_weights
@@ -19,7 +27,7 @@ _MOVING = {"Split", "Slice", "Concat", "Reshape", "Permute", "ShuffleChannel", "
 # Layers of which a scaled input channel gives the same output channel, scaled alike: linear in it, or a maximum.
 _HOMOGENEOUS = {"ReLU", "PReLU", "Interp", "Pooling", "Dropout", "Noop"}
 _WEIGHTED = {"Convolution", "ConvolutionDepthWise", "DeconvolutionDepthWise"}
-# Fused activations (parameter 9) of which this holds for positive factors: none, ReLU, leaky ReLU.
+# Fused activations of which this holds for positive factors: none, ReLU, leaky ReLU.
 _HOMOGENEOUS_ACTIVATIONS = {0, 1, 2}
 _CLIP = 3
 # No channel is scaled by more than this, and by more than that where only depthwise layers read it: their weights have
@@ -145,9 +153,9 @@ class _Tracer:
         if not _has_scalable_weights(layer):
             for one in (*inputs, numbers):
                 self._fix(one)
-        elif layer.integer(9) == _CLIP and layer.reals(10)[0] == 0:
-            self.clipped[layer.tops[0]] = layer.reals(10)[1]
-        elif layer.integer(9) not in _HOMOGENEOUS_ACTIVATIONS:
+        elif layer.integer(ACTIVATION) == _CLIP and layer.reals(ACTIVATION_VALUES)[0] == 0:
+            self.clipped[layer.tops[0]] = layer.reals(ACTIVATION_VALUES)[1]
+        elif layer.integer(ACTIVATION) not in _HOMOGENEOUS_ACTIVATIONS:
             self._fix(numbers)
         return numbers
 
