@@ -26,7 +26,6 @@ from posequant.ncnn_format.model import (
 from posequant.ncnn_format.window import SAME, Window
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import LayerRecord, describe_layers
-from posequant.quantize.weights import quantizable
 from posequant.recipe.draft import Draft, Floats
 from posequant.workflow.settings.recipe import SplitDeconvolutionsStep
 
@@ -274,7 +273,7 @@ def _require_equal(old: NcnnNetwork, new: NcnnNetwork, layers: Sequence[Layer], 
 
 def _shares_in_int8(draft: Draft, old: Sequence[LayerRecord], new: Sequence[LayerRecord]) -> tuple[float, float]:
     """Return the shares of the work that can be in INT8, in the old network and in the draft's."""
-    names = {layer.name for layer in quantizable(draft.model.layers, draft.keep_float)}
+    names = {layer.name for layer in draft.in_int8}
     before, after = (
         sum(record.macs for record in records if record.name in names) / sum(record.macs for record in records)
         for records in (old, new)
