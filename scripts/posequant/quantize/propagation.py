@@ -92,8 +92,7 @@ def propagate(
         def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
             return in_shares(function, list(items), threads, pool)
 
-        def through(layer: Layer, weights: Weights, blobs: dict[str, list[Floats]]) -> list[list[Floats]]:
-            network = LayerNetwork(layer, weights)
+        def through(network: LayerNetwork, layer: Layer, blobs: dict[str, list[Floats]]) -> list[list[Floats]]:
             bottoms = zip(*(blobs[blob] for blob in layer.bottoms), strict=True) if layer.bottoms else [()] * len(crops)
             return [list(values) for values in zip(*each(network.run, bottoms), strict=True)]
 
@@ -108,7 +107,8 @@ def propagate(
                     values = blobs.pop(layer.bottoms[0])
                     blobs.update(dict.fromkeys(layer.tops, values))
                 continue
-            outputs = through(layer, weights, floats)
+            network = LayerNetwork(layer, weights)
+            outputs = through(network, layer, floats)
             quantized = None
             if layer.name in names:
                 bottom = layer.bottoms[0]
@@ -116,11 +116,14 @@ def propagate(
                 quantized = quantizer(
                     Visit(layer, weights, floats[bottom], together, outputs[0], reached[bottom], floats, each)
                 )
-            # Weights that stay float are rounded to float16 in the INT8 model.
             same = quantized is None and not weights and all(floats[blob] is reached[blob] for blob in layer.bottoms)
-            others = (
-                outputs if same or float_only else through(*(quantized or (layer, stored(layer, weights))), reached)
-            )
+            if same or float_only:
+                others = outputs
+            else:
+                if quantized or weights:
+                    # Weights that stay float are rounded to float16 in the INT8 model.
+                    network = LayerNetwork(*(quantized or (layer, stored(layer, weights))))
+                others = through(network, layer, reached)
             for blob in layer.bottoms:
                 del floats[blob], reached[blob]
             floats.update(zip(layer.tops, outputs, strict=True))

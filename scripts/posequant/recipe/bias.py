@@ -11,7 +11,7 @@ from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.ncnn2int8 import quantize_layer, quantized
 from posequant.quantize.propagation import Visit, propagate
 from posequant.recipe.draft import Draft, Floats, representable
-from posequant.recipe.positions import by_channel, passed_on, position_weights, without_activation
+from posequant.recipe.positions import before_activation, by_channel, passed_on, position_weights, without_activation
 from posequant.workflow.settings.recipe import CorrectBiasStep
 
 # Between these a gain stays, however little of a channel the crops show.
@@ -146,9 +146,8 @@ def compare(visit: Visit, layer: Layer, weights: Weights) -> Sums:
         layer: the layer in INT8.
         weights: its weights.
     """
-    full = LayerNetwork(without_activation(visit.layer), visit.weights)
     int8 = LayerNetwork(without_activation(layer), weights)
-    wanted = [outputs[0] for outputs in visit.each(full.run, [[values] for values in visit.inputs])]
+    wanted = before_activation(visit)
 
     def sums(item: tuple[Floats, Floats, Floats]) -> Doubles:
         values, want, counts = item

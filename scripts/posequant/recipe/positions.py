@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.ncnn_format.model import Layer
+from posequant.networks.ncnn_layer import LayerNetwork
+from posequant.quantize.propagation import Visit
 
 Floats = NDArray[np.float32]
 
@@ -45,6 +47,15 @@ def position_weights(outputs: Sequence[Floats]) -> list[Floats]:
 def without_activation(layer: Layer) -> Layer:
     """Return a layer without the activation that ncnn fused to it (parameters 9 and 10)."""
     return replace(layer, params={key: value for key, value in layer.params.items() if key not in (9, 10, -23310)})
+
+
+def before_activation(visit: Visit) -> list[Floats]:
+    """Return what a float layer gives before its activation, for each crop on the way."""
+    plain = without_activation(visit.layer)
+    if plain == visit.layer:
+        return visit.outputs
+    network = LayerNetwork(plain, visit.weights)
+    return [outputs[0] for outputs in visit.each(network.run, [[values] for values in visit.inputs])]
 
 
 def passed_on(layer: Layer, values: Floats) -> NDArray[np.bool_]:
