@@ -149,12 +149,16 @@ def compare(visit: Visit, layer: Layer, weights: Weights) -> Sums:
     int8 = LayerNetwork(without_activation(layer), weights)
     wanted = before_activation(visit)
 
+    def total(terms: Floats) -> Doubles:
+        added: Doubles = terms.sum(axis=1, dtype=np.float64)
+        return added
+
     def sums(item: tuple[Floats, Floats, Floats]) -> Doubles:
         values, want, counts = item
         x, y = by_channel(int8.run([values])[0]), by_channel(want)
         seen = counts * (passed_on(layer, x) | passed_on(layer, y))
-        terms = (seen, seen * x, seen * y, seen * x * x, seen * x * y)
-        return np.stack([term.sum(axis=1, dtype=np.float64) for term in terms])
+        of_x = seen * x
+        return np.stack([total(seen), total(of_x), total(seen * y), total(of_x * x), total(of_x * y)])
 
     items = zip(visit.reached, wanted, position_weights(wanted), strict=True)
     return Sums(*np.stack(visit.each(sums, items), axis=1))
