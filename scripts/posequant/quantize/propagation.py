@@ -64,6 +64,7 @@ def propagate(
     threads: int = 1,
     title: str = "layers",
     float_only: bool = False,
+    quantized_only: bool = False,
 ) -> tuple[list[list[Floats]], list[list[Floats]]]:
     """Take crops through a network twice side by side, as float and as quantized, one layer after the other.
 
@@ -77,6 +78,7 @@ def propagate(
         threads: how many crops are computed at a time.
         title: of the progress bar.
         float_only: leave out the quantized way, for a quantizer that only looks: it saves half of memory and work.
+        quantized_only: leave out the float way, for a quantizer that knows it: a visit has only `reached` then.
 
     Returns:
         The network's outputs, as float and as quantized: one list of N arrays for each output, by name.
@@ -87,6 +89,8 @@ def propagate(
     names = set(visited)
     floats: dict[str, list[Floats]] = {}
     reached: dict[str, list[Floats]] = {}
+    ways = [reached] if quantized_only else [reached, floats]
+    given = list(crops)
     with ThreadPoolExecutor(threads) as pool:
 
         def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
@@ -96,40 +100,44 @@ def propagate(
             bottoms = zip(*(blobs[blob] for blob in layer.bottoms), strict=True) if layer.bottoms else [()] * len(crops)
             return [list(values) for values in zip(*each(network.run, bottoms), strict=True)]
 
+        def visit(layer: Layer, weights: Weights, outputs: list[list[Floats]]) -> Visit:
+            bottom = layer.bottoms[0]
+            if quantized_only:
+                return Visit(layer, weights, [], [], [], reached[bottom], {}, each)
+            together = [list(values) for values in zip(*(floats[blob] for blob in layer.bottoms), strict=True)]
+            return Visit(layer, weights, floats[bottom], together, outputs[0], reached[bottom], floats, each)
+
         for layer, weights in tqdm(
             list(zip(model.layers, model.weights, strict=True)), desc=title, unit="layer", mininterval=2
         ):
             if layer.type == "Input":
-                floats[layer.tops[0]] = reached[layer.tops[0]] = list(crops)
+                for blobs in ways:
+                    blobs[layer.tops[0]] = given
                 continue
             if layer.type == "Split":
-                for blobs in (floats, reached):
+                for blobs in ways:
                     values = blobs.pop(layer.bottoms[0])
                     blobs.update(dict.fromkeys(layer.tops, values))
                 continue
-            network = LayerNetwork(layer, weights)
-            outputs = through(network, layer, floats)
-            quantized = None
-            if layer.name in names:
-                bottom = layer.bottoms[0]
-                together = [list(values) for values in zip(*(floats[blob] for blob in layer.bottoms), strict=True)]
-                quantized = quantizer(
-                    Visit(layer, weights, floats[bottom], together, outputs[0], reached[bottom], floats, each)
-                )
-            same = quantized is None and not weights and all(floats[blob] is reached[blob] for blob in layer.bottoms)
-            if same or float_only:
+            network, outputs = None, []
+            if not quantized_only:
+                network = LayerNetwork(layer, weights)
+                outputs = through(network, layer, floats)
+            quantized = quantizer(visit(layer, weights, outputs)) if layer.name in names else None
+            same = not quantized_only and all(floats[blob] is reached[blob] for blob in layer.bottoms)
+            if float_only or (same and quantized is None and not weights):
                 others = outputs
             else:
-                if quantized or weights:
+                if quantized or weights or network is None:
                     # Weights that stay float are rounded to float16 in the INT8 model.
                     network = LayerNetwork(*(quantized or (layer, stored(layer, weights))))
                 others = through(network, layer, reached)
-            for blob in layer.bottoms:
-                del floats[blob], reached[blob]
-            floats.update(zip(layer.tops, outputs, strict=True))
-            reached.update(zip(layer.tops, others, strict=True))
-    ends = sorted(floats, key=lambda name: (len(name), name))
-    return [floats[name] for name in ends], [reached[name] for name in ends]
+            for blobs, made in zip(ways, (others, outputs), strict=False):
+                for blob in layer.bottoms:
+                    del blobs[blob]
+                blobs.update(zip(layer.tops, made, strict=True))
+    ends = sorted(reached, key=lambda name: (len(name), name))
+    return [floats[name] for name in ends if name in floats], [reached[name] for name in ends]
 
 
 def in_shares(
