@@ -18,8 +18,8 @@ from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.precision import PrecisionLoss
 from posequant.recipe.score import Draws, Evidence, Score, scores
 
-# How long a network is timed: so many crops, or fewer in so many seconds. On a busy machine the median ratio of 20 rounds
-# has a standard deviation of 2% by the thread's own processor time, of 14% by the wall clock.
+# How long a network is timed: so many crops, or fewer in so many seconds. On a busy machine the median ratio of 20
+# rounds has a standard deviation of 2% by the thread's own processor time, of 14% by the wall clock.
 _ROUNDS, _SECONDS = 20, 3.0
 
 
