@@ -1,4 +1,4 @@
-"""The step `center`: tensors that are never negative are stored about the middle of their range, exactly in float.
+"""The step `center`: tensors are stored about the middle of their ranges, exactly in float.
 
 ncnn's INT8 has no zero point, so a tensor behind a ReLU, which is never negative, uses 128 of the 255 levels. Stored as
 `c - x`, with c in the middle of what INT8 is to hold, it uses all: the step between two levels is halved, which is
@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights, is_sum, weighted_inputs
@@ -29,28 +30,76 @@ from posequant.workflow.settings.recipe import CenterStep
 _PASSING = {"Split", "Interp", "Concat", "Slice", "Reshape", "Permute", "ShuffleChannel", "PixelShuffle", "Flatten"}
 _PASSING |= {"Dropout", "Noop"}
 _CONVOLUTIONS = {"Convolution", "ConvolutionDepthWise"}
-_WEIGHTED = _CONVOLUTIONS | {"InnerProduct"}
+# Layers that can give what is stored otherwise, and of them those that can read it: at its border a deconvolution adds
+# up fewer weights, so what it reads has to be plain.
+_READING = _CONVOLUTIONS | {"InnerProduct"}
+_WEIGHTED = _READING | {"Deconvolution", "DeconvolutionDepthWise"}
 # A bound that no value meets, in place of none.
 _UNBOUNDED = 1e30
 _PADS = (4, 14, 15, 16)
+# Layers of which each output channel is the input channel of the same number.
+_SAME_CHANNELS = {"Split", "Interp", "Dropout", "Noop"}
+
+Doubles = NDArray[np.float64]
+Shift = float | Doubles
 
 
 class Storage(NamedTuple):
-    """How a tensor x is stored: as `sign * x + shift`."""
+    """How a tensor x is stored: as `sign * x + shift`, with one shift or, float64 (C,), one for each channel."""
 
     sign: int = 1
-    shift: float = 0.0
+    shift: Shift = 0.0
+
+    @property
+    def shifted(self) -> bool:
+        """Whether any value is shifted."""
+        return bool(np.any(self.shift))
 
 
 PLAIN = Storage()
 
 
-def center(draft: Draft, crops: Sequence[Floats], threads: int, settings: CenterStep) -> Draft:
-    """Store what is never negative about the middle of its range, with half the step between two levels.
+class Extent(NamedTuple):
+    """Where the values of a tensor are that INT8 is to hold.
 
-    The upper end of the range stays where the activation scale has it. Tensors that meet in a sum are stored so that
-    the sum comes out right by itself: `(a - x) + (b - y)` is `(a + b) - (x + y)`. A tensor stays as it is where a layer
-    that makes or reads it, or another one of the same sum, cannot be changed so.
+    Attributes:
+        low: 0 for what is never negative; else the least value of each channel, float64 (C,).
+        high: the largest value; else that of each channel.
+    """
+
+    low: float | Doubles
+    high: float | Doubles
+
+    @classmethod
+    def of(cls, values: Sequence[Floats], upper: float) -> "Extent":
+        """Return that of a tensor on some crops.
+
+        Args:
+            values: N arrays, float32 of any shape, channels first.
+            upper: the largest magnitude that INT8 holds so far.
+        """
+        rows = [one.reshape(len(one), -1) for one in values]
+        low = np.min([one.min(axis=1) for one in rows], axis=0).astype(np.float64)
+        if (low >= 0).all():
+            return cls(0.0, upper)
+        high = np.max([one.max(axis=1) for one in rows], axis=0).astype(np.float64)
+        return cls(np.clip(low, -upper, upper), np.clip(high, -upper, upper))
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether each channel has its own."""
+        return np.ndim(self.low) > 0
+
+
+def center(draft: Draft, crops: Sequence[Floats], threads: int, settings: CenterStep) -> Draft:
+    """Store tensors about the middle of their ranges, with a smaller step between two levels of INT8.
+
+    What is never negative has half the step: the upper end of its range stays where the activation scale has it. What
+    may be negative and has no activation, as between the blocks of a MobileNetV2, is stored about the middle of each
+    channel, within the range that the activation scale gives: that takes a bias for each channel, and layers that read
+    it without padding. Tensors that meet in a sum are stored so that the sum comes out right by itself:
+    `(a - x) + (b - y)` is `(a + b) - (x + y)`. A tensor stays as it is where a layer that makes or reads it, or another
+    one of the same sum, cannot be changed so.
 
     Args:
         draft: the draft, with all scales.
@@ -58,19 +107,20 @@ def center(draft: Draft, crops: Sequence[Floats], threads: int, settings: Center
         threads: how many crops are computed at a time.
         settings: how many of the crops are looked at.
     """
-    least: dict[str, float] = {}
+    upper = {layer.bottoms[0]: INT8_LIMIT / float(draft.activation_scales[layer.name]) for layer in draft.layers}
+    extents: dict[str, Extent] = {}
 
     def measure(visit: Visit) -> None:
-        least[visit.layer.bottoms[0]] = min(float(values.min()) for values in visit.inputs)
+        blob = visit.layer.bottoms[0]
+        extents[blob] = Extent.of(visit.inputs, upper[blob])
 
     crops = crops[: settings.crops]
     propagate(draft.reference, crops, measure, draft.names, threads=threads, title="ranges", float_only=True)
-    upper = {layer.bottoms[0]: INT8_LIMIT / float(draft.activation_scales[layer.name]) for layer in draft.layers}
-    stored = storages(draft.reference.layers, {blob: upper[blob] if least[blob] >= 0 else None for blob in upper})
+    stored = storages(draft.reference.layers, extents)
     scales = {
-        layer.name: centered_scale(upper[layer.bottoms[0]], stored[layer.bottoms[0]].shift)
+        layer.name: centered_scale(extents[layer.bottoms[0]], stored[layer.bottoms[0]].shift)
         for layer in draft.layers
-        if stored.get(layer.bottoms[0], PLAIN).shift
+        if stored.get(layer.bottoms[0], PLAIN).shifted
     }
     print(f"notice: the inputs of {len(scales)} of {len(draft.names)} layers use all levels now", file=sys.stderr)
     return replace(
@@ -90,26 +140,27 @@ def _rounded(draft: Draft, layer: Layer) -> Floats:
     return rounded
 
 
-def centered_scale(upper: float, shift: float) -> np.float32:
-    """Return the scale of a tensor with values from 0 to `upper` that is stored as `shift` - x; 0 becomes an integer.
+def centered_scale(extent: Extent, shift: Shift) -> np.float32:
+    """Return the scale of a tensor that is stored as `shift` - x.
 
     Args:
-        upper: the largest value to hold.
-        shift: above 0.
+        extent: what is to be held.
+        shift: one above 0, which becomes an integer, as layers are padded with it; or float64 (C,).
     """
-    reach = max(shift, upper - shift)
+    reach = float(np.max(np.maximum(shift - extent.low, extent.high - shift)))
+    if np.ndim(shift):
+        return np.float32(representable(np.array([INT8_LIMIT / reach], np.float32))[0])
     # The shift has seven digits: what is whole but for the last of them is whole.
-    zero = max(1, int(INT8_LIMIT * shift / reach * (1 + 1e-6)))
-    scale: np.float32 = representable(np.array([zero / shift], np.float32))[0]
-    return scale
+    zero = max(1, int(INT8_LIMIT * float(shift) / reach * (1 + 1e-6)))
+    return np.float32(representable(np.array([zero / shift], np.float32))[0])
 
 
-def storages(layers: Sequence[Layer], uppers: Mapping[str, float | None]) -> dict[str, Storage]:
+def storages(layers: Sequence[Layer], extents: Mapping[str, Extent]) -> dict[str, Storage]:
     """Return how blobs are to be stored, by name; those that are not named stay as they are.
 
     Args:
         layers: the network's layers.
-        uppers: for each blob that an INT8 layer reads, the largest value to hold; None where it may be negative.
+        extents: for each blob that an INT8 layer reads, what is to be held.
     """
     groups, fixed = _groups(layers)
     sums = [layer for layer in layers if is_sum(layer)]
@@ -120,13 +171,21 @@ def storages(layers: Sequence[Layer], uppers: Mapping[str, float | None]) -> dic
                 signs.merge(layer.tops[0], blob)
     plain = {signs[blob] for blob in fixed}
 
-    wanted: dict[str, list[float | None]] = {}
-    for blob, upper in uppers.items():
+    wanted: dict[str, list[Extent]] = {}
+    for blob, extent in extents.items():
         if signs[blob] not in plain:
-            wanted.setdefault(groups[blob], []).append(upper)
-    shifts = {group: _middle(found) for group, found in wanted.items() if None not in found}
-    shifts = _agreeing(shifts, sums, groups, free=_free(layers, groups))
-    shifted = {signs[group] for group, shift in shifts.items() if shift}
+            wanted.setdefault(groups[blob], []).append(extent)
+    scalar = _of_one_shift(layers, groups)
+    shifts: dict[str, Shift] = {
+        group: _middle(found) for group, found in wanted.items() if not any(one.by_channel for one in found)
+    }
+    shifts |= {
+        group: (found[0].low + found[0].high) / 2
+        for group, found in wanted.items()
+        if len(found) == 1 and found[0].by_channel and group not in scalar
+    }
+    shifts = _agreeing(shifts, sums, groups, free=_free(layers, groups), scalar=scalar)
+    shifted = {signs[group] for group, shift in shifts.items() if np.any(shift)}
     return {blob: Storage(-1, shifts.get(groups[blob], 0.0)) for blob in groups if signs[blob] in shifted}
 
 
@@ -165,11 +224,11 @@ def _rewritten(
     bias = weights["bias"].astype(np.float64) if "bias" in weights else np.zeros(len(rows))
     # W x + b with x = sign (stored - shift)
     multiplied = rows if rounded is None else rounded.reshape(rows.shape)
-    bias = bias - before.sign * before.shift * multiplied.sum(axis=1, dtype=np.float64)
+    bias = bias - before.sign * _weighted_shift(multiplied, before.shift)
     params = {**layer.params, 1 if layer.type == "InnerProduct" else 5: "1"}
-    if before.shift and layer.type in _CONVOLUTIONS and any(layer.integer(key) for key in _PADS):
+    if before.shifted and layer.type in _CONVOLUTIONS and any(layer.integer(key) for key in _PADS):
         params[PAD_VALUE] = f"{before.sign * layer.real(PAD_VALUE) + before.shift:e}"
-    if after != PLAIN and layer.integer(9):
+    if (after.sign < 0 or after.shifted) and layer.integer(9):
         low, high = (0.0, _UNBOUNDED) if layer.integer(9) == 1 else layer.reals(10)
         params |= {9: "3", -23310: ",".join(("2", *_written(_clip(low, high, after))))}
     changed = {
@@ -179,9 +238,17 @@ def _rewritten(
     return replace(layer, params=params), {**weights, **changed}
 
 
+def _weighted_shift(rows: Floats, shift: Shift) -> Doubles:
+    """Return what weights (O, n) make of a shift of all that they read, float64 (O,)."""
+    channels = np.atleast_1d(np.asarray(shift, np.float64))
+    sums: Doubles = rows.reshape(len(rows), len(channels), -1).sum(axis=2, dtype=np.float64) @ channels
+    return sums
+
+
 def _clip(low: float, high: float, storage: Storage) -> tuple[float, float]:
     """Return the bounds of a clip as they are where the values that it clips are stored so."""
-    ends = sorted(storage.sign * end + (storage.shift if abs(end) < _UNBOUNDED else 0.0) for end in (low, high))
+    shift = float(np.asarray(storage.shift))
+    ends = sorted(storage.sign * end + (shift if abs(end) < _UNBOUNDED else 0.0) for end in (low, high))
     return ends[0], ends[1]
 
 
@@ -189,13 +256,15 @@ def _written(values: Iterable[float]) -> list[str]:
     return [f"{value:e}" for value in values]
 
 
-def _middle(uppers: Sequence[float | None]) -> float:
-    """Return the shift that serves the tensors best, in the mean of the logarithm of their steps.
+def _middle(extents: Sequence[Extent]) -> float:
+    """Return the shift that serves tensors best, in the mean of the logarithm of their steps.
+
+    It has six decimals after the first digit, as a `.param` holds it.
 
     Args:
-        uppers: the largest value of each. It has six decimals after the first digit, as a `.param` holds it.
+        extents: theirs, from 0 on.
     """
-    ends = np.array(uppers, np.float64)
+    ends = np.array([extent.high for extent in extents], np.float64)
     shifts = ends / 2
     reaches = np.maximum(shifts[:, np.newaxis], ends - shifts[:, np.newaxis])
     return float(f"{shifts[np.log(reaches).mean(axis=1).argmin()]:e}")
@@ -211,6 +280,8 @@ def _groups(layers: Sequence[Layer]) -> tuple[dict[str, str], set[str]]:
             for blob in (*layer.bottoms, *layer.tops):
                 sets.merge(layer.tops[0], blob)
         elif _is_weighted(layer):
+            if layer.type not in _READING:
+                fixed.update(layer.bottoms)
             if layer.integer(9) not in (0, 1, 3):
                 fixed.update(layer.tops)
         elif not is_sum(layer):
@@ -233,13 +304,38 @@ def _free(layers: Sequence[Layer], groups: Mapping[str, str]) -> set[str]:
     return set(groups.values()) - {groups[blob] for blob in bound}
 
 
+def _of_one_shift(layers: Sequence[Layer], groups: Mapping[str, str]) -> set[str]:
+    """Return the groups whose channels cannot have shifts of their own.
+
+    An activation has one pair of bounds and a padding one value; and channels are followed through sums only.
+    """
+    bound: set[str] = set()
+    for layer in layers:
+        if _is_weighted(layer):
+            if layer.type != "Convolution" or any(layer.integer(key) for key in _PADS):
+                bound.update(layer.bottoms)
+            if layer.integer(9):
+                bound.update(layer.tops)
+        elif not is_sum(layer) and layer.type not in _SAME_CHANNELS:
+            bound.update((*layer.bottoms, *layer.tops))
+    return {groups[blob] for blob in bound}
+
+
 def _agreeing(
-    shifts: Mapping[str, float], sums: Sequence[Layer], groups: Mapping[str, str], free: set[str]
-) -> dict[str, float]:
-    """Return the shifts of all groups that have one, with those left out by which a sum cannot come out right."""
+    shifts: Mapping[str, Shift], sums: Sequence[Layer], groups: Mapping[str, str], free: set[str], scalar: set[str]
+) -> dict[str, Shift]:
+    """Return the shifts of all groups that have one, with those left out by which a sum cannot come out right.
+
+    Args:
+        shifts: those that are wanted, by group.
+        sums: the layers that add up.
+        groups: of blobs.
+        free: groups whose shift may be any.
+        scalar: groups that have one shift for all channels.
+    """
     wanted = dict(shifts)
     while True:
-        found, conflict = _solved(wanted, sums, groups, free)
+        found, conflict = _solved(wanted, sums, groups, free, scalar)
         if conflict is None:
             return found
         if not conflict & wanted.keys():
@@ -250,8 +346,8 @@ def _agreeing(
 
 
 def _solved(
-    wanted: Mapping[str, float], sums: Sequence[Layer], groups: Mapping[str, str], free: set[str]
-) -> tuple[dict[str, float], set[str] | None]:
+    wanted: Mapping[str, Shift], sums: Sequence[Layer], groups: Mapping[str, str], free: set[str], scalar: set[str]
+) -> tuple[dict[str, Shift], set[str] | None]:
     """Return the shifts that make all sums come out right, or the groups of the first sum that does not."""
     found = dict(wanted)
     for layer in sums:
@@ -262,9 +358,9 @@ def _solved(
         if open_:
             (other,) = {left, right} - {open_[0]} or {left}
             found[open_[0]] = found.get(total, 0.0) - found.get(other, 0.0)
-        if abs(found.get(total, 0.0) - found.get(left, 0.0) - found.get(right, 0.0)) > 1e-6 * abs(
-            found.get(total, 1.0)
-        ):
+        rest = found.get(total, 0.0) - found.get(left, 0.0) - found.get(right, 0.0)
+        differs = np.abs(rest).max() > 1e-6 * np.abs(found.get(total, 1.0)).max()
+        if differs or any(group in scalar and np.ndim(found.get(group, 0.0)) for group in (total, left, right)):
             return found, {total, left, right}
     return found, None
 

@@ -10,7 +10,7 @@ from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.quantize.ncnn2int8 import quantize
 from posequant.recipe.activation_scales import scale_activations
-from posequant.recipe.centering import center, centered_scale, storages, stored_as
+from posequant.recipe.centering import Extent, center, centered_scale, storages, stored_as
 from posequant.recipe.draft import Draft
 from posequant.recipe.weight_scales import scale_weights
 from posequant.workflow.settings.recipe import ActivationsStep, CenterStep, WeightsStep
@@ -49,9 +49,47 @@ def residual_network() -> NcnnModel:
     return builder.convolution("head", "z", "out0", weight(5, 8, 1, 1), weight(5)).model()
 
 
+def head_of_deconvolutions(kind: str) -> NcnnModel:
+    """As in a SimpleBaseline: what deconvolutions give is never negative, and a convolution reads the last of it."""
+    groups = {7: 8} if kind == "DeconvolutionDepthWise" else {}
+    builder = (
+        Builder()
+        .add("Input", "in0", "", "in0")
+        .convolution("conv_a", "in0", "a", weight(8, 3, 3, 3), weight(8), relu=True)
+    )
+    for number, (source, top) in enumerate((("a", "b"), ("b", "c"))):
+        values = weight(8, 1 if groups else 8, 4, 4)
+        sizes = {0: 8, 1: 4, 11: 4, 3: 2, 13: 2, 4: 1, 14: 1, 5: 1, 6: values.size, 9: 1}
+        builder.add(kind, f"deconv_{number}", source, top, sizes | groups, weight=values.ravel(), bias=weight(8))
+    return builder.convolution("conv_c", "c", "out0", weight(5, 8, 3, 3)).model()
+
+
+def linear_bottlenecks() -> NcnnModel:
+    """As in MobileNetV2: what the expansions read may be negative, is a sum and is not padded."""
+    builder = (
+        Builder()
+        .add("Input", "in0", "", "in0")
+        .convolution("stem", "in0", "s", weight(8, 3, 3, 3), weight(8), relu=True)
+        .convolution("first", "s", "x", weight(8, 8, 1, 1), 3 * weight(8))
+        .add("Split", "split", "x", "x0 x1")
+        .convolution("expand", "x0", "e", weight(16, 8, 1, 1), weight(16), relu=True)
+        .convolution("convdw", "e", "d", weight(16, 1, 3, 3), weight(16), relu=True, group=16)
+        .convolution("project", "d", "p", weight(8, 16, 1, 1), 3 * weight(8))
+        .add("BinaryOp", "add", "p x1", "y", {0: 0})
+    )
+    return builder.convolution("head", "y", "out0", weight(5, 8, 1, 1), weight(5)).model()
+
+
 def scaled_draft(model: NcnnModel) -> Draft:
     draft = scale_weights(Draft.of(model), CROPS, 1, WeightsStep())
     return scale_activations(draft, CROPS, 1, ActivationsStep(method="absmax"))
+
+
+def extents(**uppers: float) -> dict[str, Extent]:
+    """Those of an input that may be negative, and of blobs that are not."""
+    return {"in0": Extent(np.full(3, -2.0), np.full(3, 2.0))} | {
+        blob: Extent(0.0, float(upper)) for blob, upper in uppers.items()
+    }
 
 
 def outputs(model: NcnnModel, precision: str = "fp32") -> Floats:
@@ -59,7 +97,17 @@ def outputs(model: NcnnModel, precision: str = "fp32") -> Floats:
     return found
 
 
-@pytest.mark.parametrize("model", [inverted_bottleneck(), residual_network()], ids=["bottleneck", "residual"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        inverted_bottleneck(),
+        residual_network(),
+        linear_bottlenecks(),
+        head_of_deconvolutions("Deconvolution"),
+        head_of_deconvolutions("DeconvolutionDepthWise"),
+    ],
+    ids=["bottleneck", "residual", "linear", "deconvolutions", "depthwise deconvolutions"],
+)
 def test_float_network_is_the_same_function(model: NcnnModel) -> None:
     draft = center(scaled_draft(model), CROPS, 2, CenterStep())
     assert sqnr(outputs(model), outputs(draft.reference)) > 100
@@ -70,10 +118,12 @@ def test_float_network_is_the_same_function(model: NcnnModel) -> None:
     [
         (inverted_bottleneck(), {"convdw", "conv_c"}),
         (residual_network(), {"conv_0", "last_0", "conv_1", "last_1", "head"}),
+        (linear_bottlenecks(), {"first", "expand", "convdw", "project", "head"}),
+        (head_of_deconvolutions("DeconvolutionDepthWise"), {"conv_c"}),
     ],
-    ids=["bottleneck", "residual"],
+    ids=["bottleneck", "residual", "linear", "deconvolutions"],
 )
-def test_what_is_never_negative_uses_levels_on_both_sides_of_zero(model: NcnnModel, inputs: set[str]) -> None:
+def test_what_is_stored_about_the_middle_has_smaller_steps(model: NcnnModel, inputs: set[str]) -> None:
     before = scaled_draft(model)
     draft = center(before, CROPS, 1, CenterStep())
     for name in before.names:
@@ -103,6 +153,27 @@ def test_half_the_step_costs_half_the_noise() -> None:
     assert noise[1] > noise[0] + 3
 
 
+def test_channels_between_linear_layers_have_their_own_middle() -> None:
+    model = linear_bottlenecks()
+    ends = {"x0": Extent(np.arange(8.0) - 4, np.arange(8.0)), "y": Extent(np.full(8, -1.0), np.full(8, 4.0))}
+    found = storages(model.layers, extents() | ends)
+    np.testing.assert_allclose(found["x0"].shift, np.arange(8.0) - 2)
+    np.testing.assert_allclose(found["y"].shift, np.full(8, 1.5))
+    # (m - p) + (n - x) is (m + n) - (p + x).
+    np.testing.assert_allclose(found["p"].shift + found["x1"].shift, found["y"].shift)
+
+
+def test_padded_layer_gets_no_channels_with_a_middle_of_their_own() -> None:
+    model = (
+        Builder()
+        .add("Input", "in0", "", "in0")
+        .convolution("conv_a", "in0", "a", weight(8, 3, 3, 3), weight(8))
+        .convolution("conv_b", "a", "out0", weight(5, 8, 3, 3))
+        .model()
+    )
+    assert storages(model.layers, {"a": Extent(np.full(8, -1.0), np.full(8, 4.0))}) == {}
+
+
 def test_padding_is_the_integer_that_stands_for_zero() -> None:
     draft = center(scaled_draft(inverted_bottleneck()), CROPS, 1, CenterStep())
     layer, _ = draft.reference.named("convdw")
@@ -130,7 +201,7 @@ def test_tensor_that_a_layer_reads_that_cannot_be_changed_stays() -> None:
         .convolution("conv_b", "a1", "out0", weight(5, 8, 1, 1))
         .model()
     )
-    assert storages(model.layers, {"in0": None, "a1": 3.0}) == {}
+    assert storages(model.layers, extents(a1=3)) == {}
 
 
 def test_sum_that_cannot_come_out_right_leaves_its_tensors_as_they_are() -> None:
@@ -141,8 +212,8 @@ def test_sum_that_cannot_come_out_right_leaves_its_tensors_as_they_are() -> None
         builder.add("Split", f"split_{name}", name, f"{name}0 {name}1")
         builder.convolution(f"read_{name}", f"{name}0", f"out_{name}", weight(2, 8, 1, 1))
     builder.add("BinaryOp", "add", "a1 b1", "c", {0: 0}).convolution("last", "c", "out", weight(2, 8, 1, 1))
-    found = storages(builder.model().layers, {"in0": None, "a0": 2.0, "b0": 2.0, "c": 2.0})
-    assert not any(storage.shift for storage in found.values())
+    found = storages(builder.model().layers, extents(a0=2, b0=2, c=2))
+    assert not any(storage.shifted for storage in found.values())
 
 
 def test_linear_output_in_two_sums_that_cannot_both_come_out_right_stays() -> None:
@@ -154,14 +225,14 @@ def test_linear_output_in_two_sums_that_cannot_both_come_out_right_stays() -> No
     builder.add("BinaryOp", "add_y", "f0 a1", "sum", {0: 0}).add("ReLU", "relu", "sum", "y")
     builder.convolution("read_y", "y", "out_y", weight(2, 8, 1, 1))
     builder.add("BinaryOp", "add_z", "f1 d", "z", {0: 0}).convolution("read_z", "z", "out_z", weight(2, 8, 1, 1))
-    found = storages(builder.model().layers, {"in0": None, "a0": 2.0, "y": 3.0, "z": None})
-    assert not any(storage.shift for storage in found.values())
+    found = storages(builder.model().layers, {**extents(a0=2, y=3), "z": Extent(np.full(8, -1.0), np.full(8, 1.0))})
+    assert not any(storage.shifted for storage in found.values())
 
 
 @given(st.floats(0.01, 1000), st.floats(0.05, 20))
 def test_zero_is_stored_as_an_integer(upper: float, ratio: float) -> None:
     shift = upper / 2 * ratio
-    scale = float(centered_scale(upper, shift))
+    scale = float(centered_scale(Extent(0.0, upper), shift))
     zero = shift * scale
     assert zero == pytest.approx(round(zero), abs=0.05)
     assert 1 <= round(zero) <= 127
@@ -170,7 +241,7 @@ def test_zero_is_stored_as_an_integer(upper: float, ratio: float) -> None:
 
 def test_network_is_rewritten_and_back() -> None:
     model = inverted_bottleneck()
-    stored = storages(model.layers, {"in0": None, "a": 3.0, "b": 2.0})
+    stored = storages(model.layers, extents(a=3, b=2))
     assert {blob: storage.sign for blob, storage in stored.items()} == {"a": -1, "b": -1}
     assert (stored["a"].shift, stored["b"].shift) == (1.5, 1.0)
     again = stored_as(stored_as(model, stored), {})
