@@ -15,8 +15,9 @@ def time_in_turn(
     rounds: int,
     minimum_rounds: int,
     seconds: float,
+    clock: Callable[[], float] = perf_counter,
 ) -> NDArray[np.float64]:
-    """Return the wall-clock times of N pieces of work, float64 (R, N), in seconds; R is the number of timed rounds.
+    """Return the times of N pieces of work, float64 (R, N), in seconds; R is the number of timed rounds.
 
     Every round runs each once, in the order of `order_of_round`.
 
@@ -26,6 +27,8 @@ def time_in_turn(
         rounds: after how many rounds to stop.
         minimum_rounds: how many are timed in any case.
         seconds: time after which no further round starts, once the minimum is reached.
+        clock: what tells the time: the wall clock, or `thread_time` for work of this thread alone, which other programs
+            then do not add to.
     """
     for number in range(warm_up):
         for work in works:
@@ -37,7 +40,7 @@ def time_in_turn(
             number = len(times)
             times.append([0.0] * len(works))
             for place in order_of_round(number, len(works)):
-                times[-1][place] = _seconds(works[place], number)
+                times[-1][place] = _seconds(works[place], number, clock)
             progress.update()
     return np.array(times)
 
@@ -55,7 +58,7 @@ def order_of_round(number: int, count: int) -> list[int]:
     return order[::-1] if count % 2 and number // count % 2 else order
 
 
-def _seconds(work: Callable[[int], object], number: int) -> float:
-    start = perf_counter()
+def _seconds(work: Callable[[int], object], number: int, clock: Callable[[], float]) -> float:
+    start = clock()
     work(number)
-    return perf_counter() - start
+    return clock() - start

@@ -1,5 +1,6 @@
 """One layer of an ncnn network, run by ncnn."""
 
+import os
 from collections.abc import Sequence
 from tempfile import NamedTemporaryFile
 
@@ -26,12 +27,15 @@ class LayerNetwork:
         self._net.opt.use_packing_layout = packing
         if self._net.load_param_mem(format_param([*inputs, layer])) != 0:
             raise InputError(f"ncnn cannot load layer {layer.name} of type {layer.type}; its reason is above.")
+        content = encode_weights(layer, weights)
+        if not content:
+            self._load(os.devnull)
+            return
         # From a file: what ncnn's Python module loads from memory it may read again when that is gone.
         with NamedTemporaryFile(suffix=".bin") as file:
-            file.write(encode_weights(layer, weights))
+            file.write(content)
             file.flush()
-            if self._net.load_model(file.name) != 0:
-                raise InputError(f"ncnn cannot load the weights of layer {layer.name}; its reason is above.")
+            self._load(file.name)
 
     def run(self, bottoms: Sequence[Floats]) -> list[Floats]:
         """Return what the layer makes of its inputs, float32 arrays.
@@ -52,3 +56,7 @@ class LayerNetwork:
             if not np.isfinite(tops[-1]).all():
                 raise InputError(f"layer {self._layer.name} gives NaN or infinity.")
         return tops
+
+    def _load(self, bin_: str) -> None:
+        if self._net.load_model(bin_) != 0:
+            raise InputError(f"ncnn cannot load the weights of layer {self._layer.name}; its reason is above.")

@@ -64,6 +64,7 @@ def propagate(
     threads: int = 1,
     title: str = "layers",
     float_only: bool = False,
+    quantized_only: bool = False,
 ) -> tuple[list[list[Floats]], list[list[Floats]]]:
     """Take crops through a network twice side by side, as float and as quantized, one layer after the other.
 
@@ -77,6 +78,7 @@ def propagate(
         threads: how many crops are computed at a time.
         title: of the progress bar.
         float_only: leave out the quantized way, for a quantizer that only looks: it saves half of memory and work.
+        quantized_only: leave out the float way, for a quantizer that knows it: a visit has only `reached` then.
 
     Returns:
         The network's outputs, as float and as quantized: one list of N arrays for each output, by name.
@@ -87,46 +89,78 @@ def propagate(
     names = set(visited)
     floats: dict[str, list[Floats]] = {}
     reached: dict[str, list[Floats]] = {}
+    ways = [reached] if quantized_only else [reached, floats]
+    given = list(crops)
     with ThreadPoolExecutor(threads) as pool:
 
         def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-            return list(pool.map(function, items))
+            return in_shares(function, list(items), threads, pool)
 
-        def through(layer: Layer, weights: Weights, blobs: dict[str, list[Floats]]) -> list[list[Floats]]:
-            network = LayerNetwork(layer, weights)
+        def through(network: LayerNetwork, layer: Layer, blobs: dict[str, list[Floats]]) -> list[list[Floats]]:
             bottoms = zip(*(blobs[blob] for blob in layer.bottoms), strict=True) if layer.bottoms else [()] * len(crops)
             return [list(values) for values in zip(*each(network.run, bottoms), strict=True)]
+
+        def visit(layer: Layer, weights: Weights, outputs: list[list[Floats]]) -> Visit:
+            bottom = layer.bottoms[0]
+            if quantized_only:
+                return Visit(layer, weights, [], [], [], reached[bottom], {}, each)
+            together = [list(values) for values in zip(*(floats[blob] for blob in layer.bottoms), strict=True)]
+            return Visit(layer, weights, floats[bottom], together, outputs[0], reached[bottom], floats, each)
 
         for layer, weights in tqdm(
             list(zip(model.layers, model.weights, strict=True)), desc=title, unit="layer", mininterval=2
         ):
             if layer.type == "Input":
-                floats[layer.tops[0]] = reached[layer.tops[0]] = list(crops)
+                for blobs in ways:
+                    blobs[layer.tops[0]] = given
                 continue
             if layer.type == "Split":
-                for blobs in (floats, reached):
+                for blobs in ways:
                     values = blobs.pop(layer.bottoms[0])
                     blobs.update(dict.fromkeys(layer.tops, values))
                 continue
-            outputs = through(layer, weights, floats)
-            quantized = None
-            if layer.name in names:
-                bottom = layer.bottoms[0]
-                together = [list(values) for values in zip(*(floats[blob] for blob in layer.bottoms), strict=True)]
-                quantized = quantizer(
-                    Visit(layer, weights, floats[bottom], together, outputs[0], reached[bottom], floats, each)
-                )
-            # Weights that stay float are rounded to float16 in the INT8 model.
-            same = quantized is None and not weights and all(floats[blob] is reached[blob] for blob in layer.bottoms)
-            others = (
-                outputs if same or float_only else through(*(quantized or (layer, stored(layer, weights))), reached)
-            )
-            for blob in layer.bottoms:
-                del floats[blob], reached[blob]
-            floats.update(zip(layer.tops, outputs, strict=True))
-            reached.update(zip(layer.tops, others, strict=True))
-    ends = sorted(floats, key=lambda name: (len(name), name))
-    return [floats[name] for name in ends], [reached[name] for name in ends]
+            network, outputs = None, []
+            if not quantized_only:
+                network = LayerNetwork(layer, weights)
+                outputs = through(network, layer, floats)
+            quantized = quantizer(visit(layer, weights, outputs)) if layer.name in names else None
+            same = not quantized_only and all(floats[blob] is reached[blob] for blob in layer.bottoms)
+            if float_only or (same and quantized is None and not weights):
+                others = outputs
+            else:
+                if quantized or weights or network is None:
+                    # Weights that stay float are rounded to float16 in the INT8 model.
+                    network = LayerNetwork(*(quantized or (layer, stored(layer, weights))))
+                others = through(network, layer, reached)
+            for blobs, made in zip(ways, (others, outputs), strict=False):
+                for blob in layer.bottoms:
+                    del blobs[blob]
+                blobs.update(zip(layer.tops, made, strict=True))
+    ends = sorted(reached, key=lambda name: (len(name), name))
+    return [floats[name] for name in ends if name in floats], [reached[name] for name in ends]
+
+
+def in_shares(
+    function: Callable[[Item], Result], items: Sequence[Item], threads: int, pool: ThreadPoolExecutor
+) -> list[Result]:
+    """Return what a function makes of each of some items, in their order; each thread takes a share of them.
+
+    To hand items to a pool one by one takes more time than most layers take for a crop.
+
+    Args:
+        function: what to call.
+        items: what to call it with.
+        threads: how many there are; a single one does it by itself.
+        pool: where they are.
+    """
+
+    def share(first: int) -> list[Result]:
+        return [function(item) for item in items[first::threads]]
+
+    if threads == 1:
+        return share(0)
+    shares = list(pool.map(share, range(threads)))
+    return [shares[place % threads][place // threads] for place in range(len(items))]
 
 
 def affordable(model: NcnnModel, sizes: Mapping[str, int], crops: int, limit: int = MEMORY) -> int:

@@ -190,6 +190,9 @@ def _layer_loss(
     inputs = [[visit.inputs[place]] for place in counts]
     floats = []
     for layer in group:
+        if layer.name == visit.layer.name:
+            floats.append([visit.outputs[place] for place in counts])
+            continue
         network = LayerNetwork(*draft.reference.named(layer.name))
         floats.append([outputs[0] for outputs in visit.each(network.run, inputs)])
     shares = [position_weights(outputs) for outputs in floats]

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from posequant.ncnn_format.model import Layer, Weights
 from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.ncnn2int8 import quantize_layer, quantized
-from posequant.quantize.propagation import Visit, propagate
+from posequant.quantize.propagation import MEMORY, Visit, propagate
+from posequant.quantize.weights import quantizable
 from posequant.recipe.draft import Draft, Floats, representable
-from posequant.recipe.positions import by_channel, passed_on, position_weights, without_activation
+from posequant.recipe.positions import before_activation, by_channel, passed_on, position_weights, without_activation
 from posequant.workflow.settings.recipe import CorrectBiasStep
 
 # Between these a gain stays, however little of a channel the crops show.
@@ -20,7 +21,47 @@ GAINS = (0.5, 2.0)
 Doubles = NDArray[np.float64]
 
 
-def correct_bias(draft: Draft, crops: Sequence[Floats], threads: int, settings: CorrectBiasStep) -> Draft:
+class FloatWay:
+    """What the layers of a float network give on the same crops before their activation, kept for the next time.
+
+    Where it takes more than `limit` bytes, nothing is kept.
+
+    Attributes:
+        known: whether all of it is kept.
+    """
+
+    def __init__(self, limit: int = MEMORY) -> None:
+        """Start with nothing."""
+        self.known = False
+        self._kept: dict[str, tuple[list[Floats], list[Floats]]] = {}
+        self._left = limit
+
+    def outputs(self, visit: Visit) -> tuple[list[Floats], list[Floats]]:
+        """Return what a layer gives on each crop, and how much each position counts."""
+        if self.known:
+            return self._kept[visit.layer.name]
+        outputs = before_activation(visit)
+        found = outputs, position_weights(outputs)
+        self._left -= sum(values.nbytes for values in (*found[0], *found[1]))
+        if self._left >= 0:
+            self._kept[visit.layer.name] = found
+        else:
+            self._kept.clear()
+        return found
+
+    def pass_by(self, visit: Visit) -> None:
+        """Keep what a layer gives that only other drafts have in INT8."""
+        if not self.known and self._left >= 0:
+            self.outputs(visit)
+
+    def end(self) -> None:
+        """Say that all layers were visited."""
+        self.known = self._left >= 0
+
+
+def correct_bias(
+    draft: Draft, crops: Sequence[Floats], threads: int, settings: CorrectBiasStep, way: FloatWay | None = None
+) -> Draft:
     """Correct the biases, and with `gain` the weight scales, layer by layer for what the layers before it give in INT8.
 
     The mean error of each channel before its activation is measured from real INT8 outputs and subtracted (Nagel and
@@ -37,16 +78,21 @@ def correct_bias(draft: Draft, crops: Sequence[Floats], threads: int, settings: 
         crops: the calibration crops, float32 (3, H, W).
         threads: how many crops are computed at a time.
         settings: how many of the crops are looked at, and whether gains are corrected.
+        way: what is known of the float network, where biases of several drafts of it are corrected on the same crops.
     """
     changed: dict[str, Weights] = {}
     scales: dict[str, Floats] = {}
+    names, way = set(draft.names), way or FloatWay(limit=0)
 
-    def correct(visit: Visit) -> tuple[Layer, Weights]:
+    def correct(visit: Visit) -> tuple[Layer, Weights] | None:
+        if visit.layer.name not in names:
+            way.pass_by(visit)
+            return None
         layer, weights = draft.quantized(visit.layer)
         has_bias = "bias" in weights
         if not (has_bias or settings.gain):
             return layer, weights
-        sums = compare(visit, layer, weights)
+        sums = compare(visit, layer, weights, way)
         before = draft.weight_scales[layer.name]
         after = before
         if settings.gain:
@@ -59,7 +105,17 @@ def correct_bias(draft: Draft, crops: Sequence[Floats], threads: int, settings: 
         changed[layer.name], scales[layer.name] = values, after
         return quantize_layer(visit.layer, values, after, draft.activation_scales[layer.name])
 
-    propagate(draft.reference, crops[: settings.crops], correct, draft.names, threads=threads, title="biases")
+    propagate(
+        draft.reference,
+        crops[: settings.crops],
+        correct,
+        # Another draft may have those in INT8 that this one has in float.
+        [layer.name for layer in quantizable(draft.model.layers)],
+        threads=threads,
+        title="biases",
+        quantized_only=way.known,
+    )
+    way.end()
     return replace(draft.with_weights(changed), weight_scales={**draft.weight_scales, **scales}, biases_corrected=True)
 
 
@@ -132,32 +188,39 @@ def _ratio(products: Doubles) -> Doubles:
 def mean_error(visit: Visit, layer: Layer, weights: Weights) -> Doubles:
     """Return what each channel of an INT8 layer lacks on average, before its activation, float64 (C,).
 
-    The arguments are those of `compare`.
+    Args:
+        visit: the float layer, and what reaches it.
+        layer: the layer in INT8.
+        weights: its weights.
     """
-    sums = compare(visit, layer, weights)
+    sums = compare(visit, layer, weights, FloatWay(limit=0))
     return sums.offsets(np.ones(sums.x.shape[1]))
 
 
-def compare(visit: Visit, layer: Layer, weights: Weights) -> Sums:
+def compare(visit: Visit, layer: Layer, weights: Weights, way: FloatWay) -> Sums:
     """Compare an INT8 layer with the float layer, before their activation.
 
     Args:
         visit: the float layer, and what reaches it.
         layer: the layer in INT8.
         weights: its weights.
+        way: what is known of the float network.
     """
-    full = LayerNetwork(without_activation(visit.layer), visit.weights)
     int8 = LayerNetwork(without_activation(layer), weights)
-    wanted = [outputs[0] for outputs in visit.each(full.run, [[values] for values in visit.inputs])]
+    wanted, shares = way.outputs(visit)
+
+    def total(terms: Floats) -> Doubles:
+        added: Doubles = terms.sum(axis=1, dtype=np.float64)
+        return added
 
     def sums(item: tuple[Floats, Floats, Floats]) -> Doubles:
         values, want, counts = item
         x, y = by_channel(int8.run([values])[0]), by_channel(want)
         seen = counts * (passed_on(layer, x) | passed_on(layer, y))
-        terms = (seen, seen * x, seen * y, seen * x * x, seen * x * y)
-        return np.stack([term.sum(axis=1, dtype=np.float64) for term in terms])
+        of_x = seen * x
+        return np.stack([total(seen), total(of_x), total(seen * y), total(of_x * x), total(of_x * y)])
 
-    items = zip(visit.reached, wanted, position_weights(wanted), strict=True)
+    items = zip(visit.reached, wanted, shares, strict=True)
     return Sums(*np.stack(visit.each(sums, items), axis=1))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from posequant.base.errors import InputError
-from posequant.recipe.bias import correct_bias
+from posequant.recipe.bias import FloatWay, correct_bias
 from posequant.recipe.draft import Draft, Floats, Rung
 from posequant.recipe.judge import Judge
 from posequant.recipe.keeping import decibels
@@ -113,7 +113,7 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
         )
     ladder, returns = Ladder(draft, crops, threads, judge.work(draft), budget.int8_work), 0
     tried, rungs = {draft.keep_float: draft}, list(draft.rungs)
-    top = draft.keep_float
+    top, way = draft.keep_float, FloatWay()
     while True:
         found = judge.scores(rungs)
         if len(rungs) > len(draft.rungs):
@@ -131,7 +131,7 @@ def hold_budget(draft: Draft, crops: Sequence[Floats], threads: int, budget: Bud
         step, kept = proposal
         candidate = with_float_layers(draft, kept)
         if draft.biases_corrected:
-            candidate = correct_bias(candidate, crops, threads, CorrectBiasStep(crops=len(crops)))
+            candidate = correct_bias(candidate, crops, threads, CorrectBiasStep(crops=len(crops)), way)
         tried[kept] = replace(candidate, place=len(rungs))
         rungs.append(judge.measure(candidate, step))
     if held is None:

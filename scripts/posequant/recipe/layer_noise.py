@@ -133,7 +133,8 @@ def _swapped(
     Returns:
         Of each crop, the powers of all outputs; and the same for each layer that is replaced, by its name.
     """
-    blobs = [top for layer in model.layers for top in layer.tops]
+    needed = _read_from_layers_on(model, others.keys())
+    blobs = [top for layer in model.layers for top in layer.tops if top in needed]
     names = [layer.name for layer in model.layers if layer.name in others]
 
     def passed(crop: Floats, alive: dict[str, Floats]) -> Iterator[tuple[str, str, Floats, Floats]]:
@@ -144,8 +145,8 @@ def _swapped(
         values = network.activations(crop, blobs)
         for layer in model.layers:
             # A blob has one reader.
-            inputs = [alive.pop(blob) for blob in layer.bottoms]
-            made = {top: next(values) for top in layer.tops}
+            inputs = [alive.pop(blob) for blob in layer.bottoms if blob in needed]
+            made = {top: next(values) for top in layer.tops if top in needed}
             if layer.name in others:
                 ((top, output),), (other,) = made.items(), others[layer.name].run(inputs)
                 yield layer.name, top, output, other
@@ -172,6 +173,18 @@ def _swapped(
         rows = list(tqdm(results, total=len(crops), desc="layers", unit="crop", mininterval=2))
     whole, *each = ([row[place] for row in rows] for place in range(1 + len(names)))
     return whole, dict(zip(names, each, strict=True))
+
+
+def _read_from_layers_on(model: NcnnModel, names: Collection[str]) -> set[str]:
+    """Return the blobs that one of the layers `names` reads or makes or that are alive beside it, and the outputs."""
+    alive: set[str] = set()
+    found: set[str] = set()
+    for layer in model.layers:
+        beside = alive | set(layer.tops)
+        if layer.name in names:
+            found |= beside
+        alive = beside - set(layer.bottoms)
+    return found | alive
 
 
 def mean_difference(output: Floats, other: Floats) -> NDArray[np.float64]:

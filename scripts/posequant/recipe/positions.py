@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.ncnn_format.model import ACTIVATION, ACTIVATION_VALUES, Layer, array_key
+from posequant.networks.ncnn_layer import LayerNetwork
+from posequant.quantize.propagation import Visit
 
 Floats = NDArray[np.float32]
 
@@ -46,6 +48,15 @@ def without_activation(layer: Layer) -> Layer:
     """Return a layer without the activation that ncnn fused to it."""
     fused = ACTIVATION, array_key(ACTIVATION_VALUES)
     return replace(layer, params={key: value for key, value in layer.params.items() if key not in fused})
+
+
+def before_activation(visit: Visit) -> list[Floats]:
+    """Return what a float layer gives before its activation, for each crop on the way."""
+    plain = without_activation(visit.layer)
+    if plain == visit.layer:
+        return visit.outputs
+    network = LayerNetwork(plain, visit.weights)
+    return [outputs[0] for outputs in visit.each(network.run, [[values] for values in visit.inputs])]
 
 
 def passed_on(layer: Layer, values: Floats) -> NDArray[np.bool_]:

@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from posequant.ncnn_format.model import PAD_VALUE, Layer, Weights, weighted_inputs
 from posequant.ncnn_format.window import Window
-from posequant.networks.ncnn_layer import LayerNetwork
 from posequant.quantize.ncnn2int8 import quantize_layer
 from posequant.quantize.propagation import Visit, propagate
 from posequant.quantize.weights import INT8_LIMIT, rounded_to_integers
 from posequant.recipe.draft import Draft, Floats
-from posequant.recipe.positions import position_weights, without_activation
+from posequant.recipe.positions import before_activation, position_weights
 from posequant.workflow.settings.recipe import RoundStep
 
 # Positions of each crop that are looked at: with some dozens of crops many times what a layer has of weights a channel.
@@ -86,9 +85,7 @@ def moments_about_means(visit: Visit, activation_scale: np.float32, seed: int) -
     Returns:
         float64 (G, n, n) and (G, n) for G depthwise groups, or 1, of n weights.
     """
-    full = LayerNetwork(without_activation(visit.layer), visit.weights)
-    outputs = [found[0] for found in visit.each(full.run, [[values] for values in visit.inputs])]
-    shares = position_weights(outputs)
+    shares = position_weights(before_activation(visit))
     generator = np.random.default_rng(seed)
     # Far from 0, sums of squares in float32 would lose what is sought.
     offset = visit.reached[0].mean(dtype=np.float64).astype(np.float32)

@@ -1,5 +1,6 @@
 from collections import Counter
 from itertools import pairwise
+from time import perf_counter, sleep, thread_time
 
 import pytest
 
@@ -28,3 +29,14 @@ def test_every_round_runs_all_with_its_number() -> None:
     assert (times > 0).all()
     assert called[:3] == [("a", 0), ("b", 0), ("c", 0)]
     assert Counter(called[3:]) == {(name, number): 1 for name in "abc" for number in range(4)}
+
+
+def test_waiting_is_no_time_of_the_thread() -> None:
+    def wait(_: int) -> None:
+        sleep(0.02)
+
+    by_thread, by_wall = (
+        time_in_turn([wait], warm_up=0, rounds=3, minimum_rounds=3, seconds=60, clock=clock).sum()
+        for clock in (thread_time, perf_counter)
+    )
+    assert by_thread < by_wall / 2

@@ -17,23 +17,30 @@ CROPS = draw_crops(5)
 
 def propagated(folder: Path, threads: int) -> tuple[list[Floats], list[Floats], list[Floats]]:
     """Outputs as float, as quantized, and those of the whole INT8 network."""
+    floats, quantized = small_model_quantized(folder, threads=threads)
+    return (
+        floats,
+        quantized,
+        NcnnNetwork(folder / "int8.param", folder / "int8.bin", "int8", INPUT_SHAPE).forward(CROPS),
+    )
+
+
+def small_model_quantized(
+    folder: Path, *, threads: int = 1, quantized_only: bool = False
+) -> tuple[list[Floats], list[Floats]]:
+    """Outputs as float and as quantized; the INT8 network is written into the folder."""
     model = small_network().model()
     files = small_network().write(folder)
     table = calibrate(*files, write_crops(folder / "crops", CROPS), "kl")
-    int8 = folder / "int8.param", folder / "int8.bin"
-    quantize(model, table).write(*int8)
+    quantize(model, table).write(folder / "int8.param", folder / "int8.bin")
 
     def quantizer(visit: Visit) -> tuple[Layer, Weights]:
         name = visit.layer.name
         return quantize_layer(visit.layer, visit.weights, table.weight_scales[name], table.activation_scales[name])
 
     names = [layer.name for layer in quantizable(model.layers)]
-    floats, quantized = propagate(model, list(CROPS), quantizer, names, threads=threads)
-    return (
-        [np.stack(values) for values in floats],
-        [np.stack(values) for values in quantized],
-        NcnnNetwork(*int8, "int8", INPUT_SHAPE).forward(CROPS),
-    )
+    floats, quantized = propagate(model, list(CROPS), quantizer, names, threads=threads, quantized_only=quantized_only)
+    return [np.stack(values) for values in floats], [np.stack(values) for values in quantized]
 
 
 def test_float_way_is_the_float_network(tmp_path: Path) -> None:
@@ -86,6 +93,16 @@ def test_float_way_alone_is_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.stack(one), expected)
         np.testing.assert_array_equal(np.stack(other), expected)
     assert len(seen) == 2
+
+
+def test_quantized_way_alone_is_the_same(tmp_path: Path) -> None:
+    for name in ("both", "one"):
+        (tmp_path / name).mkdir()
+    _, expected, _ = propagated(tmp_path / "both", threads=1)
+    floats, quantized = small_model_quantized(tmp_path / "one", quantized_only=True)
+    assert not floats
+    for one, other in zip(quantized, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_network_resumes_from_living_blobs(tmp_path: Path) -> None:

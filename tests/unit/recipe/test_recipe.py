@@ -29,7 +29,7 @@ from posequant.recipe.activation_scales import (
     representative,
     scale_activations,
 )
-from posequant.recipe.bias import Sums, correct_bias, mean_error
+from posequant.recipe.bias import FloatWay, Sums, correct_bias, mean_error
 from posequant.recipe.draft import Draft
 from posequant.recipe.positions import by_channel, passed_on, position_weights, without_activation
 from posequant.recipe.recipe import apply_recipe, keep_float
@@ -245,6 +245,21 @@ def test_wrong_bias_is_put_right() -> None:
     corrected = correct_bias(off, CROPS, 1, CorrectBiasStep()).model.named("conv_d")[1]["bias"]
     expected = correct_bias(draft, CROPS, 1, CorrectBiasStep()).model.named("conv_d")[1]["bias"]
     np.testing.assert_allclose(corrected, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("limit", "known"), [(10**6, True), (1000, False)], ids=["kept", "too large to keep"])
+def test_biases_are_the_same_with_what_is_known_of_the_float_network(limit: int, known: bool) -> None:
+    draft, way = scaled_draft(), FloatWay(limit)
+    # conv_d is in float the first time, and in INT8 the second.
+    for kept in (frozenset({"conv_d"}), frozenset({"conv_a"})):
+        one = replace(draft, keep_float=kept)
+        found = correct_bias(one, CROPS, 1, CorrectBiasStep(), way)
+        expected = correct_bias(one, CROPS, 1, CorrectBiasStep())
+        assert way.known == known
+        for ours, theirs in zip(found.model.weights, expected.model.weights, strict=True):
+            assert ours.keys() == theirs.keys()
+            for name, values in ours.items():
+                np.testing.assert_array_equal(values, theirs[name])
 
 
 def sums_of(x: Floats, y: Floats) -> Sums:
