@@ -159,6 +159,8 @@ def centered_scale(extent: Extent, shift: Shift) -> np.float32:
     """
     reach = float(np.max(np.maximum(shift - extent.low, extent.high - shift)))
     if np.ndim(shift):
+        # Channels that never change are stored as 0, in any range.
+        reach = reach or 1.0
         return np.float32(representable(np.array([INT8_LIMIT / reach], np.float32))[0])
     # The shift has seven digits: what is whole but for the last of them is whole.
     zero = max(1, int(INT8_LIMIT * float(shift) / reach * (1 + 1e-6)))
@@ -190,9 +192,9 @@ def storages(layers: Sequence[Layer], extents: Mapping[str, Extent]) -> dict[str
         group: _middle(found) for group, found in wanted.items() if not any(one.by_channel for one in found)
     }
     shifts |= {
-        group: (found[0].low + found[0].high) / 2
+        group: (np.min([one.low for one in found], axis=0) + np.max([one.high for one in found], axis=0)) / 2
         for group, found in wanted.items()
-        if len(found) == 1 and found[0].by_channel and group not in scalar
+        if all(one.by_channel for one in found) and group not in scalar
     }
     shifts = _agreeing(shifts, sums, groups, free=_free(layers, groups), scalar=scalar)
     shifted = {signs[group] for group, shift in shifts.items() if np.any(shift)}

@@ -163,6 +163,22 @@ def test_channels_between_linear_layers_have_their_own_middle() -> None:
     np.testing.assert_allclose(found["p"].shift + found["x1"].shift, found["y"].shift)
 
 
+def test_copies_of_a_tensor_have_one_middle() -> None:
+    builder = Builder().add("Input", "in0", "", "in0").convolution("conv", "in0", "x", weight(8, 3, 3, 3), weight(8))
+    builder.add("Split", "split", "x", "x0 x1")
+    for name in ("x0", "x1"):
+        builder.convolution(f"read_{name}", name, f"out_{name}", weight(2, 8, 1, 1))
+    ends = Extent(np.full(8, -1.0), np.arange(8.0))
+    found = storages(builder.model().layers, {"x0": ends, "x1": ends})
+    for blob in ("x", "x0", "x1"):
+        np.testing.assert_allclose(found[blob].shift, (np.arange(8.0) - 1) / 2)
+
+
+def test_tensor_of_channels_that_never_change_has_a_scale() -> None:
+    ends = Extent(np.full(8, -1.0), np.full(8, -1.0))
+    assert centered_scale(ends, np.full(8, -1.0)) == 127
+
+
 def test_padded_layer_gets_no_channels_with_a_middle_of_their_own() -> None:
     model = (
         Builder()
