@@ -32,8 +32,8 @@ SPEED = 7e9
 MEMORY = 3_000_000_000
 # Of each blob: float, its gradient, and whole numbers.
 _OF_BLOBS = 3
-# Of each weight: as it is trained, rounded, its gradient, the optimizer's two moments, the best, the float network's.
-_OF_WEIGHTS = 7
+# Of each weight: as it is trained, its gradient, the optimizer's two moments, the best, the float network's.
+_OF_WEIGHTS = 6
 # Steps between two looks at what the real INT8 network has become.
 JUDGED = 100
 # Seconds between two checkpoints.
