@@ -23,13 +23,17 @@ from posequant.recipe.judge import Judge
 from posequant.recipe.training import Training
 from posequant.workflow.settings.recipe import DistillStep
 
-# Multiply-accumulates of one crop beyond which a network is left alone: on a processor a step of 16 crops would take
-# longer than 20 seconds.
-MOST_WORK = 8e9
-# Bytes that the tensors of a step may take; a batch goes through in parts where it needs more.
+# Multiply-accumulates of all crops of a training beyond which a processor leaves the network alone: 1,000 steps of 16
+# crops of 8 G each.
+MOST_WORK = 1000 * 16 * 8_000_000_000
+# How many of them a thread gets through in a second, there and back, for the notice: measured on Hourglass52.
+SPEED = 7e9
+# Bytes that all tensors may take; a batch goes through in parts where it needs more, down to one crop.
 MEMORY = 3_000_000_000
-# A tensor of each blob: float, its gradient, and whole numbers.
-_COPIES = 3
+# Of each blob: float, its gradient, and whole numbers.
+_OF_BLOBS = 3
+# Of each weight: as it is trained, its gradient, the optimizer's two moments, the best, the float network's.
+_OF_WEIGHTS = 6
 # Steps between two looks at what the real INT8 network has become.
 JUDGED = 100
 # Seconds between two checkpoints.
@@ -64,7 +68,7 @@ def distill(draft: Draft, training: Training, threads: int, settings: DistillSte
         The best draft; the given one, and a notice, where the network is too large or has a layer that cannot be
         trained.
     """
-    if reasons := _reasons_against(draft, training.judge):
+    if reasons := _reasons_against(draft, training.judge, threads, settings):
         print(f"notice: distill leaves the network as it is: {'; '.join(reasons)}", file=sys.stderr)
         return draft
     with _as_it_was(), torch.random.fork_rng(devices=[]):
@@ -76,14 +80,18 @@ def distill(draft: Draft, training: Training, threads: int, settings: DistillSte
         return _Run(draft, training, settings).best()
 
 
-def _reasons_against(draft: Draft, judge: Judge) -> list[str]:
+def _reasons_against(draft: Draft, judge: Judge, threads: int, settings: DistillStep) -> list[str]:
     """Return in words why a network is left alone, nothing where it is not."""
     reasons = unsupported(draft.reference) or unsupported(draft.model)
-    work = sum(judge.macs(draft).values())
+    crop = sum(judge.macs(draft).values())
+    work = crop * settings.batch * settings.steps
     if work > MOST_WORK and not torch.cuda.is_available():
+        crops, hours = MOST_WORK // crop, work / SPEED / threads / 3600
+        batch = max(1, crops // settings.steps)
         reasons.append(
-            f"{work / 1e9:.1f} G multiply-accumulates a crop would take days on a processor; it takes a GPU from "
-            f"{MOST_WORK / 1e9:g} G on"
+            f"{settings.steps} steps of {settings.batch} crops of {crop / 1e9:.1f} G multiply-accumulates each would "
+            f"take about {hours:.0f} hours (threads: {threads}); without a GPU it takes at most {crops} crops in all, "
+            f"such as `steps: {min(settings.steps, crops // batch)}, batch: {batch}`"
         )
     return reasons
 
@@ -109,11 +117,13 @@ class _Run:
         self._draft, self._training, self._settings = draft, training, settings
         self._float = TorchNetwork(draft.reference, device=device)
         self._int8 = TorchNetwork(draft.int8, draft.model, draft.weight_limits, device=device)
-        sizes = training.judge.network.blob_sizes()
-        self._at_once = max(1, min(settings.batch, MEMORY // (4 * _COPIES * sum(sizes.values()))))
+        blobs = sum(training.judge.network.blob_sizes().values())
+        weights = sum(weight.numel() for weight in self._int8.weights.values())
+        left = MEMORY // 4 - _OF_WEIGHTS * weights
+        self._at_once = max(1, min(settings.batch, left // (_OF_BLOBS * blobs)))
         self._optimizer = self._prepare()
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
-        self._state = _State(step=0, decibels=training.judge.sqnr_db(draft), numbers=self._numbers())
+        self._state = _State(step=0, decibels=training.judge.sqnr_db(draft))
         self._key = self._identity()
 
     def _batch(self, step: int) -> Tensor:
@@ -139,8 +149,8 @@ class _Run:
         return torch.optim.Adam(groups, betas=(0.9, 0.99))
 
     def _numbers(self) -> list[Tensor]:
-        """Return a copy of everything that is trained."""
-        return [tensor.detach().clone() for group in self._optimizer.param_groups for tensor in group["params"]]
+        """Return everything that is trained, as it stands: no copies."""
+        return [tensor.detach() for group in self._optimizer.param_groups for tensor in group["params"]]
 
     def _identity(self) -> str:
         """Return a hash of all that the training follows from."""
@@ -170,7 +180,7 @@ class _Run:
                 if state.step % JUDGED == 0 or state.step == settings.steps:
                     found = self._training.judge.sqnr_db(self.exported())
                     if found > state.decibels:
-                        state.decibels, state.best = found, self._numbers()
+                        state.decibels, state.best = found, [numbers.clone() for numbers in self._numbers()]
                     progress.set_postfix_str(f"{found:.2f} dB, best {state.decibels:.2f}")
                 if monotonic() - saved > SAVED:
                     self._save(state)
@@ -227,15 +237,13 @@ class _Run:
 
     def _take(self, numbers: list[Tensor]) -> None:
         """Put numbers in the place of everything that is trained."""
-        tensors = [tensor for group in self._optimizer.param_groups for tensor in group["params"]]
-        with torch.no_grad():
-            for tensor, values in zip(tensors, numbers, strict=True):
-                tensor.copy_(values)
+        for tensor, values in zip(self._numbers(), numbers, strict=True):
+            tensor.copy_(values)
 
     def _save(self, state: "_State") -> None:
         if path := self._training.checkpoint:
-            state.numbers = self._numbers()
-            content = {"key": self._key, "optimizer": self._optimizer.state_dict(), **vars(state)}
+            trained = {"optimizer": self._optimizer.state_dict(), "numbers": self._numbers()}
+            content = {"key": self._key, **trained, **vars(state)}
             with whole(path) as draft:
                 torch.save(content, draft)
 
@@ -251,8 +259,8 @@ class _Run:
         if content.pop("key", None) != self._key:
             return self._state
         self._optimizer.load_state_dict(content.pop("optimizer"))
+        self._take(content.pop("numbers"))
         state = _State(**content)
-        self._take(state.numbers)
         print(f"notice: distill goes on from step {state.step}", file=sys.stderr)
         return state
 
@@ -264,11 +272,9 @@ class _State:
     Attributes:
         step: how many steps are done.
         decibels: SQNR of the best draft so far.
-        numbers: everything that is trained, as it is.
-        best: as it was in the best draft; empty where that is the one at the start.
+        best: everything that is trained, as it was in the best draft; empty where that is the one at the start.
     """
 
     step: int
     decibels: float
-    numbers: list[Tensor]
     best: list[Tensor] = field(default_factory=list)

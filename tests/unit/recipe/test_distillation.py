@@ -177,12 +177,27 @@ def test_draft_that_is_best_stays(
     assert "nothing better" in capsys.readouterr().err
 
 
-def test_large_network_is_left_alone(
+def test_long_training_is_not_begun_without_a_gpu(
     start: Draft, judge: Judge, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judge, "macs", lambda _: {"a": 20_000_000_000, "b": 8_600_000_000})
-    assert distill(start, Training(DrawnCrops(), judge), 1, STEPS) is start
-    assert "28.6 G multiply-accumulates" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    crops = DrawnCrops()
+    assert distill(start, Training(crops, judge), 2, DistillStep()) is start
+    assert crops.batches == 0
+    said = capsys.readouterr().err
+    assert "1000 steps of 16 crops of 28.6 G multiply-accumulates each would take about 9 hours (threads: 2)" in said
+    assert "at most 4475 crops in all, such as `steps: 1000, batch: 4`" in said
+
+
+@pytest.mark.parametrize("settings", [DistillStep(steps=1, batch=4475), DistillStep(steps=1, batch=4476)])
+def test_bound_is_on_the_work_of_the_whole_training(
+    start: Draft, judge: Judge, monkeypatch: pytest.MonkeyPatch, settings: DistillStep
+) -> None:
+    monkeypatch.setattr(judge, "macs", lambda _: {"a": 28_600_000_000})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    reasons = distillation._reasons_against(start, judge, 2, settings)
+    assert bool(reasons) == (settings.batch == 4476)
 
 
 def test_network_with_another_layer_is_left_alone(

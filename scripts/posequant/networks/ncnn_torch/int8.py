@@ -93,11 +93,15 @@ class _How:
     only_quantized: bool
 
 
+def _whole(weight: Tensor, limit: int) -> Tensor:
+    return round_half_away(weight).clamp_(-limit, limit).contiguous(memory_format=torch.channels_last)
+
+
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, how: _How, *tensors: Any) -> Tensor:
         int8, weight, weight_scales, bias, scale = tensors
-        whole = round_half_away(weight).clamp_(-how.limit, how.limit).contiguous(memory_format=torch.channels_last)
+        whole = _whole(weight, how.limit)
         output = correlate(int8, how.window, whole, None, how.padding)
         factor = (1 / (scale * weight_scales)).reshape(-1, 1, 1)
         if bias is None:
@@ -114,15 +118,17 @@ class _Convolve(torch.autograd.Function):
                 functional.leaky_relu_(output, how.activation.values[0])
             case 3:
                 output.clamp_(*how.activation.values)
-        ctx.save_for_backward(int8, weight, whole, weight_scales, factor, output)
+        # The rounded weights are made again on the way back: all of them at once are as large as the network.
+        ctx.save_for_backward(int8, weight, weight_scales, factor, output)
         ctx.how, ctx.has_bias = how, bias is not None
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,) = gradients
-        int8, weight, whole, weight_scales, factor, output = ctx.saved_tensors
+        int8, weight, weight_scales, factor, output = ctx.saved_tensors
         how, aten = ctx.how, torch.ops.aten
+        whole = _whole(weight, how.limit)
         into = gradient if how.only_quantized else torch.empty_like(gradient)
         match how.activation.kind:
             case 1:

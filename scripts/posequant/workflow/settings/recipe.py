@@ -116,7 +116,14 @@ class DistillStep(Settings):
         ),
     )
     steps: int = Field(default=1000, ge=1, description="How many steps of the optimizer are done.")
-    batch: int = Field(default=16, ge=1, description="How many crops a step looks at.")
+    batch: int = Field(
+        default=16,
+        ge=1,
+        description=(
+            "How many crops a step looks at. Without a GPU the network is left as it is, with a notice, where all "
+            "crops of all steps take more than 128,000 G multiply-accumulates, about five hours on one thread."
+        ),
+    )
     rate: float = Field(default=1.0, gt=0, description="Factor of all learning rates.")
     seed: int = Field(default=0, ge=0, description="Seed of the choice of crops and views.")
 
