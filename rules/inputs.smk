@@ -425,7 +425,7 @@ def blob_options(wildcards) -> str:
     """Options that name the input and the outputs of a user's ncnn network, as far as the configuration does."""
     settings = config["studies"][wildcards.study]["models"][wildcards.model]
     given = ["--input", settings["input"]] if "input" in settings else []
-    given += ["--outputs", *settings["outputs"]] if "outputs" in settings else []
+    given += ["--decoded", *settings["outputs"]] if "outputs" in settings else []
     return shlex.join(given)
 
 

@@ -14,7 +14,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--input", metavar="BLOB", help="blob that takes the crop (default: the file's only input)")
     parser.add_argument(
-        "--outputs", nargs="+", metavar="BLOB", help="blobs that the codec decodes (default: those that nothing reads)"
+        "--decoded", nargs="+", metavar="BLOB", help="blobs that the codec decodes (default: those that nothing reads)"
     )
     parser.add_argument(
         "--out-fp32",
@@ -42,7 +42,7 @@ def main() -> None:
 
     params = {"fp32": arguments.out_fp32, "fp16": arguments.out_fp16}
     records = import_ncnn(
-        Source(arguments.param, arguments.bin, arguments.input, arguments.outputs),
+        Source(arguments.param, arguments.bin, arguments.input, arguments.decoded),
         ModelSpec.load(arguments.model),
         **{weights: (param, param.with_suffix(".bin")) for weights, param in params.items()},
     )

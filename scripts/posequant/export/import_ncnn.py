@@ -4,6 +4,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,8 @@ def import_ncnn(source: Source, spec: ModelSpec, *, fp32: tuple[Path, Path], fp1
     full, ends, changes = _taken_in(source, len(spec.output_shapes))
     half = NcnnModel(full.layers, [_in_float16(*one) for one in zip(full.layers, full.weights, strict=True)])
     crop = np.random.default_rng(_SEED).standard_normal((1, *spec.input_shape)).astype(np.float32)
-    outputs = _tried(source, lambda: _forward(full, spec, crop, source))
-    halved = _tried(source, lambda: _forward(half, spec, crop, source))
-    given = _tried(source, lambda: _as_given(source, ends, crop))
+    outputs, halved = _forward(full, spec, crop, source), _forward(half, spec, crop, source)
+    given = _tried(source, partial(_as_given, source, ends, crop))
     given = [one.reshape(other.shape) for one, other in zip(given, outputs, strict=True)]
     common = {"layers": dict(Counter(layer.type for layer in full.layers).most_common()), "seed": _SEED}
     records = {}
@@ -185,6 +185,22 @@ def _in_float16(layer: Layer, weights: Weights) -> Weights:
     return found
 
 
+def _forward(model: NcnnModel, spec: ModelSpec, crop: Tensor, source: Source) -> list[Tensor]:
+    """Run the network as it was taken in on a crop (1, 3, H, W)."""
+    from posequant.networks.ncnn import NcnnNetwork
+
+    with tempfile.TemporaryDirectory() as folder:
+        param, bin_ = Path(folder, source.param.name), Path(folder, source.bin.name)
+        model.write(param, bin_)
+
+        def run() -> list[Tensor]:
+            network = NcnnNetwork(param, bin_, "fp32", spec.input_shape, spec.output_shapes)
+            return network.forward_on_threads(crop, 1)
+
+        with named_as(param, source.param), named_as(bin_, source.bin):
+            return _tried(source, run)
+
+
 def _tried(source: Source, work: Callable[[], list[Tensor]]) -> list[Tensor]:
     """Return what `work` does, once it is known not to crash."""
     if crash := crash_of(work):
@@ -193,18 +209,6 @@ def _tried(source: Source, work: Callable[[], list[Tensor]]) -> list[Tensor]:
             "network again with today's tools."
         )
     return work()
-
-
-def _forward(model: NcnnModel, spec: ModelSpec, crop: Tensor, source: Source) -> list[Tensor]:
-    """Run the network as it was taken in on crops (1, 3, H, W)."""
-    from posequant.networks.ncnn import NcnnNetwork
-
-    with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder, source.param.name), Path(folder, source.bin.name)
-        model.write(*files)
-        with named_as(files[0], source.param), named_as(files[1], source.bin):
-            network = NcnnNetwork(*files, "fp32", spec.input_shape, spec.output_shapes)
-            return network.forward_on_threads(crop, 1)
 
 
 def _as_given(source: Source, ends: tuple[str, list[str]], crop: Tensor) -> list[Tensor]:
