@@ -6,7 +6,7 @@ rule latency:
     input:
         model=f"{RESULTS}/model.json",
         artifacts=latency_artifacts,
-        reference=f"{RESULTS}/onnx/simplified.onnx",
+        reference=latency_reference,
         crops=f"{RESULTS}/calibration",
     output:
         f"{RESULTS}/latency.json",

@@ -149,7 +149,7 @@ REDUCED = [
 
 wildcard_constraints:
     study=any_of(config["studies"]),
-    model=any_of(models_from("mmpose", "onnx")),
+    model=any_of(models_from("mmpose", "onnx", "ncnn")),
     variant=any_of(config["variants"]),
 
 

@@ -1,4 +1,5 @@
-# From a checkpoint, or a user's ONNX file, to a simplified ONNX file, and from that to ncnn and OpenVINO.
+# From a checkpoint, or a user's ONNX file, to a simplified ONNX file, and from that to ncnn and OpenVINO; and from a
+# user's ncnn files to ncnn.
 
 
 rule describe:
@@ -96,6 +97,41 @@ rule import_onnx:
         " > {log} 2>&1"
 
 
+rule import_ncnn:
+    """Name the ends of a user's ncnn network, try it out, and store it as a converted one, with weights of both kinds."""
+    input:
+        param=model_file("param"),
+        bin=model_file("bin"),
+        model=f"{RESULTS}/model.json",
+    output:
+        fp32=multiext(f"{RESULTS}/converted/ncnn-fp32", ".param", ".bin", ".json"),
+        fp16=multiext(f"{RESULTS}/converted/ncnn-fp16", ".param", ".bin", ".json"),
+        table=f"{RESULTS}/converted/operators.csv",
+        page=f"{RESULTS}/converted/operators.md",
+        html=report(
+            f"{RESULTS}/converted/operators.html", category="Operators", labels=MODEL
+        ),
+    log:
+        f"{RESULTS}/converted/import_ncnn.log",
+    benchmark:
+        f"{RESULTS}/converted/import_ncnn.benchmark.tsv"
+    wildcard_constraints:
+        model=any_of(models_from("ncnn")),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(10),
+    params:
+        code=code("import_ncnn"),
+        blobs=blob_options,
+    shell:
+        'python "$SCRIPTS"/import_ncnn.py --param {input.param:q} --bin {input.bin:q}'
+        " --model {input.model} {params.blobs}"
+        " --out-fp32 {output.fp32[0]} --out-fp16 {output.fp16[0]}"
+        " --out-table {output.table} --out-page {output.page} > {log} 2>&1"
+
+
 rule simplify:
     """Simplify the ONNX graph and check that its output stays the same."""
     input:
@@ -138,6 +174,7 @@ rule convert_ncnn:
     benchmark:
         f"{RESULTS}/converted/convert_ncnn-{{weights}}.benchmark.tsv"
     wildcard_constraints:
+        model=any_of(models_from("mmpose", "onnx")),
         weights="fp32|fp16",
     conda:
         ENVIRONMENT

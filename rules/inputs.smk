@@ -67,7 +67,7 @@ def vulkan_option(wildcards) -> str:
 
 
 def model_file(key: str):
-    """Input function: the `config`, `checkpoint` or `onnx` of a model."""
+    """Input function: the `config`, `checkpoint`, `onnx`, `param` or `bin` of a model."""
 
     def path(wildcards) -> str:
         source = config["studies"][wildcards.study]["models"][wildcards.model][key]
@@ -250,6 +250,20 @@ def per_row(name: str, **properties: str):
     return paths
 
 
+def operators(ending: str):
+    """Input function: the page of every network's operators, or of its layers where there is ncnn's network only."""
+
+    def paths(wildcards) -> list[str]:
+        models = config["studies"][wildcards.study]["models"]
+        return [
+            f"{RESULTS}/{folder}/operators.{ending}".format(**wildcards, model=model)
+            for model, settings in models.items()
+            for folder in ["converted" if settings["source"] == "ncnn" else "onnx"]
+        ]
+
+    return paths
+
+
 def per_model(name: str):
     """Input function: the file `name` of every model of a study."""
 
@@ -318,7 +332,7 @@ def report_pages(wildcards) -> list[str]:
         *attributions(wildcards),
     ]
     pages = [str(Path(record).with_suffix(".html")) for record in records]
-    return pages + per_model("onnx/operators.html")(wildcards)
+    return pages + operators("html")(wildcards)
 
 
 def settings_of_study(wildcards) -> str:
@@ -387,19 +401,32 @@ def of_the_study() -> list[str]:
 
 def described(wildcards) -> dict[str, str]:
     """Input function: what the description of a network is read from."""
+    if wildcards.model in models_from("ncnn"):
+        return {}
     if wildcards.model in models_from("onnx"):
         return {"onnx": f"{RESULTS.format(**wildcards)}/onnx/exported.onnx"}
     return {"config": model_file("config")(wildcards)}
 
 
 def description_options(wildcards, input) -> str:
-    """Options that name what the description is read from, and what the configuration says of an ONNX network."""
-    if wildcards.model not in models_from("onnx"):
+    """Options that name what the description is read from, and what the configuration says of a user's network."""
+    if wildcards.model in models_from("mmpose"):
         return f"--config {shlex.quote(input.config)}"
     settings = config["studies"][wildcards.study]["models"][wildcards.model]
-    elsewhere = ("source", "architecture", "license", "gmac", "published", "onnx")
+    elsewhere = {"source", "architecture", "license", "gmac", "published"}
+    elsewhere |= {"onnx", "param", "bin", "input", "outputs"}
     told = {key: value for key, value in settings.items() if key not in elsewhere}
+    if settings["source"] == "ncnn":
+        return f"--ncnn-settings {shlex.quote(json.dumps(told))}"
     return f"--onnx {input.onnx} --onnx-settings {shlex.quote(json.dumps(told))}"
+
+
+def blob_options(wildcards) -> str:
+    """Options that name the input and the outputs of a user's ncnn network, as far as the configuration does."""
+    settings = config["studies"][wildcards.study]["models"][wildcards.model]
+    given = ["--input", settings["input"]] if "input" in settings else []
+    given += ["--decoded", *settings["outputs"]] if "outputs" in settings else []
+    return shlex.join(given)
 
 
 def to_quantize(wildcards) -> dict[str, str]:
@@ -466,6 +493,14 @@ def latency_rows(wildcards) -> dict[str, list[str]]:
         ]
         for name, variant in variants.items()
     }
+
+
+def latency_reference(wildcards) -> list[str]:
+    """Input function: the files of the network that the rows of a model are timed against."""
+    folder = RESULTS.format(**wildcards)
+    if wildcards.model in models_from("ncnn"):
+        return [f"{folder}/converted/ncnn-fp32.{ending}" for ending in ("param", "bin")]
+    return [f"{folder}/onnx/simplified.onnx"]
 
 
 def latency_artifacts(wildcards) -> list[str]:

@@ -5,7 +5,7 @@
 def network(study: str, model: str) -> Network | None:
     """What a network takes, as far as it can be told before anything is made."""
     settings = config["studies"][study]["models"][model]
-    key = "onnx" if settings["source"] == "onnx" else "checkpoint"
+    key = {"onnx": "onnx", "ncnn": "bin"}.get(settings["source"], "checkpoint")
     weights = Path(located(settings[key], study, f"models.{model}.{key}"))
     description = None
     if "config" in settings:

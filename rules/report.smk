@@ -7,7 +7,7 @@ rule collect_result:
         metrics=per_row("metrics.json"),
         latencies=per_model("latency.json"),
         models=per_model("model.json"),
-        operators=per_model("onnx/operators.md"),
+        operators=operators("md"),
         calibration="results/{study}/calibration.json",
         certificates=reduced("certificate.json"),
         recipes=recipe_records,

@@ -13,6 +13,11 @@ def parse_arguments() -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", help="mmpose config: a path, or the name of a config that mmpose ships")
     source.add_argument("--onnx", type=Path, help="a network of your own; needs --onnx-settings")
+    source.add_argument(
+        "--ncnn-settings",
+        metavar="JSON",
+        help="for a network of your own in ncnn's files: an object with the same keys as --onnx-settings",
+    )
     parser.add_argument(
         "--onnx-settings",
         metavar="JSON",
@@ -27,12 +32,15 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    from posequant.export.describe import describe_mmpose, describe_onnx
+    from posequant.export.describe import describe_mmpose, describe_ncnn, describe_onnx
     from posequant.workflow.settings.base import checked_json
     from posequant.workflow.settings.export import CropAndCodec
 
     if arguments.config:
         spec = describe_mmpose(arguments.name, arguments.config)
+    elif arguments.ncnn_settings:
+        settings = checked_json(CropAndCodec, arguments.ncnn_settings, option="--ncnn-settings")
+        spec = describe_ncnn(arguments.name, settings)
     else:
         settings = checked_json(CropAndCodec, arguments.onnx_settings or "", option="--onnx-settings")
         spec = describe_onnx(arguments.name, arguments.onnx, settings)

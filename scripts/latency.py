@@ -25,7 +25,12 @@ def parse_arguments() -> argparse.Namespace:
         "(fp32, fp16, bf16, int8), the files that the backend loads, and, if there is one, the record of their maker",
     )
     parser.add_argument(
-        "--reference", type=Path, required=True, help="ONNX file of the same model to time them against"
+        "--reference",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="the same model in FP32, to time them against: its ONNX file, or ncnn's .param and .bin",
     )
     parser.add_argument("--crops", type=Path, required=True, help="folder of crops to run on")
     parser.add_argument("--rounds", type=int, default=60, help="rounds to time (default: %(default)s)")
@@ -69,6 +74,7 @@ def main() -> None:
     from posequant.benchmark.throughput import network_throughputs
     from posequant.data.crop_files import load_crops
     from posequant.networks.opening import import_runtime, open_network
+    from posequant.workflow.settings.precisions import TITLES
 
     spec, crops, threads = ModelSpec.load(arguments.model), load_crops(arguments.crops, limit=32), arguments.threads
     parsed = parse_rows(arguments.rows)
@@ -79,7 +85,8 @@ def main() -> None:
     # In processes of their own, while nothing is open in this one.
     loads = {name: measure_load(opener(*row, spec, crops[:1]), name) for name, row in rows.items()}
     networks = {name: open_network(*row, spec, threads) for name, row in rows.items()}
-    of_reference = ("onnxruntime", "fp32", [arguments.reference])
+    in_ncnn = arguments.reference[0].suffix == ".param"
+    of_reference = ("ncnn" if in_ncnn else "onnxruntime", "fp32", arguments.reference)
     same = [name for name, row in rows.items() if row == of_reference]
     full: dict[str, int] = {}
     for place, (backend, precision, _) in enumerate(rows.values()):
@@ -114,6 +121,7 @@ def main() -> None:
         "run": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}-{secrets.token_hex(3)}",
         "cpu": asdict(this_processor()),
         "rounds": rounds,
+        "reference": f"{TITLES[of_reference[0]]} FP32",
         "rows": costs,
     }
     write_json(arguments.out, record)

@@ -125,6 +125,28 @@ def test_mistyped_onnx_file_stops_after_a_good_run(study: OwnStudy) -> None:
     assert "studies.mine.models.net.onnx: results/mine/net/onnx/simplifed.onnx: no such file" in output
 
 
+def test_network_in_ncnns_files_scores_what_it_did(study: OwnStudy) -> None:
+    results = study.folder / "results/mine"
+    for ending in ("param", "bin"):
+        shutil.copy2(results / f"net/converted/ncnn-fp32.{ending}", study.folder / f"my net/taken.{ending}")
+    param = study.folder / "my net/taken.param"
+    param.write_text(param.read_text().replace(" in0", " image").replace(" out0", " 123"))
+    settings = json.loads((results / "net/model.json").read_text())
+    settings = {key: settings[key] for key in settings if key not in ("name", "input_name", "output_names")}
+    files = {"param": "my net/taken.param", "bin": "my net/taken.bin", "input": "image", "outputs": ["123"]}
+    study.configure(**STUDY | {"models": {"taken": {"source": "ncnn", **files, **settings}}})
+    study.run(*(f"results/mine/taken/{variant}/metrics.json" for variant in STUDY["variants"]))
+    for variant in STUDY["variants"]:
+        taken, net = (
+            json.loads((results / model / variant / "metrics.json").read_text())["statistics"]
+            for model in ("taken", "net")
+        )
+        assert taken == net
+    rest = study.planned(RESULT)
+    assert (rest["latency"], rest["certify"], rest["collect_result"]) == (1, 1, 1)
+    assert not {"import_onnx", "export", "simplify", "convert_ncnn"} & rest.keys()
+
+
 def test_folder_in_place_of_a_file_is_named(study: OwnStudy) -> None:
     net = {"net": STUDY["models"]["net"] | {"checkpoint": "my net"}}
     study.configure(**STUDY | {"models": net})

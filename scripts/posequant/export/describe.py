@@ -1,6 +1,7 @@
-"""A network's input and output contract, read from its mmpose config, or from an ONNX file and its user's settings."""
+"""A network's input and output contract, read from its mmpose config, or from its user's settings and ONNX file."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -142,7 +143,32 @@ def describe_onnx(name: str, onnx_file: Path, settings: CropAndCodec) -> ModelSp
         InputError: mmpose cannot build the codec, or the network's inputs and outputs are not what the settings say.
     """
     model = load_onnx(onnx_file)
-    spec = ModelSpec(
+    spec = _spec(
+        name,
+        settings,
+        ", ".join(value.name for value in image_inputs(model.graph)),
+        tuple(value.name for value in model.graph.output),
+    )
+    require_matching_graph(spec, model, onnx_file)
+    return spec
+
+
+def describe_ncnn(name: str, settings: CropAndCodec) -> ModelSpec:
+    """Describe a user's ncnn network as it is once it is taken in.
+
+    Args:
+        name: the network's name in the study.
+        settings: what ncnn's files do not say.
+
+    Raises:
+        InputError: the settings make no codec.
+    """
+    spec = _spec(name, settings, "in0", ("out0",))
+    return replace(spec, output_names=tuple(f"out{place}" for place in range(len(spec.output_shapes))))
+
+
+def _spec(name: str, settings: CropAndCodec, input_name: str, output_names: tuple[str, ...]) -> ModelSpec:
+    return ModelSpec(
         name=name,
         input_size=settings.input_size,
         mean=settings.mean,
@@ -153,11 +179,9 @@ def describe_onnx(name: str, onnx_file: Path, settings: CropAndCodec) -> ModelSp
         codec=_checked_codec(name, settings.codec.model_dump(), settings.input_size),
         flip_mode=settings.flip_mode,
         shift_heatmap=settings.shift_heatmap,
-        input_name=", ".join(value.name for value in image_inputs(model.graph)),
-        output_names=tuple(value.name for value in model.graph.output),
+        input_name=input_name,
+        output_names=output_names,
     )
-    require_matching_graph(spec, model, onnx_file)
-    return spec
 
 
 def require_matching_graph(spec: ModelSpec, model: "ModelProto", source: Path) -> None:

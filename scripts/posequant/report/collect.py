@@ -145,6 +145,7 @@ def _network(records: NetworkRecords, settings: Mapping[str, Any], study: str, t
             cpu=measured["cpu"],
             run=measured["run"],
             rounds=measured["rounds"],
+            reference=measured["reference"],
         ),
         rows=_told_apart([_row(row, records.latency, reference, tolerance, notes) for row in records.rows]),
         published=of_network.get("published", []),

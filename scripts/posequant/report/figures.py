@@ -110,7 +110,7 @@ def _tradeoff(result: Result) -> Drawing:
         points = [(row, _percent(known)) for row in network.rows if (known := network.kept(row))]
         some = some or bool(points)
         _trade(panel, points, height)
-        panel.set(title=network.title, xlabel="latency, ONNX Runtime FP32 = 1", ylabel="AP kept, %")
+        panel.set(title=network.title, xlabel=f"latency, {network.measurement.reference} = 1", ylabel="AP kept, %")
     return Drawing(name, title, caption, figure) if some else _empty(name, title, caption)
 
 

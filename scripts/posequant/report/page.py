@@ -121,7 +121,7 @@ def _summaries(result: Result) -> Iterable[str]:
         yield _unbroken(_summary_line(row, reference) for row in network.rows)
         yield (
             f"AP: the difference to {reference.title}. Latency: median of single crops on one thread of "
-            f"{cost.cpu.name}; the rows were timed in turn, in one run. Speed: against ONNX Runtime FP32. Size: the "
+            f"{cost.cpu.name}; the rows were timed in turn, in one run. Speed: against {cost.reference}. Size: the "
             f"files that the runtime loads. [Operators of the network]({network.operators})."
         )
         if certified := [row for row in network.rows if row.certificate]:

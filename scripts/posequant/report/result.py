@@ -35,7 +35,7 @@ class Latency(Part):
     quartiles_ms: tuple[float, float]
     p95_ms: float = Field(description="95th percentile.")
     speedup: float = Field(
-        description="Median over the rounds of ONNX Runtime FP32's time / this row's time; above 1 this row is faster."
+        description="Median over the rounds of the reference's time / this row's time; above 1 this row is faster."
     )
     against_fp32: float | None = Field(
         default=None,
@@ -119,6 +119,9 @@ class Measurement(Part):
     run: str = Field(description="When it was, and what tells it from any other.")
     cpu: Processor
     rounds: int = Field(description="Of the latencies: so often each row was timed, in turn with the others.")
+    reference: str = Field(
+        default="ONNX Runtime FP32", description="What `speedup` compares with; ncnn where there are ncnn's files only."
+    )
 
 
 class Network(Part):

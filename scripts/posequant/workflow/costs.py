@@ -76,6 +76,7 @@ STEPS = {
     "evaluation_crops": Step(1.5, per_person=CUT),
     "export": Step(5.0, per_100_mb=6.0),
     "import_onnx": Step(2.0, per_100_mb=3.0),
+    "import_ncnn": Step(1.5, per_100_mb=2.0),
     "simplify": Step(2.0, per_100_mb=3.0),
     "convert_ncnn": Step(1.5, per_100_mb=4.0),
     "convert_openvino": Step(1.5, per_100_mb=3.0),
@@ -102,6 +103,7 @@ _OTHER = Step(5.0)
 _WEIGHTS = {
     "export": 1.0,
     "import_onnx": 1.0,
+    "import_ncnn": 1.5,
     "simplify": 1.0,
     "convert_ncnn": 0.75,
     "convert_openvino": 1.0,
@@ -299,7 +301,7 @@ def download_bytes(file: str) -> float:
 
     A network of an unknown name is one of the usual size; anything else counts nothing."""
     name = Path(file).name
-    usual = _USUAL_BYTES if name.endswith((".pth", ".pt", ".onnx")) else 0.0
+    usual = _USUAL_BYTES if name.endswith((".pth", ".pt", ".onnx", ".bin")) else 0.0
     return _KNOWN_BYTES.get(name, usual)
 
 

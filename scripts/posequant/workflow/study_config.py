@@ -5,6 +5,7 @@ from typing import Any
 
 from posequant.workflow.settings.base import checked, nearest, not_valid
 from posequant.workflow.settings.config import CocoDataset, Config, Study, Variant
+from posequant.workflow.settings.precisions import TITLES
 from posequant.workflow.settings.quantize import METHODS
 
 
@@ -49,13 +50,8 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
     for name in study.variants:
         if name not in config.variants:
             yield f"{place}.variants: no variant '{name}'{nearest(name, config.variants)}"
-        elif config.variants[name].backend == "pytorch":
-            for model, network in study.models.items():
-                if network.source == "onnx":
-                    yield (
-                        f"{place}.variants: '{name}' runs in PyTorch, but model '{model}' is an ONNX file; remove the "
-                        "variant"
-                    )
+        else:
+            yield from _rows_without_a_network(f"{place}.variants", name, study, config.variants[name].backend)
     for name in study.attribution:
         if name not in study.variants:
             yield f"{place}.attribution: '{name}' is no row of the study{nearest(name, study.variants)}"
@@ -74,6 +70,18 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
                 if name not in config.variants:
                     where = f"{place}.models.{model}.published.{number}.variants"
                     yield f"{where}: no variant '{name}'{nearest(name, config.variants)}"
+
+
+def _rows_without_a_network(place: str, name: str, study: Study, backend: str) -> Iterator[str]:
+    """Yield what is wrong with the row `name` of a study, for each model that the row's `backend` cannot load."""
+    for model, network in study.models.items():
+        if network.source == "onnx" and backend == "pytorch":
+            yield f"{place}: '{name}' runs in PyTorch, but model '{model}' is an ONNX file; remove the variant"
+        elif network.source == "ncnn" and backend != "ncnn":
+            yield (
+                f"{place}: '{name}' runs in {TITLES[backend]}, but model '{model}' is ncnn's files, which no other "
+                "runtime loads; remove the variant, or give the model a study of its own"
+            )
 
 
 def _is_ncnn_int8(variant: Variant) -> bool:

@@ -9,7 +9,7 @@ from tests.unit.export_fixtures import CONFIG, HEATMAP, SIMCC, convolution_weigh
 
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
-from posequant.export.describe import describe_mmpose, describe_onnx
+from posequant.export.describe import describe_mmpose, describe_ncnn, describe_onnx
 from posequant.workflow.settings.export import Codec, CropAndCodec
 
 CODEC: dict[str, Any] = {"type": "MSRAHeatmap", "input_size": [6, 8], "heatmap_size": [6, 8], "sigma": 2}
@@ -132,3 +132,10 @@ def test_missing_file(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"m\.onnx: not a readable ONNX"):
         describe_onnx("mine", tmp_path / "m.onnx", SETTINGS)
+
+
+def test_ncnn_network_has_the_names_that_it_gets() -> None:
+    spec = describe_ncnn("mine", SETTINGS)
+    assert (spec.input_name, spec.output_names, spec.input_shape) == ("in0", ("out0",), (3, 8, 6))
+    simcc = Codec(type="SimCCLabel", input_size=[6, 8], sigma=2.0)
+    assert describe_ncnn("mine", SETTINGS.model_copy(update={"codec": simcc})).output_names == ("out0", "out1")

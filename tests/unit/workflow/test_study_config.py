@@ -208,6 +208,43 @@ def test_same_model_name_with_two_sources_is_refused(config: dict[str, Any]) -> 
         validate_config(config)
 
 
+def ncnn_study(**more: Any) -> dict[str, Any]:
+    study = onnx_study()
+    of_onnx = study["models"]["mine"]
+    files = {"source": "ncnn", "param": "mine.param", "bin": "mine.bin"}
+    study["models"]["mine"] = {key: value for key, value in of_onnx.items() if key != "onnx"} | files | more
+    return study | {"variants": ["ncnn", "ncnn-fp16", "ncnn-int8"]}
+
+
+def test_study_of_ncnns_files_has_rows_of_ncnn(config: dict[str, Any]) -> None:
+    config["studies"]["mine"] = ncnn_study(input="data", outputs=["heatmap"])
+    validate_config(config)
+
+
+@pytest.mark.parametrize(
+    ("variant", "title"),
+    [("pytorch", "PyTorch"), ("onnxruntime", "ONNX Runtime"), ("openvino-int8", "OpenVINO")],
+)
+def test_other_rows_of_ncnns_files_are_refused(config: dict[str, Any], variant: str, title: str) -> None:
+    config["studies"]["mine"] = ncnn_study() | {"variants": ["ncnn", variant]}
+    with pytest.raises(InputError, match=f"'{variant}' runs in {title}, but model 'mine' is ncnn's files"):
+        validate_config(config)
+
+
+@pytest.mark.parametrize(
+    ("blobs", "message"),
+    [
+        ({"input": 0}, "mine.input: 0 is not text; put it in quotes"),
+        ({"outputs": ["x", "x"]}, "mine.outputs: 'x' is listed twice"),
+        ({"outputs": []}, "mine.outputs: .* has 0 entries"),
+    ],
+)
+def test_names_of_blobs_are_checked(config: dict[str, Any], blobs: dict[str, Any], message: str) -> None:
+    config["studies"]["mine"] = ncnn_study(**blobs)
+    with pytest.raises(InputError, match=message):
+        validate_config(config)
+
+
 def test_published_figures_are_checked_and_get_a_tolerance(config: dict[str, Any]) -> None:
     study = onnx_study()
     figures: dict[str, Any] = {

@@ -159,6 +159,7 @@ def _height(rows: Sequence[Row]) -> int:
 
 
 def _tradeoff(network: Network, key: str) -> Figure:
+    reference = network.measurement.reference
     known = [(row, share) for row in network.rows if (share := network.kept(row))]
     times = [1 / row.cost.latency.speedup for row, _ in known]
     kept = [100 * value for _, (value, _) in known]
@@ -178,8 +179,8 @@ def _tradeoff(network: Network, key: str) -> Figure:
             "opacity": 0.8,
         },
         "customdata": [[row.title, row.cost.latency.median_ms, row.cost.size_bytes / 1e6] for row, _ in known],
-        "hovertemplate": "%{customdata[0]}<br>%{y:.2f}% of AP<br>%{customdata[1]:.2f} ms, %{x:.2f} of ONNX Runtime "
-        "FP32's<br>%{customdata[2]:.2f} MB<extra></extra>",
+        "hovertemplate": "%{customdata[0]}<br>%{y:.2f}% of AP<br>%{customdata[1]:.2f} ms, %{x:.2f} of that of "
+        f"{reference}<br>%{{customdata[2]:.2f}} MB<extra></extra>",
     }
     line = {
         "type": "scatter",
@@ -197,7 +198,7 @@ def _tradeoff(network: Network, key: str) -> Figure:
         "overlap, that may be chance."
     )
     layout = _layout(
-        xaxis={"title": {"text": "time, ONNX Runtime FP32 = 1"}, "rangemode": "tozero"},
+        xaxis={"title": {"text": f"time, {reference} = 1"}, "rangemode": "tozero"},
         yaxis={"title": {"text": "AP kept, %"}, "automargin": True},
     )
     return Figure(f"{key}-tradeoff", "AP kept and time", caption, 420, [line, points], layout)

@@ -64,7 +64,7 @@ RecipeName = Annotated[str, _Name(r"[a-z0-9][a-z0-9-]*", _SMALL_WORDS, (*_FOLDER
 
 def _each_once(names: list[str]) -> list[str]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise fault(f"{', '.join(map(repr, twice))} is listed twice; name each variant once")
+        raise fault(f"{', '.join(map(repr, twice))} is listed twice; name each once")
     return names
 
 
@@ -217,17 +217,42 @@ class OnnxModel(CropAndCodec, _Model):
     onnx: str = Field(description="Path or address of the network; one image input, heatmaps out.")
 
 
+class NcnnModel(CropAndCodec, _Model):
+    """A float network in ncnn's files. It is run in ncnn alone: there is nothing that other runtimes could load."""
+
+    model_config = ConfigDict(title="ncnn")
+
+    source: Literal["ncnn"] = Field(description="Where the network comes from.")
+    param: str = Field(description="Path or address of its `.param`.")
+    bin: str = Field(description="Path or address of its `.bin`, with weights in float32 or float16.")
+    input: str | None = Field(
+        default=None,
+        description="Name of the blob that takes the crop. The default is that of the file's only input.",
+    )
+    outputs: Annotated[list[str], AfterValidator(_each_once), Field(min_length=1)] | None = Field(
+        default=None,
+        description=(
+            "Names of the blobs that the codec decodes; for SimCC, that of x first. What lies behind them is cut off. "
+            "The default are those that no layer reads."
+        ),
+    )
+
+
 def _kind_of_model(content: Any) -> str | None:
     source = content.get("source") if isinstance(content, dict) else getattr(content, "source", None)
-    return {"mmpose": "MmposeModel", "onnx": "OnnxModel"}.get(str(source))
+    return {"mmpose": "MmposeModel", "onnx": "OnnxModel", "ncnn": "NcnnModel"}.get(str(source))
 
 
 Model = Annotated[
-    Annotated[MmposeModel, Tag("MmposeModel")] | Annotated[OnnxModel, Tag("OnnxModel")],
+    Annotated[MmposeModel, Tag("MmposeModel")]
+    | Annotated[OnnxModel, Tag("OnnxModel")]
+    | Annotated[NcnnModel, Tag("NcnnModel")],
     Discriminator(
         _kind_of_model,
         custom_error_type="fault",
-        custom_error_message="does not say where the network comes from; give it 'source: mmpose' or 'source: onnx'",
+        custom_error_message=(
+            "does not say where the network comes from; give it 'source: mmpose', 'source: onnx' or 'source: ncnn'"
+        ),
     ),
 ]
 
