@@ -96,6 +96,20 @@ def dataset(split: str, part: str):
     return path
 
 
+def subset_of(study: str) -> str:
+    """Which people a study evaluates: the part of a path, `SUBSET`; empty for all of them."""
+    choice = config["studies"][study]["dataset"]["val"]
+    return SUBSET.format(**choice) if "people" in choice else ""
+
+
+def evaluated_annotations(wildcards) -> str:
+    """Input function: the annotations of the people who are evaluated, those of a path's subset or of the study's."""
+    subset = wildcards.get("subset", subset_of(wildcards.study))
+    if not subset:
+        return dataset("val", "annotations")(wildcards)
+    return f"results/{wildcards.study}/{subset}annotations.json"
+
+
 def user_images(split: str, wildcards) -> str:
     """The folder of a split's images where the user keeps them here; empty where a rule makes it, or it is elsewhere."""
     if workflow.storage_settings.default_storage_provider:
@@ -162,7 +176,7 @@ def detections(wildcards) -> list[str]:
 def evaluation_set(wildcards) -> dict[str, str | list[str]]:
     """Input function: the images, annotations and detector boxes of the evaluation set."""
     return {
-        "annotations": dataset("val", "annotations")(wildcards),
+        "annotations": evaluated_annotations(wildcards),
         "images": dataset("val", "images")(wildcards),
         "detections": detections(wildcards),
     }
@@ -494,7 +508,7 @@ def prunable() -> list[str]:
         if found.is_archive and unpacked(found.file)
     }
     return [
-        f"{row}/shards/*.npz",
+        f"{row}/shards/**/*.npz",
         f"{row}/prepared.*",
         f"{row}/reference.*",
         *sorted(archives),

@@ -107,7 +107,7 @@ def measure_curve(
         InputError: a file is missing or damaged, no size is left, or the reference was made under another protocol.
     """
     full = Predictions.load(reference)
-    if full.identity["protocol"] != {"boxes": "ground-truth", "flip_test": False}:
+    if not {"boxes": "ground-truth", "flip_test": False}.items() <= full.identity["protocol"].items():
         raise InputError(
             f"{reference}: the curve is measured on annotated boxes without flip test. Give predictions of that kind."
         )
