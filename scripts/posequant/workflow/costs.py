@@ -76,6 +76,7 @@ STEPS = {
     "calibration_set": Step(1.0),
     "calibration_images": Step(60.0),
     "calibration_crops": Step(2.0),
+    "evaluation_images": Step(120.0),
     "distillation_set": Step(1.5),
     "distillation_images": Step(2.0, per_chosen=0.5),
     "distillation_crops": Step(1.5, per_chosen=CUT),

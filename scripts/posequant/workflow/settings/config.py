@@ -255,8 +255,13 @@ class EvaluationSplit(EvaluationPeople):
 
     model_config = ConfigDict(title="COCO")
 
-    images: str = Field(
-        description="Folder of the images, or the address of one in a zip archive: `https://HOST/FILE.zip/FOLDER`."
+    images: str | None = Field(
+        default=None,
+        description=(
+            "Folder of the images, or the address of one in a zip archive: `https://HOST/FILE.zip/FOLDER`. Without "
+            "this key, the images are fetched one by one, each from the `coco_url` in the annotations; with `people`, "
+            "only those that are evaluated."
+        ),
     )
     annotations: str = Field(description="The person_keypoints JSON file, or its address.")
 
