@@ -1,5 +1,6 @@
 """Whom a subset of an evaluation set holds, and what it says of itself."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_images_hold_enough_people_and_no_image_is_too_much(everyone: Instances)
 
 def test_images_for_fewer_people_are_among_those_for_more(everyone: Instances) -> None:
     choices = [set(choose_images(everyone, people, seed=3).tolist()) for people in range(1, len(everyone) + 1)]
-    assert all(fewer <= more for fewer, more in zip(choices, choices[1:], strict=False))
+    assert all(fewer <= more for fewer, more in itertools.pairwise(choices))
     assert len(choices[-1]) > len(choices[0])
 
 

@@ -22,7 +22,7 @@ class EvaluationPeople(Settings):
         ge=1,
         description=(
             "Evaluate on some images only, chosen at random: as many as hold so many annotated people. The default is "
-            "all. `--config people=1000` says it for one run. docs/people.md"
+            "all. `--config people=1000` says it for one run (docs/studies.md)."
         ),
     )
     seed: int = Field(
