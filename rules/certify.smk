@@ -8,7 +8,7 @@ rule certify:
     input:
         predictions=f"{RESULTS}/{{variant}}/predictions.npz",
         reference=fp32_predictions,
-        annotations=dataset("val", "annotations"),
+        annotations=evaluated_annotations,
         model=f"{RESULTS}/model.json",
         artifact=artifact,
         reference_artifact=fp32_artifact,
@@ -52,7 +52,7 @@ rule compare:
     input:
         first=f"{RESULTS}/{{other}}/predictions.npz",
         second=f"{RESULTS}/{{variant}}/predictions.npz",
-        annotations=dataset("val", "annotations"),
+        annotations=evaluated_annotations,
     output:
         page=f"{COMPARISON}.md",
         html=report(

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,9 @@ from posequant.base.errors import InputError
 from posequant.workflow.costs import (
     DRAWN,
     Network,
+    evaluated,
     input_pixels,
+    measured_rows,
     network_of,
     number_of_shards,
     people_in,
@@ -34,7 +37,15 @@ from posequant.workflow.costs import (
     shards_in,
 )
 from posequant.workflow.ending import end_on_sigterm
-from posequant.workflow.estimate import Job, announcement, planned_job, work
+from posequant.workflow.estimate import (
+    Job,
+    announcement,
+    long_run,
+    part_of,
+    planned_job,
+    size_of_study,
+    work,
+)
 from posequant.workflow.leftovers import notices as leftover_notices
 from posequant.workflow.local_files import find_file, fingerprint
 from posequant.workflow.settings.quantize import METHODS
@@ -61,6 +72,8 @@ gc.set_threshold(100_000, 50, 50)
 
 ENVIRONMENT = "../envs/posequant.yaml"
 RESULTS = "results/{study}/{model}"
+# The part of a path that says which people are evaluated, where it is a subset; empty where it is all of them.
+SUBSET = "people-{people}-seed-{seed}/"
 DOWNLOADS = "results/downloads"
 # Whom a recipe distills on, so many people; where their images are fetched to; and their crops.
 DISTILLATION = "results/{study}/distillation-{people}.json"
@@ -151,6 +164,7 @@ wildcard_constraints:
     study=any_of(config["studies"]),
     model=any_of(models_from("mmpose", "onnx", "ncnn")),
     variant=any_of(config["variants"]),
+    subset=r"(?:people-\d+-seed-\d+/)?",
 
 
 @cache

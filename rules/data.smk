@@ -1,6 +1,6 @@
 # Whom to calibrate on, and what the networks see of people.
 
-CROPS = f"{RESULTS}/crops/{{shard}}-of-{{shards}}"
+CROPS = f"{RESULTS}/crops/{{subset}}{{shard}}-of-{{shards}}"
 
 
 rule calibration_set:
@@ -54,6 +54,30 @@ rule calibration_crops:
         'python "$SCRIPTS"/calibration_crops.py --model {input.model}'
         " --calibration {input.calibration} --images {input.images:q}"
         " --out {output} > {log} 2>&1"
+
+
+rule evaluation_people:
+    """Choose images of the evaluation set that hold so many people: a subset, for a quick answer."""
+    input:
+        dataset("val", "annotations"),
+    output:
+        "results/{study}/people-{people}-seed-{seed}/annotations.json",
+    log:
+        "results/{study}/people-{people}-seed-{seed}/evaluation_people.log",
+    wildcard_constraints:
+        people=r"\d+",
+        seed=r"\d+",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        code=code("evaluation_people"),
+    shell:
+        'python "$SCRIPTS"/evaluation_people.py --annotations {input:q}'
+        " --people {wildcards.people} --seed {wildcards.seed} --out {output} > {log} 2>&1"
 
 
 rule evaluation_crops:

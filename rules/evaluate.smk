@@ -2,7 +2,7 @@
 
 # Of one job. A network is opened once for all of them.
 PREDICTION_THREADS = 4
-SHARDS = f"{RESULTS}/{{variant}}/shards/{{shard}}-of-{{shards}}"
+SHARDS = f"{RESULTS}/{{variant}}/shards/{{subset}}{{shard}}-of-{{shards}}"
 
 
 rule predict:
@@ -40,7 +40,7 @@ rule evaluate:
     """Put the shards together, everybody exactly once, and score them with the COCO keypoint metrics."""
     input:
         shards=shards,
-        annotations=dataset("val", "annotations"),
+        annotations=evaluated_annotations,
         detections=detections,
     output:
         predictions=f"{RESULTS}/{{variant}}/predictions.npz",

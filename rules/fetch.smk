@@ -89,6 +89,25 @@ rule calibration_images:
         " --annotations {input.annotations:q} --out {output} > {log} 2>&1"
 
 
+rule evaluation_images:
+    """Fetch the images to evaluate on one by one, and of a subset no others."""
+    input:
+        annotations=evaluated_annotations,
+    output:
+        directory("results/{study}/{subset}evaluation_images"),
+    log:
+        "results/{study}/{subset}evaluation_images.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    shell:
+        'python "$SCRIPTS"/evaluation_images.py --annotations {input.annotations:q}'
+        " --out {output} > {log} 2>&1"
+
+
 rule distillation_images:
     """Fetch the training images of the people chosen to distill on, but for those that are there."""
     input:

@@ -83,10 +83,11 @@ def dataset(split: str, part: str):
         source = config["studies"][wildcards.study]["dataset"]
         folder = f"results/{wildcards.study}/dataset"
         if "synthetic" not in source:
-            # Training images that are not named are fetched, those that calibration needs.
-            fetched = f"results/{wildcards.study}/calibration_images"
+            # Images that are not named are fetched: of training images, those that calibration needs.
             if part not in source[split]:
-                return fetched
+                if split == "val":
+                    return f"results/{wildcards.study}/{subset_in(wildcards)}evaluation_images"
+                return f"results/{wildcards.study}/calibration_images"
             return located(
                 source[split][part], wildcards.study, f"dataset.{split}.{part}"
             )
@@ -94,6 +95,24 @@ def dataset(split: str, part: str):
         return annotations if part == "annotations" else f"{folder}/{split}"
 
     return path
+
+
+def subset_of(study: str) -> str:
+    """Which people a study evaluates: the part of a path, `SUBSET`; empty for all of them."""
+    choice = config["studies"][study]["dataset"]["val"]
+    return SUBSET.format(**choice) if "people" in choice else ""
+
+
+def subset_in(wildcards) -> str:
+    """The subset that a path names, or else that of the study."""
+    return wildcards.get("subset", subset_of(wildcards.study))
+
+
+def evaluated_annotations(wildcards) -> str:
+    """Input function: the annotations of the people who are evaluated."""
+    if subset := subset_in(wildcards):
+        return f"results/{wildcards.study}/{subset}annotations.json"
+    return dataset("val", "annotations")(wildcards)
 
 
 def user_images(split: str, wildcards) -> str:
@@ -162,7 +181,7 @@ def detections(wildcards) -> list[str]:
 def evaluation_set(wildcards) -> dict[str, str | list[str]]:
     """Input function: the images, annotations and detector boxes of the evaluation set."""
     return {
-        "annotations": dataset("val", "annotations")(wildcards),
+        "annotations": evaluated_annotations(wildcards),
         "images": dataset("val", "images")(wildcards),
         "detections": detections(wildcards),
     }
@@ -392,11 +411,14 @@ def of_the_study() -> list[str]:
         DISTILLATION_IMAGES.format(study=config["study"], people=people)
         for people in sorted({DISTILLED.get(row, 0) for row in study["variants"]} - {0})
     ]
-    named = {"synthetic", "images"} & {
-        *study["dataset"],
-        *study["dataset"].get("train", ()),
-    }
-    return contents if named else contents + chosen
+    if "synthetic" in study["dataset"]:
+        return contents
+    if "images" not in study["dataset"]["train"]:
+        contents += chosen
+    if "images" not in study["dataset"]["val"]:
+        subset = subset_of(config["study"])
+        contents.append(f"results/{config['study']}/{subset}evaluation_images")
+    return contents
 
 
 def described(wildcards) -> dict[str, str]:
@@ -529,7 +551,7 @@ def prunable() -> list[str]:
         if found.is_archive and unpacked(found.file)
     }
     return [
-        f"{row}/shards/*.npz",
+        f"{row}/shards/**/*.npz",
         f"{row}/prepared.*",
         f"{row}/reference.*",
         *sorted(archives),

@@ -14,7 +14,9 @@ rule prune:
         mem_mb=500,
         runtime=10,
     params:
-        crops=CROPS.format(study=config["study"], model="*", shard="*", shards="*"),
+        crops=CROPS.format(
+            study=config["study"], model="*", subset="**/", shard="*", shards="*"
+        ),
         patterns=prunable(),
     shell:
         'python "$SCRIPTS"/prune.py --crops {params.crops:q} --remove {params.patterns:q}'

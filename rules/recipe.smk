@@ -123,7 +123,7 @@ rule curve:
         bin=f"{RESULTS}/converted/ncnn-fp32.bin",
         train_annotations=dataset("train", "annotations"),
         train_images=dataset("train", "images"),
-        annotations=dataset("val", "annotations"),
+        annotations=evaluated_annotations,
         images=dataset("val", "images"),
         reference=fp32_predictions,
     output:

@@ -42,7 +42,7 @@ rule pictures:
     input:
         predictions=f"{RESULTS}/{{variant}}/predictions.npz",
         reference=fp32_predictions,
-        annotations=dataset("val", "annotations"),
+        annotations=evaluated_annotations,
         images=dataset("val", "images"),
         model=f"{RESULTS}/model.json",
         artifact=artifact,
@@ -172,8 +172,8 @@ onstart:
             watch_queue(Path.cwd(), logger.warning)
         refuse_to_prune(workflow.dag)
         said, warning = estimate(workflow.dag)
-        if said:
-            logger.info(said)
+        for line in said:
+            logger.info(line)
         if warning:
             logger.warning(warning)
     made = [

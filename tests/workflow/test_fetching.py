@@ -152,6 +152,30 @@ def test_images_to_distill_on_are_fetched_beside_those_that_are_there(scene: Sce
     assert workflow.planned(*TARGET) == {}
 
 
+def test_of_the_evaluation_images_without_a_folder_only_the_chosen_are_fetched(scene: Scene, tmp_path: Path) -> None:
+    workflow = Workflow(tmp_path)
+    copy_checkout(tmp_path)
+    annotations = json.loads(scene.val.annotations.read_text())
+    for image in annotations["images"]:
+        picture = (scene.val.images / image["file_name"]).read_bytes()
+        image["coco_url"] = scene.site.put(f"/val/{image['file_name']}", content(picture))
+    (tmp_path / "val.json").write_text(json.dumps(annotations))
+    train = {"images": str(scene.train.images), "annotations": str(scene.train.annotations)}
+    study = {
+        "dataset": {"train": train, "val": {"annotations": "val.json", "people": 4, "seed": 1}},
+        "models": {"mine": {"source": "mmpose", "config": "config.py", "checkpoint": str(scene.val.annotations)}},
+        "variants": ["pytorch"],
+    }
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({"studies": {"mine": study}}))
+    scene.site.requests.clear()
+    workflow.run("fetch", "--config", "study=mine")
+    results = tmp_path / "results/mine/people-4-seed-1"
+    chosen = {image["file_name"] for image in json.loads((results / "annotations.json").read_text())["images"]}
+    assert len(chosen) < len(annotations["images"])
+    assert {path.name for path in (results / "evaluation_images").glob("*.jpg")} == chosen
+    assert scene.requested() == sorted(f"/val/{name}" for name in chosen)
+
+
 def test_copied_folder_fetches_nothing(scene: Scene, tmp_path: Path) -> None:
     shutil.copytree(scene.workflow.folder, tmp_path / "copy")
     copied = Workflow(tmp_path / "copy")
@@ -225,7 +249,7 @@ def test_missing_detections_stop_before_any_job(shipped: Workflow) -> None:
     assert not (shipped.folder / "results").exists()
     boxes = yaml.safe_dump({"studies": {"coco": {"protocol": {"boxes": "ground-truth"}}}})
     (shipped.folder / "small.yaml").write_text(boxes)
-    assert shipped.planned("results/result.md", "--config", "study=coco")["predict"] == 20
+    assert shipped.planned("results/result.md", "--config", "study=coco")["evaluate"] == 20
 
 
 def test_unknown_config_is_named_before_any_job(shipped: Workflow) -> None:

@@ -331,6 +331,27 @@ def test_changing_the_protocol_reruns_predictions(workflow: Workflow) -> None:
     assert workflow.planned("results/result.md") == jobs | dict.fromkeys(("certify", "pictures"), len(REDUCED)) | REPORT
 
 
+def test_subset_reruns_evaluation_alone_and_going_back_no_prediction(workflow: Workflow, tmp_path: Path) -> None:
+    quick = Workflow(shutil.copytree(workflow.folder, tmp_path / "quick", symlinks=True))
+    jobs = dict.fromkeys(("evaluation_people", "evaluation_crops"), 1)
+    jobs |= dict.fromkeys(("predict", "evaluate"), len(VARIANTS))
+    jobs |= dict.fromkeys(("certify", "pictures"), len(REDUCED)) | REPORT
+    assert quick.planned("results/result.md", "--config", "people=6") == jobs
+    page, metrics = f"{MODEL}/ncnn-fp16/certificate.md", quick.folder / MODEL / "ncnn-fp16/metrics.json"
+    whole = metrics.read_bytes()
+    quick.run(page, "--config", "people=6")
+    assert json.loads(metrics.read_text())["protocol"] == {
+        "boxes": "ground-truth",
+        "flip_test": False,
+        "people": 6,
+        "seed": 0,
+    }
+    assert "images chosen at random, seed 0, until they held 6 people" in (quick.folder / page).read_text()
+    assert quick.planned(page) == {"evaluate": 2, "certify": 1}
+    quick.run(str(metrics.relative_to(quick.folder)))
+    assert metrics.read_bytes() == whole
+
+
 def test_shards_give_the_same_bytes(workflow: Workflow, tmp_path: Path) -> None:
     sharded = Workflow(shutil.copytree(workflow.folder, tmp_path / "sharded", symlinks=True))
     # PyTorch takes a chunk as one batch: it would tell if one was cut.
@@ -380,7 +401,7 @@ def test_finished_study_is_pruned_and_goes_on(workflow: Workflow, tmp_path: Path
     of_recipe = ("ncnn-int8-tuned/prepared.bin", "ncnn-int8-tuned/reference.bin")
     for removed in ("crops/1-of-1/crops.npy", "ncnn-int8/shards/1-of-1.npz", *of_recipe):
         assert not (pruned.folder / MODEL / removed).exists()
-    assert re.search(r"removed \d+ MB, 1 file: results/demo/\*/crops/\*-of-\*\n", said), said
+    assert re.search(r"removed \d+ MB, 1 file: results/demo/\*/crops/\*\*/\*-of-\*\n", said), said
     assert re.search(r"\n\d+ MB freed\n", said), said
     assert pruned.planned("results/result.md") == {}
 

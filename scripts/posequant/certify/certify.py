@@ -169,7 +169,8 @@ def _calibration(path: Path, annotated: Annotations, annotations: Path) -> dict[
         proven_for = proof["sha256"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a calibration set. Delete it and run again.") from error
-    if proven_for != sha256(annotations):
+    # Of a subset, the images of the whole set were looked at.
+    if proven_for != (annotated.subset.sha256 if annotated.subset else sha256(annotations)):
         raise InputError(f"{path}: was checked against other annotations than {annotations}. Choose the people again.")
     ids, names = {image.id for image in annotated.images}, {image.file_name for image in annotated.images}
     if shared := [identifier for identifier, name in sorted(images) if identifier in ids or name in names]:

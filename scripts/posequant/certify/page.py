@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from posequant.base.markdown import decibels, figure_or_dash, signed, table
+from posequant.evaluate.ground import subset_words
 
 _SIZES = {"APM": "Medium (area 32² to 96²)", "APL": "Large (area from 96²)"}
 
@@ -274,6 +275,7 @@ def _ground(certificate: Mapping[str, Any]) -> str:
     lines = {
         "Boxes": protocol["boxes"],
         "Flip test": "yes" if protocol["flip_test"] else "no",
+        **({"Subset": subset} if (subset := subset_words(protocol)) else {}),
         "Images, instances": f"{certificate['images']}, {certificate['instances']}",
         (
             "Calibrated on" if certificate["precision"] == "int8" else "Crops to compare outputs"

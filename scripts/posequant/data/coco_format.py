@@ -107,6 +107,15 @@ class Detection(Entry):
     score: Annotated[float, Field(ge=0, le=1e6)]
 
 
+class Subset(Entry):
+    """What a file says of a subset of an evaluation set, as `evaluation_people` chose it."""
+
+    people: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0)]
+    images: Annotated[int, Field(ge=1)]
+    sha256: str
+
+
 class CalibrationPerson(Entry):
     """A person of a `calibration.json`: box (left, top, right, bottom) in pixels, the rest as in `PersonAnnotation`."""
 

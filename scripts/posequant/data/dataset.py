@@ -23,6 +23,8 @@ from posequant.data import coco_format
 _PERSON_FIELDS = tuple(coco_format.PersonAnnotation.model_fields)
 _IMAGE_FIELDS = tuple(coco_format.Image.model_fields)
 _USERS_FILE = "Mend it, or fetch it again."
+# Where the annotations of a subset say how it was chosen.
+SUBSET_KEY = "posequant_subset"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,23 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
+class Subset:
+    """How the images of an evaluation set were chosen from all that it has.
+
+    Attributes:
+        people: that they were to hold, at least.
+        seed: of the random order in which images were taken.
+        images: how many there were to choose from.
+        sha256: of the annotations of all, in hex.
+    """
+
+    people: int
+    seed: int
+    images: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Instances:
     """N people, each a box in an image.
 
@@ -46,6 +65,7 @@ class Instances:
         bbox_scores: float32 (N,); confidence of the box, 1 for annotated ones.
         images: the images, each once, whether somebody is in them or not.
         notices: who is not among them though the file has them, and probably by a mistake in it: sentences.
+        subset: how their images were chosen, if they are not all of the evaluation set.
     """
 
     ids: NDArray[np.int64]
@@ -54,6 +74,7 @@ class Instances:
     bbox_scores: NDArray[np.float32]
     images: tuple[ImageFile, ...]
     notices: tuple[str, ...] = ()
+    subset: Subset | None = None
 
     def __len__(self) -> int:
         """Return the number of people."""
@@ -110,12 +131,14 @@ class Annotations:
             with their `coco_url`, unchecked.
         person_category: the category id of the annotations that have keypoints.
         images: all its images, in its order.
+        subset: how they were chosen, where the file has but a subset of an evaluation set.
     """
 
     path: Path
     coco: COCO
     person_category: int
     images: tuple[ImageFile, ...]
+    subset: Subset | None = None
 
 
 def load_annotations(path: Path) -> Annotations:
@@ -162,7 +185,7 @@ def load_annotations(path: Path) -> Annotations:
         "annotations": [{name: entry[name] for name in _PERSON_FIELDS} for entry in people],
         "categories": [{"id": category}],
     }
-    return Annotations(path, index_annotations(checked), category, images)
+    return Annotations(path, index_annotations(checked), category, images, _subset(path, content))
 
 
 def evaluation_instances(annotations: Path, detections: Path | None) -> Instances:
@@ -216,6 +239,7 @@ def ground_truth_instances(annotations: Annotations) -> Instances:
         bbox_scores=np.ones(len(people), np.float32),
         images=annotations.images,
         notices=tuple(notices),
+        subset=annotations.subset,
     )
     return found.select(labelled & inside)
 
@@ -247,7 +271,9 @@ def detected_instances(annotations: Annotations, path: Path) -> Instances:
         raise InputError(f"{path}: no box of a person in an image of {annotations.path}")
     ids = np.arange(len(people), dtype=np.int64)
     notices = []
-    if strangers := sorted({entry["image_id"] for entry, there in zip(people, known, strict=True) if not there}):
+    strangers = sorted({entry["image_id"] for entry, there in zip(people, known, strict=True) if not there})
+    # To a subset, all other images are.
+    if strangers and not annotations.subset:
         notices.append(
             f"{path}: {(~known).sum()} of {len(people)} boxes of people are left out: {annotations.path} has no image "
             f"{first_of(strangers)}"
@@ -264,6 +290,7 @@ def detected_instances(annotations: Annotations, path: Path) -> Instances:
         bbox_scores=scores,
         images=annotations.images,
         notices=tuple(notices),
+        subset=annotations.subset,
     )
     return found.select(known & extended)
 
@@ -374,6 +401,14 @@ def index_annotations(content: dict[str, Any]) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
+
+
+def _subset(path: Path, content: dict[str, Any]) -> Subset | None:
+    said = content.get(SUBSET_KEY)
+    if said is None:
+        return None
+    coco_format.check_entries(path, SUBSET_KEY, [said], coco_format.Subset)
+    return Subset(**{name: said[name] for name in Subset.__annotations__})
 
 
 def _require_each_once(path: Path, name: str, entries: Sequence[dict[str, Any]]) -> None:

@@ -13,6 +13,13 @@ COMMON_GROUND = ("model", "protocol", "instances")
 COMMON_FILES = ("model", "annotations", "detections")
 
 
+def subset_words(protocol: Mapping[str, Any]) -> str:
+    """Return in words which images of the evaluation set a protocol takes; nothing where it takes all."""
+    if not (people := protocol.get("people")):
+        return ""
+    return f"images chosen at random, seed {protocol['seed']}, until they held {people:,} people"
+
+
 def require_common_ground(first: Mapping[str, Any], other: Mapping[str, Any], names: tuple[object, object]) -> None:
     """Raise `InputError` unless two predictions were made of one model under one protocol, for the same people.
 

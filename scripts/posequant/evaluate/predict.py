@@ -75,12 +75,17 @@ def make_predictions(
     """
     spec, made = ModelSpec.load(model), as_made(artifacts)
     instances = evaluation_instances(annotations, detections)
+    subset = instances.subset
     identity = {
         "model": spec.name,
         "variant": variant,
         "backend": backend,
         "precision": precision,
-        "protocol": {"boxes": "detections" if detections else "ground-truth", "flip_test": flip_test},
+        "protocol": {
+            "boxes": "detections" if detections else "ground-truth",
+            "flip_test": flip_test,
+            **({"people": subset.people, "seed": subset.seed} if subset else {}),
+        },
         "instances": len(instances),
         "sha256": {
             "model": sha256(model),

@@ -36,6 +36,9 @@ class _Checked(BaseModel):
 class _Protocol(_Checked):
     boxes: Literal["ground-truth", "detections"]
     flip_test: bool
+    # Of a subset only.
+    people: int | None = None
+    seed: int | None = None
 
 
 class _Hashes(_Checked):

@@ -1,7 +1,7 @@
-"""The photographs of a calibration set, fetched one by one where the training images are not at hand."""
+"""Photographs fetched one by one, where a folder of all is not at hand: of a calibration set, of an evaluation set."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from posequant.base.errors import InputError
 from posequant.data.calibration_set import load_people
-from posequant.data.dataset import ImageFile, load_annotations, read_image
+from posequant.data.dataset import Annotations, ImageFile, load_annotations, read_image
 from posequant.fetch.download import Patience, download
 
 
@@ -24,17 +24,20 @@ def image_addresses(calibration: Path, annotations: Path) -> dict[ImageFile, str
     Raises:
         InputError: a file is missing or damaged, or the annotations do not say where an image is.
     """
-    annotated = load_annotations(annotations).coco.imgs
-    chosen = {}
-    for image in (person.image for person in load_people(calibration)):
-        address = annotated.get(image.id, {}).get("coco_url")
+    return _addresses([person.image for person in load_people(calibration)], load_annotations(annotations), "train")
+
+
+def _addresses(images: Iterable[ImageFile], annotations: Annotations, split: str) -> dict[ImageFile, str]:
+    found = {}
+    for image in images:
+        address = annotations.coco.imgs.get(image.id, {}).get("coco_url")
         if not isinstance(address, str) or not address:
             raise InputError(
-                f"{annotations}: image {image.id} has no coco_url to fetch it from. Name the folder of the training "
-                "images as the `images` of the dataset's `train`."
+                f"{annotations.path}: image {image.id} has no coco_url to fetch it from. Name the folder of the images "
+                f"as the `images` of the dataset's `{split}`."
             )
-        chosen[image] = address
-    return chosen
+        found[image] = address
+    return found
 
 
 def fetch_images(
@@ -92,10 +95,27 @@ def fetch_calibration_images(calibration: Path, annotations: Path, folder: Path,
     Raises:
         InputError: as `image_addresses` and `fetch_images`, or `folder` exists.
     """
+    _fetch_whole(image_addresses(calibration, annotations), folder, known)
+
+
+def fetch_evaluation_images(annotations: Path, folder: Path) -> None:
+    """Fetch the images of an evaluation set, or of a subset of it, as `fetch_calibration_images` does.
+
+    Args:
+        annotations: its COCO keypoint annotations; all their images are fetched.
+        folder: where to write.
+
+    Raises:
+        InputError: an image has no `coco_url`; as `fetch_images`; or `folder` exists.
+    """
+    annotated = load_annotations(annotations)
+    _fetch_whole(_addresses(annotated.images, annotated, "val"), folder)
+
+
+def _fetch_whole(addresses: Mapping[ImageFile, str], folder: Path, known: Path | None = None) -> None:
     if folder.exists():
         raise InputError(f"{folder}: exists already. Delete it to fetch the images anew.")
     part = folder.with_name(f"{folder.name}.part")
-    addresses = image_addresses(calibration, annotations)
     for image in addresses if known else ():
         if known and _is_sound(known, image):
             (part / image.file_name).parent.mkdir(parents=True, exist_ok=True)

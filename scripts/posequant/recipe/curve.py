@@ -113,7 +113,7 @@ def measure_curve(
             "Make the curve of a row whose recipe has the other steps and not this one."
         )
     full = Predictions.load(reference)
-    if full.identity["protocol"] != {"boxes": "ground-truth", "flip_test": False}:
+    if not {"boxes": "ground-truth", "flip_test": False}.items() <= full.identity["protocol"].items():
         raise InputError(
             f"{reference}: the curve is measured on annotated boxes without flip test. Give predictions of that kind."
         )

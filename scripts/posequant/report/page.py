@@ -8,6 +8,7 @@ import yaml
 
 from posequant.base.markdown import decibels, figure_or_dash, signed, table
 from posequant.certify.page import near, stated, verdicts
+from posequant.evaluate.ground import subset_words
 from posequant.report.published import comparisons, not_comparable
 from posequant.report.result import Ground, Network, Protocol, Result, Row
 from posequant.report.words import in_words
@@ -73,7 +74,10 @@ def ground_words(ground: Ground) -> str:
     """Return on whom and how a result was measured, one sentence."""
     boxes = {"ground-truth": "boxes of the annotations", "detections": "boxes of a detector"}[ground.protocol.boxes]
     flip = "with" if ground.protocol.flip_test else "without"
-    return f"{ground.images:,} images, {ground.instances:,} people, {boxes}, {flip} flip test."
+    subset = subset_words(ground.protocol.model_dump())
+    return f"{ground.images:,} images, {ground.instances:,} people, {boxes}, {flip} flip test." + (
+        f" A subset: {subset}." if subset else ""
+    )
 
 
 def ground_tables(result: Result) -> str:
@@ -261,6 +265,7 @@ def _published(result: Result) -> Iterable[str]:
                     "Variants": ", ".join(entry["variants"]),
                     "Boxes": entry["protocol"]["boxes"],
                     "Flip test": _yes_no(entry["protocol"]["flip_test"]),
+                    **({"People": "all"} if protocol.people else {}),
                     "Published": ", ".join(f"{name} {figure:.4f}" for name, figure in entry["statistics"].items()),
                     "Source": entry["source"],
                 }
@@ -331,6 +336,7 @@ def _protocol(result: Result) -> Iterable[str]:
             "Boxes": ground.protocol.boxes,
             "Flip test": _yes_no(ground.protocol.flip_test),
             "Images": str(ground.images),
+            **({"Subset": subset} if (subset := subset_words(ground.protocol.model_dump())) else {}),
             "Instances": str(ground.instances),
             "Annotations": _hash(ground.annotations_sha256),
             **({"Detections": _hash(ground.detections_sha256)} if ground.detections_sha256 else {}),

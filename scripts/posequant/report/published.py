@@ -58,10 +58,10 @@ def comparisons(row: Row, protocol: Protocol, published: Sequence[Mapping[str, A
             source=entry["source"],
         )
         for entry in published
-        if row.variant in entry["variants"] and protocol.model_dump() == entry["protocol"]
+        if row.variant in entry["variants"] and protocol.model_dump(exclude_none=True) == entry["protocol"]
     ]
 
 
 def not_comparable(protocol: Protocol, published: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the entries of `published` that are of another protocol than `protocol`."""
-    return [entry for entry in published if entry["protocol"] != protocol.model_dump()]
+    return [entry for entry in published if entry["protocol"] != protocol.model_dump(exclude_none=True)]

@@ -178,6 +178,8 @@ class Protocol(Part):
 
     boxes: Literal["ground-truth", "detections"]
     flip_test: bool
+    people: int | None = Field(default=None, description="Of a subset of the evaluation set: how many it must hold.")
+    seed: int | None = Field(default=None, description="Of a subset: the seed of the choice.")
 
 
 class Ground(Part):

@@ -5,6 +5,7 @@ from typing import Any
 
 from posequant.base.markdown import figure_or_dash
 from posequant.certify.page import kept, near, stated
+from posequant.evaluate.ground import subset_words
 
 
 def certified(certificate: Mapping[str, Any]) -> str:
@@ -27,5 +28,6 @@ def measured(evaluation: Mapping[str, Any]) -> str:
     return (
         f"It was evaluated on {evaluation['images']:,} images with {boxes}, {'with' if flipped else 'without'} a flip "
         f"test: AP {figure_or_dash(evaluation['statistics']['AP'])}, {evaluation['instances']:,} people."
+        + (f" They are a subset: {subset}." if (subset := subset_words(protocol)) else "")
         + (" The programs here make no flip test: they score a little less." if flipped else "")
     )

@@ -1,9 +1,10 @@
 """What the steps of a study cost, in time and on the disk: a table of what was measured, for plans and estimates."""
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ _BYTES_PER_PARAMETER = 4
 _USUAL_GMAC, _USUAL_BYTES, _USUAL_PIXELS = 5.4, 136e6, 192 * 256
 _SIZE = re.compile(r"(\d{2,4})x(\d{2,4})")
 _INPUT_SIZE = re.compile(r"input_size\s*=\s*[\[(]\s*(\d+)\s*,\s*(\d+)\s*[\])]")
+# People and boxes of files that are known by their name, before they are there.
+_KNOWN_PEOPLE = {
+    "person_keypoints_val2017.json": 6352,
+    "COCO_val2017_detections_AP_H_56_person.json": 104_125,
+}
 # How the file names a person that is evaluated, and a box.
 _ANNOTATED = re.compile(rb'"num_keypoints"\s*:\s*[1-9]')
 _BOX = re.compile(rb'"bbox"\s*:')
@@ -70,9 +76,11 @@ STEPS = {
     "calibration_set": Step(1.0),
     "calibration_images": Step(60.0),
     "calibration_crops": Step(2.0),
+    "evaluation_images": Step(120.0),
     "distillation_set": Step(1.5),
     "distillation_images": Step(2.0, per_chosen=0.5),
     "distillation_crops": Step(1.5, per_chosen=CUT),
+    "evaluation_people": Step(1.5),
     "evaluation_crops": Step(1.5, per_person=CUT),
     "export": Step(5.0, per_100_mb=6.0),
     "import_onnx": Step(2.0, per_100_mb=3.0),
@@ -144,11 +152,13 @@ class Network:
         gmac: billions of multiply-accumulates for a crop.
         bytes: of its weights in float32.
         pixels: of a crop.
+        measured: seconds that one thread takes for a crop, by row, where an earlier run measured them here.
     """
 
     gmac: float = _USUAL_GMAC
     bytes: float = _USUAL_BYTES
     pixels: int = _USUAL_PIXELS
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     def seconds(self, backend: str, precision: str) -> float:
         """Return how long one thread takes for a crop."""
@@ -180,7 +190,20 @@ def row_seconds(variant: str, network: Network, config: Mapping[str, Any], study
     """Return how long one thread takes for a person in a row of a study; `config` is the whole configuration."""
     row = config["variants"][variant]
     passes = 2 if config["studies"][study]["protocol"]["flip_test"] else 1
-    return passes * network.seconds(row["backend"], row["precision"])
+    return passes * (network.measured.get(variant) or network.seconds(row["backend"], row["precision"]))
+
+
+def measured_rows(latency: Path) -> dict[str, float]:
+    """Return how long one thread takes for a crop in each row, in seconds, as an earlier run measured it on some crops.
+
+    Args:
+        latency: what the step `latency` wrote; nothing is told by one that is not there, or of another version.
+    """
+    try:
+        rows = json.loads(latency.read_text())["rows"]
+        return {name: float(row["latency"]["median_ms"]) / 1000 for name, row in rows.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def network_of(*, weights: int | None, pixels: int | None, gmac: float | None) -> Network | None:
@@ -219,7 +242,9 @@ def input_pixels(model: Mapping[str, Any], config: Path | None) -> int | None:
 
 
 def people_in(annotations: Path, detections: Path | None) -> int | None:
-    """Return how many people are evaluated, counted in the text of a file; None if it is not there yet.
+    """Return how many people are evaluated, counted in the text of a file.
+
+    None if it is not there yet, unless it is known by its name.
 
     Args:
         annotations: COCO keypoint annotations; people with a keypoint are evaluated.
@@ -227,9 +252,24 @@ def people_in(annotations: Path, detections: Path | None) -> int | None:
     """
     path, pattern = (annotations, _ANNOTATED) if detections is None else (detections, _BOX)
     if not path.is_file():
-        return None
+        return _KNOWN_PEOPLE.get(path.name)
     content = path.read_bytes()
     return sum(1 for _ in pattern.finditer(content))
+
+
+def evaluated(everyone: int | None, annotated: int | None, wanted: int | None) -> int | None:
+    """Return how many people, or detector boxes of them, are evaluated; None where that is not known.
+
+    Args:
+        everyone: how many there are, people or boxes.
+        annotated: how many annotated people there are.
+        wanted: how many annotated people a subset is to hold; None for all. Their images hold their share of the boxes.
+    """
+    if everyone is None or wanted is None:
+        return everyone
+    if not annotated:
+        return None
+    return min(everyone, round(wanted * everyone / annotated))
 
 
 def number_of_shards(people: int, seconds: float, minutes: float, *, threads: int) -> int:

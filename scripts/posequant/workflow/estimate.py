@@ -2,7 +2,7 @@
 
 import heapq
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,11 @@ from posequant.workflow.costs import (
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 # Less is not worth a word.
 _LEAST_BYTES, _LEAST_SECONDS = 1e6, 20
+# A run beyond that is worth a quick answer first, and that takes no longer than this: some numbers of people.
+_LONG, _QUICK = _HOUR, 75 * _MINUTE
+_PEOPLE = (5000, 2000, 1000, 500, 200, 100)
+# How many cores a larger machine has.
+_MANY_CORES = 16
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,17 @@ def work(
         rows=tuple(row_seconds(row, size, config, study) for row in rows),
         kept=crops_bytes(size, everyone) <= 1e9 * settings["crops"]["limit_gb"],
     )
+
+
+def part_of(shard: int, shards: int, everyone: int, fewer: int) -> int:
+    """Return how many people a shard of `everyone` has where only the first `fewer` are evaluated; or more, if that is.
+
+    Shards keep their size as long as there are people; those behind have nobody. More people share the same shards.
+    """
+    if fewer >= everyone:
+        return fewer // shards
+    size = -(-everyone // shards)
+    return min(size, max(0, fewer - (shard - 1) * size))
 
 
 def planned_job(rule: str, work: Work, output: Sequence[str], threads: int, after: tuple[int, ...]) -> Job:
@@ -153,6 +169,56 @@ def size(count: float) -> str:
     if count < 1e9:
         return f"{max(1, round(count / 1e6))} MB"
     return f"{count / 1e9:.1f} GB" if count < 1e10 else f"{count / 1e9:.0f} GB"
+
+
+def size_of_study(people: int, boxes: bool, rows: Sequence[tuple[str, str]]) -> str:
+    """Return what is predicted, in words: `104,125 boxes x 10 rows x 2 networks`.
+
+    Args:
+        people: how many are evaluated.
+        boxes: whether they are boxes of a detector.
+        rows: that are predicted, each a network and a variant.
+    """
+    networks = len({network for network, _ in rows})
+    each = len(rows) // networks
+    said = f"{people:,} {'boxes' if boxes else 'people'} x {each} row{'s' if each > 1 else ''}"
+    if networks * each != len(rows):
+        return f"{people:,} {'boxes' if boxes else 'people'} x {len(rows)} rows of {networks} networks"
+    return f"{said} x {networks} networks" if networks > 1 else said
+
+
+def long_run(
+    what: str,
+    full: Sequence[Job],
+    cores: int,
+    quick: Callable[[int], Sequence[Job]] | None = None,
+    everyone: int | None = None,
+) -> str:
+    """Return what is said of a study that takes more than an hour: how long, on more cores, and with fewer people.
+
+    Args:
+        what: it predicts, as `size_of_study`.
+        full: the jobs that are to run, with all people.
+        cores: on how many.
+        quick: returns the jobs with so many annotated people; None where fewer are evaluated already.
+        everyone: how many annotated people there are, where that is known.
+
+    Returns:
+        A sentence, or nothing of a shorter study.
+    """
+    seconds = makespan(full, cores)
+    if seconds <= _LONG:
+        return ""
+    said = f"The full study, {what}: about {roughly(seconds)} on {cores} core{'s' if cores > 1 else ''}"
+    if cores < _MANY_CORES:
+        said += f", {roughly(makespan(full, _MANY_CORES))} on {_MANY_CORES}"
+    if quick is not None and everyone is not None:
+        offers = [(people, makespan(quick(people), cores)) for people in _PEOPLE if people < everyone]
+        offers = [offer for offer in offers if offer[1] <= seconds / 2]
+        if offers:
+            people, shorter = next((offer for offer in offers if offer[1] <= _QUICK), offers[-1])
+            said += f"; a quick answer first, --config people={people}: {roughly(shorter)}"
+    return f"{said}."
 
 
 def announcement(jobs: Sequence[Job], cores: int, free: float) -> tuple[str, str]:

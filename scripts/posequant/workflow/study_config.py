@@ -12,6 +12,8 @@ from posequant.workflow.settings.quantize import METHODS
 def validate_config(config: dict[str, Any]) -> None:
     """Check a configuration and fill in what it leaves to defaults, in place.
 
+    The key `people` goes into the studies.
+
     Raises:
         InputError: with every fault found: the key's path, what is wrong and, for an unknown key, the nearest known
             one.
@@ -20,7 +22,12 @@ def validate_config(config: dict[str, Any]) -> None:
     settings = checked(Config, config, what=what)
     if faults := list(_broken_references(settings)):
         raise not_valid(what, faults)
-    config.update(settings.filled())
+    filled = settings.filled()
+    if people := filled.pop("people", None):
+        for study in filled["studies"].values():
+            study["dataset"]["val"]["people"] = people
+    config.pop("people", None)
+    config.update(filled)
 
 
 def _broken_references(config: Config) -> Iterator[str]:

@@ -17,7 +17,12 @@ from tests.unit.fetch.http_site import Site, chunked, content, serve, status
 
 from posequant.base.errors import InputError
 from posequant.data.dataset import ImageFile
-from posequant.fetch.calibration_images import fetch_calibration_images, fetch_images, image_addresses
+from posequant.fetch.calibration_images import (
+    fetch_calibration_images,
+    fetch_evaluation_images,
+    fetch_images,
+    image_addresses,
+)
 from posequant.fetch.download import Patience, download, fetch
 from posequant.fetch.unpack import unpack
 from posequant.workflow.sources import Download, find_downloads, parse_source
@@ -614,6 +619,13 @@ def test_images_that_are_known_are_copied_and_the_damaged_fetched(
     assert {path for path, _ in site.requests} == {f"/train/{image.file_name}" for image in (second, *others)}
     assert {path.name for path in folder.iterdir()} == {image.file_name for image in images}
     assert (folder / first.file_name).read_bytes() == picture(first.id)
+
+
+def test_all_images_of_an_evaluation_set_are_fetched(images: dict[ImageFile, str], tmp_path: Path) -> None:
+    _, annotations = write_calibration_set(tmp_path, images)
+    folder = tmp_path / "images"
+    fetch_evaluation_images(annotations, folder)
+    assert {path.name for path in folder.iterdir()} == {image.file_name for image in images}
 
 
 @pytest.mark.parametrize("address", ["", None, 7, ["http://host/1.jpg"]])

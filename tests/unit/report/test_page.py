@@ -160,6 +160,16 @@ def test_figures_under_another_protocol_are_listed_and_not_compared() -> None:
     assert "Not as published" not in page
 
 
+def test_subset_is_stated_and_not_compared_with_figures_of_all() -> None:
+    protocol = GROUND_TRUTH | {"people": 20, "seed": 7}
+    rows = [metrics("pytorch", "pytorch", "fp32", 0.6, protocol=protocol)]
+    page = page_of(result(*map(row_records, rows), published=[published(0.9, GROUND_TRUTH)]))
+    assert "without flip test. A subset: images chosen at random, seed 7, until they held 20 people." in page
+    section = published_section(page)
+    assert cells(section, "pytorch, openvino")[0][1:4] == ["ground-truth", "no", "all"]
+    assert "difference" not in section
+
+
 def test_page_without_published_figures_has_no_section_of_them() -> None:
     assert "Published" not in page_of(small_result())
 

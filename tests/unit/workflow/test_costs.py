@@ -12,7 +12,9 @@ from posequant.workflow.costs import (
     Work,
     bytes_of,
     download_bytes,
+    evaluated,
     input_pixels,
+    measured_rows,
     network_of,
     number_of_shards,
     people_in,
@@ -84,6 +86,45 @@ def test_people_are_counted_as_they_are_evaluated(tmp_path: Path) -> None:
     assert people_in(annotations, None) == 3
     detections.write_text(json.dumps([{"bbox": [0, 0, 1, 1], "score": 0.5}] * 7))
     assert people_in(annotations, detections) == 7
+
+
+def test_known_files_are_counted_before_they_are_there(tmp_path: Path) -> None:
+    boxes = tmp_path / "COCO_val2017_detections_AP_H_56_person.json"
+    assert people_in(tmp_path / "person_keypoints_val2017.json", boxes) == 104_125
+    assert people_in(tmp_path / "person_keypoints_val2017.json", None) == 6352
+
+
+@pytest.mark.parametrize(
+    ("everyone", "annotated", "wanted", "count"),
+    [
+        pytest.param(104_125, 6352, None, 104_125, id="all"),
+        # Of 16.39 boxes for each annotated person.
+        pytest.param(104_125, 6352, 1000, 16_392, id="boxes of a subset"),
+        pytest.param(6352, 6352, 1000, 1000, id="people of a subset"),
+        pytest.param(300, 300, 1000, 300, id="no more than there are"),
+        pytest.param(None, 6352, 1000, None, id="nothing is known"),
+        pytest.param(104_125, None, 1000, None, id="only boxes are known"),
+    ],
+)
+def test_people_of_a_subset_are_its_share(
+    everyone: int | None, annotated: int | None, wanted: int | None, count: int | None
+) -> None:
+    assert evaluated(everyone, annotated, wanted) == count
+
+
+def test_what_was_measured_here_comes_before_the_table(tmp_path: Path) -> None:
+    latency = tmp_path / "latency.json"
+    assert measured_rows(latency) == {}
+    latency.write_text('{"rows": [1]}')
+    assert measured_rows(latency) == {}
+    latency.write_text(json.dumps({"rows": {"row": {"latency": {"median_ms": 250.0}}}}))
+    assert measured_rows(latency) == {"row": 0.25}
+    config = {
+        "variants": {name: {"backend": "ncnn", "precision": "fp32"} for name in ("row", "other")},
+        "studies": {"flipped": {"protocol": {"flip_test": True}}},
+    }
+    network = Network(RATES["ncnn", "fp32"], measured=measured_rows(latency))
+    assert [row_seconds(name, network, config, "flipped") for name in ("row", "other")] == [0.5, 2.0]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,18 @@ from typing import Any
 import pytest
 
 from posequant.workflow.costs import Network
-from posequant.workflow.estimate import Job, announcement, makespan, planned_job, roughly, size, work
+from posequant.workflow.estimate import (
+    Job,
+    announcement,
+    long_run,
+    makespan,
+    part_of,
+    planned_job,
+    roughly,
+    size,
+    size_of_study,
+    work,
+)
 
 CONFIG: dict[str, Any] = {
     "variants": {"row": {"backend": "ncnn", "precision": "fp32"}},
@@ -73,3 +84,44 @@ def test_run_says_its_time_and_disk_and_warns_where_that_is_too_little() -> None
 
 def test_nothing_is_said_of_a_short_run() -> None:
     assert announcement([Job(2)], 4, free=1e9) == ("", "")
+
+
+def test_first_shards_hold_fewer_people_and_the_others_nobody() -> None:
+    assert [part_of(shard, 4, 400, 230) for shard in (1, 2, 3, 4)] == [100, 100, 30, 0]
+    assert sum(part_of(shard, 27, 104_125, 1000) for shard in range(1, 28)) == 1000
+    # More people, from the subset of a study to all, share the shards.
+    assert [part_of(shard, 2, 400, 1000) for shard in (1, 2)] == [500, 500]
+
+
+def test_size_of_a_study_in_words() -> None:
+    rows = [(network, row) for network in ("a", "b") for row in ("x", "y")]
+    assert size_of_study(104_125, True, rows) == "104,125 boxes x 2 rows x 2 networks"
+    assert size_of_study(300, False, rows[:2]) == "300 people x 2 rows"
+    assert size_of_study(300, False, rows[:1]) == "300 people x 1 row"
+    assert size_of_study(300, False, rows[:3]) == "300 people x 3 rows of 2 networks"
+
+
+def hours(people: int) -> list[Job]:
+    """Sixteen jobs: three hours for a thousand people, and a job of half an hour whoever is evaluated."""
+    return [Job(1800), *[Job(people * 10.8 / 16)] * 16]
+
+
+def test_long_study_says_its_time_on_more_cores_and_with_fewer_people() -> None:
+    # 30 h and the half hour on one core, two hours each on sixteen, beside which the half hour goes before one of them.
+    assert long_run("10,000 people x 1 row", hours(10_000), 1, hours, 10_000) == (
+        "The full study, 10,000 people x 1 row: about 30 h 30 min on 1 core, 2 h 20 min on 16; a quick answer first, "
+        "--config people=200: 1 h 10 min."
+    )
+
+
+def test_fewest_people_are_offered_where_no_answer_is_quick_and_none_where_it_gains_nothing() -> None:
+    slow = [Job(7200)]
+    said = long_run("all", [*slow, *hours(2000)], 1, lambda people: [*slow, *hours(people)], 2000)
+    assert said.endswith("--config people=100: 2 h 50 min.")
+    said = long_run("all", [*slow, *hours(200)], 1, lambda people: [*slow, *hours(people)], 200)
+    assert said == "The full study, all: about 3 h 10 min on 1 core, 2 h on 16."
+
+
+def test_subset_says_what_the_full_study_takes_and_short_studies_say_nothing() -> None:
+    assert long_run("all", [Job(7200)], 16) == "The full study, all: about 2 h on 16 cores."
+    assert long_run("all", [Job(3600)], 2, hours, 10_000) == ""

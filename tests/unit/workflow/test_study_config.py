@@ -51,6 +51,20 @@ def test_defaults_are_filled_at_every_depth(config: dict[str, Any]) -> None:
     assert config["tools"] == {"ncnn2table": "auto", "ncnn2int8": "auto"}
 
 
+def test_people_on_the_command_line_are_those_of_every_study(config: dict[str, Any]) -> None:
+    config["studies"]["mine"] = onnx_study() | {
+        "dataset": {"train": {"annotations": "train.json"}, "val": {"annotations": "val.json", "people": 9, "seed": 3}}
+    }
+    validate_config(config)
+    assert config["studies"]["mine"]["dataset"]["val"] == {"annotations": "val.json", "people": 9, "seed": 3}
+    assert config["studies"]["demo"]["dataset"]["val"] == {"seed": 0}
+    config["people"] = 1000
+    validate_config(config)
+    assert "people" not in config
+    assert config["studies"]["mine"]["dataset"]["val"] == {"annotations": "val.json", "people": 1000, "seed": 3}
+    assert config["studies"]["demo"]["dataset"]["val"] == {"people": 1000, "seed": 0}
+
+
 def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
     config["studies"]["mine"] = onnx_study()
     validate_config(config)
@@ -153,11 +167,13 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
         ("studies.demo.variants", None, "studies.demo.variants: is empty; give it a value, or remove the key"),
         ("studies.demo.protocol", {"flip_test": 1}, "studies.demo.protocol.flip_test: 1 is neither true nor false"),
         ("studies.demo.shards", "2", "studies.demo.shards: '2' is not a whole number"),
+        ("studies.demo.dataset.val", {"people": 0}, "studies.demo.dataset.val.people: 0 is less than the minimum of 1"),
+        ("people", "all", "people: 'all' is not a whole number"),
         ("studies.demo.shards", 1.5, "studies.demo.shards: 1.5 is not a whole number"),
         ("studies.demo.certificate", {"confidence": 1}, "studies.demo.certificate.confidence: 1 is not less than 1"),
         ("studies.demo.export", {"opset": 18}, "studies.demo.export.opset: 18 is greater than the maximum of 17"),
         ("studies.demo.dataset", {"train": {"annotations": "a"}}, "studies.demo.dataset: key 'val' is missing"),
-        ("studies.mine.dataset.val", {"annotations": "a"}, "studies.mine.dataset.val: key 'images' is missing"),
+        ("studies.mine.dataset.val", {"images": "a"}, "studies.mine.dataset.val: key 'annotations' is missing"),
         (
             "studies.mine.models.mine.source",
             "onx",

@@ -20,7 +20,7 @@ from pydantic_core.core_schema import CoreSchema, no_info_after_validator_functi
 
 from posequant.workflow.settings.base import Settings, fault
 from posequant.workflow.settings.certify import Sampling
-from posequant.workflow.settings.data import Calibration, EvaluationCrops
+from posequant.workflow.settings.data import Calibration, EvaluationCrops, EvaluationPeople
 from posequant.workflow.settings.demo import Synthetic
 from posequant.workflow.settings.export import CropAndCodec, Export
 from posequant.workflow.settings.precisions import PRECISIONS
@@ -276,11 +276,18 @@ class TrainingSplit(Settings):
     )
 
 
-class EvaluationSplit(Settings):
+class EvaluationSplit(EvaluationPeople):
     """The people to evaluate on, in COCO keypoint format."""
 
-    images: str = Field(
-        description="Folder of the images, or the address of one in a zip archive: `https://HOST/FILE.zip/FOLDER`."
+    model_config = ConfigDict(title="COCO")
+
+    images: str | None = Field(
+        default=None,
+        description=(
+            "Folder of the images, or the address of one in a zip archive: `https://HOST/FILE.zip/FOLDER`. Without "
+            "this key, the images are fetched one by one, each from the `coco_url` in the annotations; with `people`, "
+            "only those that are evaluated."
+        ),
     )
     annotations: str = Field(description="The person_keypoints JSON file, or its address.")
 
@@ -291,6 +298,7 @@ class SyntheticDataset(Settings):
     model_config = ConfigDict(title="synthetic")
 
     synthetic: Synthetic
+    val: EvaluationPeople = Field(default=EvaluationPeople(), description="Whom of the val images to evaluate on.")
 
 
 class CocoDataset(Settings):
@@ -374,6 +382,14 @@ class Config(Settings):
     study: str = Field(description="The study that `snakemake results/result.md` runs; a key of `studies`.")
     variants: dict[VariantName, Variant] = Field(
         description="The rows that a study may list. The key is the row's name and its folder."
+    )
+    people: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "For one run, in place of `dataset.val.people` of the studies: `--config people=1000` is a quick answer "
+            "before the full one."
+        ),
     )
     tools: Tools = Tools()
     recipes: dict[RecipeName, Recipe] = Field(

@@ -18,6 +18,24 @@ class Calibration(Settings):
     seed: int = Field(default=0, ge=0, description="Seed of the random choice.")
 
 
+class EvaluationPeople(Settings):
+    """Whether all people of an evaluation set count, or those of some images, for a quick answer."""
+
+    people: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "Evaluate on some images only, chosen at random: as many as hold so many annotated people. The default is "
+            "all. `--config people=1000` says it for one run (docs/studies.md)."
+        ),
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Seed of that choice. With one seed, the images for fewer people are among those for more.",
+    )
+
+
 class EvaluationCrops(Settings):
     """Whether the crops of the evaluation people are kept, for all rows of a model."""
 
