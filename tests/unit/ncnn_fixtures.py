@@ -131,6 +131,43 @@ def small_network_in_numpy(model: NcnnModel, crop: Floats) -> dict[str, Floats]:
     return blobs | {"out0": layer("conv_out", blobs["h"]), "out1": layer("fc", blobs["e"])}
 
 
+def weight(*shape: int, seed: int = 0) -> Floats:
+    """Return random weights, float32, by which values keep their size."""
+    scale = np.prod(shape[1:]) ** -0.5
+    values: Floats = np.random.default_rng(seed).normal(size=shape, scale=scale).astype(np.float32)
+    return values
+
+
+def bias(size: int) -> Floats:
+    """Return random values, float32 (size,)."""
+    return weight(size, 1, seed=1).ravel()
+
+
+def unfused_network(kind: str = "ReLU") -> Builder:
+    """A network with an activation of a `kind`, whose layers do one thing each, as caffe2ncnn writes it."""
+    draw = np.random.default_rng(2)
+
+    def positive(size: int) -> Floats:
+        values: Floats = draw.uniform(0.5, 1.5, size).astype(np.float32)
+        return values
+
+    norm = {"slope": positive(8), "mean": bias(8), "variance": positive(8), "bias": bias(8)}
+    deconvolution = {0: 8, 1: 4, 3: 2, 4: 1, 6: 8 * 16, 7: 8}
+    return (
+        Builder()
+        .add("Input", "data", "", "data")
+        .convolution("conv1", "data", "conv1", weight(8, 3, 3, 3), stride=2)
+        .add("BatchNorm", "bn1", "conv1", "bn1", {0: 8, 1: "1.000000e-05"}, **norm)
+        .add("Scale", "scale1", "bn1", "scale1", {0: 8, 1: 1}, scale=positive(8), bias=bias(8))
+        .add(kind, "act1", "scale1", "act1", {"ReLU": {0: "1.000000e-01"}, "Clip": {0: "0.0", 1: "6.0"}}.get(kind))
+        .add("DeconvolutionDepthWise", "up", "act1", "up", deconvolution, weight=weight(8, 16).ravel())
+        .add("BatchNorm", "bn2", "up", "bn2", {0: 8}, **norm)
+        .add("ReLU", "act2", "bn2", "act2")
+        .convolution("head", "act2", "head", weight(17, 8, 1, 1))
+        .add("Bias", "bias", "head", "bias", {0: 17}, bias=bias(17))
+    )
+
+
 def draw_crops(count: int, seed: int = 1) -> Floats:
     """Return crops, float32 (count, *INPUT_SHAPE)."""
     return np.random.default_rng(seed).normal(size=(count, *INPUT_SHAPE)).astype(np.float32)

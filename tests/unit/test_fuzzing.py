@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.fuzzing import fuzz
 from tests.unit.mutations import mutated_bytes, mutated_lines, mutated_tree, read_or_refused
-from tests.unit.ncnn_fixtures import small_network
+from tests.unit.ncnn_fixtures import small_network, unfused_network
 
+from posequant.export.cut import cut, input_of, outputs_of
+from posequant.export.fold import fold
 from posequant.ncnn_format.model import NcnnModel, encode_weights, format_param, parse_param, weight_slots
 from posequant.quantize.table import CalibrationTable
 from posequant.quantize.weights import quantizable, weight_scale_count
@@ -67,6 +69,25 @@ def test_param_and_bin(folder: Path, text: str, content: bytes) -> None:
     param.write_bytes(text.encode())
     bin_.write_bytes(content)
     read_or_refused(lambda: NcnnModel.read(param, bin_))
+
+
+@fuzz
+@given(text=mutated_lines(format_param(unfused_network().layers)))
+def test_network_to_take_in(folder: Path, text: str) -> None:
+    whole, bin_ = folder / "whole.param", folder / "taken.bin"
+    if not bin_.exists():
+        unfused_network().model().write(whole, bin_)
+    param = folder / "taken.param"
+    param.write_bytes(text.encode())
+
+    def take_in() -> None:
+        model = NcnnModel.read(param, bin_)
+        part = cut(model, input_of(model.layers, None), outputs_of(model.layers, None, 1))
+        taken, _ = fold(part, ["out0"])
+        for layer, weights in zip(taken.layers, taken.weights, strict=True):
+            encode_weights(layer, weights)
+
+    read_or_refused(take_in)
 
 
 @fuzz

@@ -58,7 +58,7 @@ def _folded(layer: Layer, weights: Weights, behind: Layer, values: Weights) -> t
     if (activation := _activation(behind)) and layer.type in (*_WITH_CHANNELS, "InnerProduct"):
         return replace(layer, params={**layer.params, **activation}), weights
     affine = _affine(behind, values) if layer.type in _WITH_CHANNELS else None
-    if affine is None or len(affine[0]) != layer.integer(_OUTPUTS):
+    if affine is None or len(affine[0]) != layer.integer(_OUTPUTS) or weights["weight"].size % len(affine[0]):
         return None
     factor, offset = affine
     weight = weights["weight"].astype(np.float64).reshape(len(factor), -1) * factor[:, np.newaxis]
@@ -74,13 +74,13 @@ def _affine(layer: Layer, weights: Weights) -> tuple[Doubles, Doubles] | None:
     """
     constants: Mapping[str, Doubles] = {name: array.astype(np.float64) for name, array in weights.items()}
     match layer.type:
-        case "BatchNorm":
+        case "BatchNorm" if "slope" in constants:
             factor = constants["slope"] / np.sqrt(constants["variance"] + layer.real(1))
             return factor, constants["bias"] - constants["mean"] * factor
         case "Scale" if "scale" in constants:
             factor = constants["scale"]
             return factor, constants.get("bias", np.zeros_like(factor))
-        case "Bias":
+        case "Bias" if "bias" in constants:
             return np.ones_like(constants["bias"]), constants["bias"]
     return None
 

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 _SEED = 0
 _ARRAY = -23300
+# The parameter of old Reshape layers that put the channels last.
 _PERMUTE = 3
+# The operations of Eltwise, product, sum and maximum, and what BinaryOp calls them.
+_BINARY = {0: 2, 1: 0, 2: 4}
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,12 @@ def _taken_in(source: Source, wanted: int) -> tuple[NcnnModel, tuple[str, list[s
         _require_float(model.layers)
         ends = input_of(model.layers, source.input), outputs_of(model.layers, source.outputs, wanted)
         part = cut(model, *ends)
+        halves = sum(any(array.dtype == np.float16 for array in weights.values()) for weights in part.weights)
+        layers = [_as_binary(_with_old_arrays(layer)) for layer in part.layers]
+        part = NcnnModel(layers, [_in_float32(one) for one in part.weights])
+        part, folded = fold(part, [f"out{place}" for place in range(wanted)])
     except InputError as error:
         raise InputError(f"{source.param}: {error}") from error
-    halves = sum(any(array.dtype == np.float16 for array in weights.values()) for weights in part.weights)
-    part = NcnnModel([_with_old_arrays(layer) for layer in part.layers], [_in_float32(one) for one in part.weights])
-    part, folded = fold(part, [f"out{place}" for place in range(wanted)])
     changes = [f"blob {name} called in0" for name in ends[:1] if name != "in0"]
     changes += [f"blob {name} called out{place}" for place, name in enumerate(ends[1]) if name != f"out{place}"]
     if left := len(model.layers) - len(part.layers) - sum(folded.values()):
@@ -162,6 +166,13 @@ def _with_old_arrays(layer: Layer) -> Layer:
         is_new = key > _ARRAY and "," in text and all(map(_is_number, values))
         params |= {_ARRAY - key: ",".join([str(len(values)), *values])} if is_new else {key: text}
     return replace(layer, params=params)
+
+
+def _as_binary(layer: Layer) -> Layer:
+    """Return a product, sum or maximum of two blobs as the layer by which recipes know it."""
+    if layer.type != "Eltwise" or len(layer.bottoms) != 2 or layer.reals(1) or layer.integer(0) not in _BINARY:
+        return layer
+    return replace(layer, type="BinaryOp", params={0: str(_BINARY[layer.integer(0)])})
 
 
 def _is_number(text: str) -> bool:

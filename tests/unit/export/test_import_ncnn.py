@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, Floats, draw_crops, sqnr, write_crops
+from tests.unit.ncnn_fixtures import (
+    INPUT_SHAPE,
+    Builder,
+    Floats,
+    bias,
+    draw_crops,
+    sqnr,
+    unfused_network,
+    weight,
+    write_crops,
+)
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
@@ -37,15 +47,6 @@ SIMCC = replace(
     SPEC, codec={"type": "SimCCLabel", "input_size": SIZE, "simcc_split_ratio": 1.0}, output_names=("out0", "out1")
 )
 FLOAT16, FLOAT32 = np.dtype("<f2"), np.dtype("<f4")
-
-
-def weight(*shape: int, seed: int = 0) -> Floats:
-    scale = np.prod(shape[1:]) ** -0.5
-    return np.random.default_rng(seed).normal(size=shape, scale=scale).astype(np.float32)
-
-
-def bias(size: int) -> Floats:
-    return weight(size, 1, seed=1).ravel()
 
 
 def plain(output: str = "out0") -> Builder:
@@ -121,7 +122,7 @@ def test_weights_that_float16_cannot_hold_stay_in_float32(tmp_path: Path) -> Non
 
 
 def old_network() -> Builder:
-    """A network as onnx2ncnn writes it: numbers for names, a shuffle of channels, and a gate that old exporters write."""
+    """A network as onnx2ncnn writes it: numbers for names, a shuffle of channels, a gate."""
     return (
         Builder()
         .add("Input", "image", "", "0")
@@ -175,39 +176,15 @@ def test_file_of_onnx2ncnn_can_be_quantized(old: Imported, tmp_path: Path) -> No
     assert sqnr(old.outputs()[0], int8) > 15
 
 
-def unfused(kind: str) -> Builder:
-    """A network whose layers do one thing each, as caffe2ncnn writes it."""
-    draw = np.random.default_rng(2)
-
-    def positive(size: int) -> Floats:
-        return draw.uniform(0.5, 1.5, size).astype(np.float32)
-
-    norm = {"slope": positive(8), "mean": bias(8), "variance": positive(8), "bias": bias(8)}
-    deconvolution = {0: 8, 1: 4, 3: 2, 4: 1, 6: 8 * 16, 7: 8}
-    return (
-        Builder()
-        .add("Input", "data", "", "data")
-        .convolution("conv1", "data", "conv1", weight(8, 3, 3, 3), stride=2)
-        .add("BatchNorm", "bn1", "conv1", "bn1", {0: 8, 1: "1.000000e-05"}, **norm)
-        .add("Scale", "scale1", "bn1", "scale1", {0: 8, 1: 1}, scale=positive(8), bias=bias(8))
-        .add(kind, "act1", "scale1", "act1", {"ReLU": {0: "1.000000e-01"}, "Clip": {0: "0.0", 1: "6.0"}}.get(kind))
-        .add("DeconvolutionDepthWise", "up", "act1", "up", deconvolution, weight=weight(8, 16).ravel())
-        .add("BatchNorm", "bn2", "up", "bn2", {0: 8}, **norm)
-        .add("ReLU", "act2", "bn2", "act2")
-        .convolution("head", "act2", "head", weight(17, 8, 1, 1))
-        .add("Bias", "bias", "head", "bias", {0: 17}, bias=bias(17))
-    )
-
-
 @pytest.mark.parametrize("kind", ["ReLU", "Clip", "Sigmoid"])
 def test_normalisations_and_activations_are_folded(tmp_path: Path, kind: str) -> None:
-    imported = Imported(unfused(kind), tmp_path)
+    imported = Imported(unfused_network(kind), tmp_path)
     assert imported.types == ["Input", "Convolution", "DeconvolutionDepthWise", "Convolution"]
     assert sqnr(imported.given("data", "bias"), imported.outputs()[0][0]) > 100
 
 
 def test_output_in_the_middle_is_not_folded_into(tmp_path: Path) -> None:
-    imported = Imported(unfused("ReLU"), tmp_path, outputs=["head"])
+    imported = Imported(unfused_network("ReLU"), tmp_path, outputs=["head"])
     np.testing.assert_allclose(imported.outputs()[0][0], imported.given("data", "head"), atol=1e-5)
 
 
@@ -267,6 +244,23 @@ def test_arrays_without_a_length_get_one(tmp_path: Path) -> None:
     imported = Imported(builder, tmp_path)
     assert imported.model.named("slice")[0].params == {-23300: "2,3,5"}
     np.testing.assert_array_equal(imported.outputs()[0][0], imported.given("in0", "out0"))
+
+
+@pytest.mark.parametrize(("kind", "operation"), [("0", "2"), ("1", "0"), ("2", "4")])
+def test_sums_of_caffe2ncnn_are_those_of_today(tmp_path: Path, kind: str, operation: str) -> None:
+    builder = (
+        Builder()
+        .add("Input", "in0", "", "in0")
+        .convolution("conv", "in0", "a", weight(8, 3, 3, 3))
+        .add("Split", "split", "a", "b c")
+        .convolution("other", "c", "d", weight(8, 8, 1, 1))
+        .add("Eltwise", "sum", "b d", "e", {0: kind, -23301: "0"})
+        .convolution("last", "e", "out0", weight(17, 8, 1, 1))
+    )
+    imported = Imported(builder, tmp_path)
+    layer, _ = imported.model.named("sum")
+    assert (layer.type, layer.params) == ("BinaryOp", {0: operation})
+    np.testing.assert_allclose(imported.outputs()[0][0], imported.given("in0", "out0"), atol=1e-6)
 
 
 def two_inputs() -> Builder:
