@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+from posequant.base.errors import InputError
+from posequant.workflow.named_models import filled_from_index
 from posequant.workflow.settings.base import checked, nearest, not_valid
-from posequant.workflow.settings.config import CocoDataset, Config, Study, Variant
+from posequant.workflow.settings.config import CocoDataset, Config, NamedModel, Study, Variant
 from posequant.workflow.settings.quantize import METHODS
 
 
 def validate_config(config: dict[str, Any]) -> None:
-    """Check a configuration and fill in what it leaves to defaults, in place.
+    """Check a configuration and fill in what it leaves to defaults and to mmpose's model index, in place.
 
     Raises:
         InputError: with every fault found: the key's path, what is wrong and, for an unknown key, the nearest known
@@ -20,6 +22,11 @@ def validate_config(config: dict[str, Any]) -> None:
     if faults := list(_broken_references(settings)):
         raise not_valid(what, faults)
     config.update(settings.filled())
+    for name, study in settings.studies.items():
+        for model, network in study.models.items():
+            if isinstance(network, NamedModel):
+                full = filled_from_index(network, study, settings.variants)
+                config["studies"][name]["models"][model] = full.filled()
 
 
 def _broken_references(config: Config) -> Iterator[str]:
@@ -68,7 +75,15 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
             f"{place}.protocol.boxes: 'detections' needs the file {place}.dataset.detections; name it, or evaluate on "
             "ground-truth boxes"
         )
+    for model in study.left_out:
+        if model not in study.models:
+            yield f"{place}.left_out: no model '{model}'{nearest(model, study.models)}"
     for model, network in study.models.items():
+        if isinstance(network, NamedModel):
+            try:
+                filled_from_index(network, study, config.variants)
+            except InputError as error:
+                yield f"{place}.models.{model}: {error}"
         for number, entry in enumerate(network.published):
             for name in entry.variants:
                 if name not in config.variants:
