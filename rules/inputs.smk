@@ -235,17 +235,15 @@ def per_row(name: str, **properties: str):
     """Input function: the file `name` of every row of a study, or of those with the `properties`."""
 
     def paths(wildcards) -> list[str]:
-        study = config["studies"][wildcards.study]
-        return expand(
-            f"{RESULTS}/{{variant}}/{name}",
-            study=wildcards.study,
-            model=study["models"],
-            variant=[
-                variant
-                for variant in study["variants"]
-                if variant in variants_with(**properties)
-            ],
-        )
+        wanted = set(variants_with(**properties))
+        return [
+            f"{RESULTS}/{{variant}}/{name}".format(
+                study=wildcards.study, model=model, variant=row
+            )
+            for model in models_of(wildcards.study)
+            for row in rows_of(wildcards.study, model)
+            if row in wanted
+        ]
 
     return paths
 
@@ -257,7 +255,7 @@ def per_model(name: str):
         return expand(
             f"{RESULTS}/{name}",
             study=wildcards.study,
-            model=config["studies"][wildcards.study]["models"],
+            model=models_of(wildcards.study),
         )
 
     return paths
@@ -373,7 +371,9 @@ def member(wildcards) -> str:
 def of_the_study() -> list[str]:
     """All that is fetched for the study that is run."""
     study = config["studies"][config["study"]]
-    contents = [f"{DOWNLOADS}/{found.content}" for _, found in find_downloads(study)]
+    models = {model: study["models"][model] for model in models_of(config["study"])}
+    wanted = find_downloads(study | {"models": models})
+    contents = [f"{DOWNLOADS}/{found.content}" for _, found in wanted]
     chosen = [f"results/{config['study']}/calibration_images"] + [
         DISTILLATION_IMAGES.format(study=config["study"], people=people)
         for people in sorted({DISTILLED.get(row, 0) for row in study["variants"]} - {0})
@@ -455,7 +455,7 @@ def all_cores() -> int:
 
 def latency_rows(wildcards) -> dict[str, list[str]]:
     """What is said of each row of a model to measure its latency: name, backend, precision and files."""
-    names = config["studies"][wildcards.study]["variants"]
+    names = rows_of(wildcards.study, wildcards.model)
     variants = {name: config["variants"][name] for name in names}
     return {
         name: [

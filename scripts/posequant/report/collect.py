@@ -111,7 +111,7 @@ def collect(
         calibration={key: value for key, value in calibration.items() if key != "people"}
         | {"people": len(calibration["people"])},
         versions=dict(sorted(versions.items())),
-        networks=[_network(network, settings, study, tolerance) for network in networks],
+        networks=_networks_told_apart([_network(network, settings, study, tolerance) for network in networks]),
     )
 
 
@@ -163,6 +163,17 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
     return [
         row.model_copy(update={"title": f"{row.title} ({row.variant})"}) if titles[row.title] > 1 else row
         for row in rows
+    ]
+
+
+def _networks_told_apart(networks: Sequence[Network]) -> list[Network]:
+    """Return networks of which no two have the same title: where they had, their names are in their architectures."""
+    titles = Counter(network.title for network in networks)
+    return [
+        network.model_copy(update={"architecture": f"{network.architecture} ({network.name})"})
+        if titles[network.title] > 1
+        else network
+        for network in networks
     ]
 
 
