@@ -123,7 +123,9 @@ def rows_of(study: str, model: str) -> list[str]:
 
 def models_of(study: str) -> list[str]:
     """The models of a study that have rows."""
-    return [model for model in config["studies"][study]["models"] if rows_of(study, model)]
+    return [
+        model for model in config["studies"][study]["models"] if rows_of(study, model)
+    ]
 
 
 def models_from(*sources: str) -> list[str]:
