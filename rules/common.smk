@@ -129,12 +129,12 @@ def models_of(study: str) -> list[str]:
 
 
 def models_from(*sources: str) -> list[str]:
-    """Names of the models, of any study, whose source is one of `sources`."""
+    """Names of the models, of any study that runs them, whose source is one of `sources`."""
     return [
         model
-        for study in config["studies"].values()
-        for model, settings in study["models"].items()
-        if settings["source"] in sources
+        for study in config["studies"]
+        for model in models_of(study)
+        if config["studies"][study]["models"][model]["source"] in sources
     ]
 
 

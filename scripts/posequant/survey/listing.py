@@ -26,7 +26,7 @@ def listing(networks: Iterable[IndexedNetwork], survey: str, words: Sequence[str
 
 
 def surveyed(page: str) -> dict[str, str]:
-    """Return how far the networks of a survey came, by the names of their configs: `INT8 at 18.8 dB`, or where it ended.
+    """Return how far each network of a survey came, by the name of its config: `INT8 at 18.8 dB`, or where it ended.
 
     Args:
         page: as `survey.markdown` makes it.

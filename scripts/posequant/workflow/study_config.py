@@ -24,7 +24,7 @@ def validate_config(config: dict[str, Any]) -> None:
     config.update(settings.filled())
     for name, study in settings.studies.items():
         for model, network in study.models.items():
-            if isinstance(network, NamedModel):
+            if isinstance(network, NamedModel) and _is_run(study, model):
                 full = filled_from_index(network, study, settings.variants)
                 config["studies"][name]["models"][model] = full.filled()
 
@@ -79,7 +79,7 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
         if model not in study.models:
             yield f"{place}.left_out: no model '{model}'{nearest(model, study.models)}"
     for model, network in study.models.items():
-        if isinstance(network, NamedModel):
+        if isinstance(network, NamedModel) and _is_run(study, model):
             try:
                 filled_from_index(network, study, config.variants)
             except InputError as error:
@@ -89,6 +89,11 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
                 if name not in config.variants:
                     where = f"{place}.models.{model}.published.{number}.variants"
                     yield f"{where}: no variant '{name}'{nearest(name, config.variants)}"
+
+
+def _is_run(study: Study, model: str) -> bool:
+    """Whether a study runs any row of a model. Of one that it leaves out, nothing more than its name need be known."""
+    return "all" not in study.left_out.get(model, {})
 
 
 def _is_ncnn_int8(variant: Variant) -> bool:
