@@ -232,15 +232,18 @@ def official_tool(name: str) -> str:
 
 
 def per_row(name: str, **properties: str):
-    """Input function: the file `name` of every row of a study, or of those with the `properties`."""
+    """Input function: the file `name` of every row of a study, or of the wildcards' model if there is one; with
+    `properties`, of the rows that have them.
+    """
 
     def paths(wildcards) -> list[str]:
         wanted = set(variants_with(**properties))
+        model = getattr(wildcards, "model", None)
         return [
             f"{RESULTS}/{{variant}}/{name}".format(
                 study=wildcards.study, model=model, variant=row
             )
-            for model in models_of(wildcards.study)
+            for model in ([model] if model else models_of(wildcards.study))
             for row in rows_of(wildcards.study, model)
             if row in wanted
         ]
@@ -262,7 +265,7 @@ def per_model(name: str):
 
 
 def reduced(name: str):
-    """Input function: the file `name` of every row of a study that is in reduced precision."""
+    """Input function: the file `name` of the rows, as of `per_row`, that are in reduced precision."""
 
     def paths(wildcards) -> list[str]:
         of_all = per_row(name)(wildcards)
@@ -291,13 +294,13 @@ def network_license(wildcards) -> str:
 
 
 def recipe_records(wildcards) -> list[str]:
-    """Input function: the records of the recipes that rows of a study were made by."""
+    """Input function: the records of the recipes that rows, as of `per_row`, were made by."""
     records = per_row("recipe.json", backend="ncnn", precision="int8")(wildcards)
     return [record for record in records if Path(record).parent.name in WITH_RECIPE]
 
 
 def attributions(wildcards) -> list[str]:
-    """Input function: the attributions of the rows that a study names."""
+    """Input function: the attributions of the rows, as of `per_row`, that a study names for that."""
     chosen = config["studies"][wildcards.study]["attribution"]
     paths = per_row("attribution.json")(wildcards)
     return [path for path in paths if Path(path).parent.name in chosen]
@@ -319,9 +322,17 @@ def report_pages(wildcards) -> list[str]:
     return pages + per_model("onnx/operators.html")(wildcards)
 
 
-def settings_of_study(wildcards) -> str:
-    """What the configuration says of a study, as JSON: enough to run it again from that alone."""
+def settings_of_network(wildcards) -> str:
+    """What the configuration says of a study, as JSON, with the wildcards' model and those that are not run.
+
+    With all models it is enough to run the study again from that alone.
+    """
     study = config["studies"][wildcards.study]
+    models = {
+        model: settings
+        for model, settings in study["models"].items()
+        if model == wildcards.model or not rows_of(wildcards.study, model)
+    }
     variants = {name: config["variants"][name] for name in study["variants"]}
     for backend in sorted({variant["backend"] for variant in variants.values()}):
         # What a row in reduced precision is compared with, whether the study lists it or not.
@@ -336,7 +347,7 @@ def settings_of_study(wildcards) -> str:
             "recipes": {
                 name: steps for name, steps in config["recipes"].items() if name in used
             },
-            "studies": {wildcards.study: study},
+            "studies": {wildcards.study: study | {"models": models}},
         }
     )
 

@@ -9,8 +9,6 @@ from posequant.workflow.settings.config import (
     CocoDataset,
     MmposeModel,
     NamedModel,
-    Published,
-    PublishedProtocol,
     Study,
     Variant,
 )
@@ -43,12 +41,12 @@ def filled_from_index(model: NamedModel, study: Study, variants: Mapping[str, Va
     backends = {variants[name].backend for name in study.variants if name in variants}
     rows = [name for name, one in variants.items() if one.precision == "fp32" and one.backend in backends]
     published = [
-        Published(
-            variants=rows,
-            protocol=PublishedProtocol(boxes="detections", flip_test=network.flip_test),
-            statistics=figures.statistics,
-            source=f"mmpose's model index, {network.metafile}",
-        )
+        {
+            "variants": rows,
+            "protocol": {"boxes": "detections", "flip_test": network.flip_test},
+            "statistics": figures.statistics,
+            "source": f"mmpose's model index, {network.metafile}",
+        }
         for figures in network.published
         if rows and figures.annotations == _annotations(study)
     ]
@@ -59,7 +57,7 @@ def filled_from_index(model: NamedModel, study: Study, variants: Mapping[str, Va
         "checkpoint": checkpoint,
         "published": published,
     }
-    return MmposeModel(**found | model.model_dump(exclude_unset=True, exclude={"name"}))
+    return MmposeModel.model_validate(found | model.model_dump(exclude_unset=True, exclude={"name"}))
 
 
 def _annotations(study: Study) -> str | None:
