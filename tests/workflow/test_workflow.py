@@ -17,7 +17,7 @@ import yaml
 from tests.browser import needs_browser, opened
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("LICENSE", "Snakefile", "config.yaml", "docs", "envs", "models", "profiles", "rules", "scripts")
+PARTS = ("LICENSE", "Snakefile", "config.yaml", "docs", "envs", "models", "profiles", "rules", "scripts", "studies")
 INT8 = ["openvino-int8", "onnxruntime-int8", "ncnn-int8", "ncnn-int8-tuned"]
 REDUCED = ["ncnn-fp16", "ncnn-bf16", *INT8]
 VARIANTS = ["pytorch", "onnxruntime", "openvino", "ncnn", *REDUCED]
@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
     "variants": VARIANTS,
 }
 # What puts the result of a study together, each once.
-REPORT = dict.fromkeys(("collect_result", "render_report", "render_result", "result"), 1)
+REPORT = dict.fromkeys(("collect_network", "collect_result", "render_report", "render_result", "result"), 1)
 
 
 # Runs a command where nothing can be reached but this machine, and writes down what it tried to reach.
@@ -479,7 +479,7 @@ def test_page_is_not_rendered_from_figures_of_two_networks(workflow: Workflow, t
     content["rows"]["ncnn"]["sha256"] = content["rows"]["ncnn-fp16"]["sha256"]
     measured.write_text(json.dumps(content))
     other.run("results/demo/result.md", succeeds=False)
-    said = (other.folder / "results/demo/collect_result.log").read_text()
+    said = (other.folder / MODEL / "collect_network.log").read_text()
     assert f"{MODEL}/ncnn/metrics.json: made with another network than the row's latency" in said
 
 
