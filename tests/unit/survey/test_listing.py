@@ -18,7 +18,7 @@ PAGE = markdown(
             input_size=(256, 256),
             sqnr_db={"fp32": 120.0, "bf16": None, "int8": 30.04},
             quantized=["one"],
-            int8_share=1.0,
+            work={"int8": 1.0},
             kept_float={"Deconvolution": 3},
             seconds={"describe": 1.0},
         ),
