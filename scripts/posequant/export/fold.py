@@ -12,14 +12,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights
+from posequant.ncnn_format.model import ACTIVATION, ACTIVATION_VALUES, Layer, NcnnModel, Weights, array_key
 
 Doubles = NDArray[np.float64]
 
 # Of an inner product, what lies behind may count channels in another way than it does.
 _WITH_CHANNELS = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise")
-# Parameters of these layers: how many outputs, whether there is a bias, the activation, and its values.
-_OUTPUTS, _BIAS, _ACTIVATION, _VALUES = 0, 5, 9, -23310
+# Parameters of these layers: how many outputs, and whether there is a bias.
+_OUTPUTS, _BIAS = 0, 5
+_VALUES = array_key(ACTIVATION_VALUES)
 
 
 def fold(model: NcnnModel, outputs: Collection[str]) -> tuple[NcnnModel, dict[str, int]]:
@@ -53,7 +54,7 @@ def fold(model: NcnnModel, outputs: Collection[str]) -> tuple[NcnnModel, dict[st
 
 def _folded(layer: Layer, weights: Weights, behind: Layer, values: Weights) -> tuple[Layer, Weights] | None:
     """Return a layer with the one behind it taken in; None where it cannot take that in."""
-    if "weight" not in weights or layer.integer(_ACTIVATION):
+    if "weight" not in weights or layer.integer(ACTIVATION):
         return None
     if (activation := _activation(behind)) and layer.type in (*_WITH_CHANNELS, "InnerProduct"):
         return replace(layer, params={**layer.params, **activation}), weights
@@ -90,15 +91,15 @@ def _activation(layer: Layer) -> dict[int, str] | None:
     params = layer.params
     match layer.type:
         case "ReLU" if not layer.real(0):
-            return {_ACTIVATION: "1"}
+            return {ACTIVATION: "1"}
         case "ReLU":
-            return {_ACTIVATION: "2", _VALUES: f"1,{params[0]}"}
+            return {ACTIVATION: "2", _VALUES: f"1,{params[0]}"}
         case "Clip" if {0, 1} <= params.keys():
-            return {_ACTIVATION: "3", _VALUES: f"2,{params[0]},{params[1]}"}
+            return {ACTIVATION: "3", _VALUES: f"2,{params[0]},{params[1]}"}
         case "Sigmoid":
-            return {_ACTIVATION: "4"}
+            return {ACTIVATION: "4"}
         case "Mish":
-            return {_ACTIVATION: "5"}
+            return {ACTIVATION: "5"}
         case "HardSwish" if {0, 1} <= params.keys():
-            return {_ACTIVATION: "6", _VALUES: f"2,{params[0]},{params[1]}"}
+            return {ACTIVATION: "6", _VALUES: f"2,{params[0]},{params[1]}"}
     return None

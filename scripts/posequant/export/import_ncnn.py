@@ -18,13 +18,12 @@ from posequant.base.verify import MIN_SQNR_DB, Tensor, hashes, require_same, ver
 from posequant.export.audit import INT8_LAYERS, ncnn_has_layer
 from posequant.export.cut import cut, input_of, named_as_pnnx_does, outputs_of
 from posequant.export.fold import fold
-from posequant.ncnn_format.model import Layer, NcnnModel, Weights, weight_slots
+from posequant.ncnn_format.model import Layer, NcnnModel, Weights, array_key, weight_slots
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 _SEED = 0
-_ARRAY = -23300
 # The parameter of old Reshape layers that put the channels last.
 _PERMUTE = 3
 # The operations of Eltwise, product, sum and maximum, and what BinaryOp calls them.
@@ -189,8 +188,8 @@ def _with_old_arrays(layer: Layer) -> Layer:
     params: dict[int, str] = {}
     for key, text in layer.params.items():
         values = text.rstrip(",").split(",")
-        is_new = key > _ARRAY and "," in text and all(map(_is_number, values))
-        params |= {_ARRAY - key: ",".join([str(len(values)), *values])} if is_new else {key: text}
+        is_new = key > array_key(0) and "," in text and all(map(_is_number, values))
+        params |= {array_key(key): ",".join([str(len(values)), *values])} if is_new else {key: text}
     return replace(layer, params=params)
 
 
