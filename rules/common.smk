@@ -35,6 +35,7 @@ from posequant.workflow.costs import (
 )
 from posequant.workflow.ending import end_on_sigterm
 from posequant.workflow.estimate import Job, announcement, planned_job, work
+from posequant.workflow.keypoint_sets import is_file
 from posequant.workflow.leftovers import notices as leftover_notices
 from posequant.workflow.local_files import find_file, fingerprint
 from posequant.workflow.settings.quantize import METHODS

@@ -96,6 +96,23 @@ def dataset(split: str, part: str):
     return path
 
 
+def keypoints_file(wildcards) -> list[str]:
+    """Input function: the user's file of the study's set of keypoints; none where the set has a name."""
+    source = config["studies"][wildcards.study]["dataset"].get("keypoints", "coco")
+    return (
+        [located(source, wildcards.study, "dataset.keypoints")]
+        if is_file(source)
+        else []
+    )
+
+
+def keypoints_option(wildcards, input) -> str:
+    """Option that names the study's set of keypoints, where it is not COCO's."""
+    source = config["studies"][wildcards.study]["dataset"].get("keypoints", "coco")
+    named = input.keypoints or source
+    return "" if source == "coco" else f"--keypoints {shlex.quote(str(named))}"
+
+
 def user_images(split: str, wildcards) -> str:
     """The folder of a split's images where the user keeps them here; empty where a rule makes it, or it is elsewhere."""
     if workflow.storage_settings.default_storage_provider:

@@ -17,6 +17,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--evaluation-annotations", type=Path, required=True, help="those of the split that is evaluated on"
     )
+    parser.add_argument(
+        "--keypoints",
+        default="coco",
+        help="set of keypoints: coco, the name of one that mmpose ships, or a file (default: %(default)s)",
+    )
     add_options(parser, Calibration)
     parser.add_argument("--out", type=Path, required=True, help="chosen people to write, .json")
     return parser.parse_args()
@@ -28,10 +33,15 @@ def main() -> None:
     arguments = parse_arguments()
     from posequant.base.files import write_json
     from posequant.data.calibration_set import choose_calibration_set
+    from posequant.workflow.keypoint_sets import find_keypoints
 
     settings = chosen(Calibration, arguments)
     people = choose_calibration_set(
-        arguments.annotations, arguments.evaluation_annotations, settings.people, settings.seed
+        arguments.annotations,
+        arguments.evaluation_annotations,
+        settings.people,
+        settings.seed,
+        find_keypoints(arguments.keypoints),
     )
     write_json(arguments.out, people)
 

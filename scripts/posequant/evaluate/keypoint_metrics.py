@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.cocoeval import COCOeval
 
+from posequant.base.errors import InputError
+from posequant.base.keypoints import KeypointSet
 from posequant.base.verify import versions
-from posequant.data.dataset import Annotations, keypoint_sigmas, load_annotations
+from posequant.data.dataset import Annotations, load_annotations
 from posequant.evaluate.predictions import Predictions, require_everyone
 
 # In the order in which pycocotools' COCOeval gives them.
@@ -35,7 +37,7 @@ def evaluate_predictions(predictions_path: Path, annotations_path: Path) -> tupl
             of their people once.
     """
     predictions = Predictions.load(predictions_path)
-    annotations = load_annotations(annotations_path)
+    annotations = load_annotations(annotations_path, predictions.keypoints)
     require_everyone(predictions, predictions_path, annotations)
     results = coco_results(predictions, annotations.person_category)
     statistics, summary = coco_statistics(annotations, results)
@@ -51,7 +53,7 @@ def coco_results(predictions: Predictions, category: int) -> list[dict[str, Any]
     Of people with the same id in an image one remains, and so of those in almost the same pose. Source: mmpose 1.3.2,
     coco_metric.py, `compute_metrics` and `results2json`.
     """
-    poses = predictions.poses
+    poses, sigmas = predictions.poses, sigmas_of(predictions.keypoints)
     triplets = np.concatenate([poses.keypoints, poses.keypoint_scores[..., np.newaxis]], axis=2)
     scores = person_scores(predictions.bbox_scores, poses.keypoint_scores)
     areas = poses.scales.prod(axis=1)
@@ -69,24 +71,38 @@ def coco_results(predictions: Predictions, category: int) -> list[dict[str, Any]
                 # pycocotools takes a result's size from its box where there is one.
                 "bbox": boxes[row].tolist(),
             }
-            for row in rows[distinct_people(poses.keypoints[rows], areas[rows], scores[rows])]
+            for row in rows[distinct_people(poses.keypoints[rows], areas[rows], scores[rows], sigmas)]
         ]
     return results
 
 
+def sigmas_of(keypoints: KeypointSet) -> NDArray[np.float32]:
+    """Return the falloff of OKS for each keypoint, float32 (K,); `InputError` where there is none."""
+    if keypoints.sigmas is None:
+        raise InputError(
+            f"the set of keypoints {keypoints} has no sigmas, without which neither OKS nor AP is defined. Give it "
+            "sigmas in a file of your own, or use PCK and NME."
+        )
+    return np.array(keypoints.sigmas, np.float32)
+
+
 def distinct_people(
-    keypoints: NDArray[np.float32], areas: NDArray[np.float32], scores: NDArray[np.float32]
+    keypoints: NDArray[np.float32],
+    areas: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    sigmas: NDArray[np.float32],
 ) -> NDArray[np.int64]:
     """Return whom of the people of an image to keep, the best first: nobody whose OKS with a better one is above 0.9.
 
     Source: mmpose 1.3.2, evaluation/functional/nms.py, `oks_nms` and `oks_iou`.
 
     Args:
-        keypoints: float32 (N, 17, 2), in pixels.
+        keypoints: float32 (N, K, 2), in pixels.
         areas: float32 (N,), in square pixels.
         scores: of the people, float32 (N,).
+        sigmas: falloff of OKS for each keypoint, float32 (K,).
     """
-    spread = (2 * keypoint_sigmas()) ** 2
+    spread = (2 * sigmas) ** 2
     order = scores.argsort()[::-1]
     kept = []
     while len(order):
@@ -134,7 +150,7 @@ def matched_people(annotations: Annotations, results: list[dict[str, Any]]) -> C
     """Return pycocotools' evaluation, in which results and annotated people are matched image by image."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(annotations.coco, annotations.coco.loadRes(results), "keypoints")
-        evaluation.params.kpt_oks_sigmas = keypoint_sigmas()
+        evaluation.params.kpt_oks_sigmas = sigmas_of(annotations.keypoints)
         evaluation.params.catIds = [annotations.person_category]
         evaluation.evaluate()
     return evaluation

@@ -74,13 +74,14 @@ def make_predictions(
         InputError: an input is missing, damaged or does not fit the others; there is no such shard.
     """
     spec, made = ModelSpec.load(model), as_made(artifacts)
-    instances = evaluation_instances(annotations, detections)
+    instances = evaluation_instances(annotations, detections, spec.keypoints)
     identity = {
         "model": spec.name,
         "variant": variant,
         "backend": backend,
         "precision": precision,
         "protocol": {"boxes": "detections" if detections else "ground-truth", "flip_test": flip_test},
+        "keypoints": spec.keypoints.listed(),
         "instances": len(instances),
         "sha256": {
             "model": sha256(model),
@@ -136,7 +137,7 @@ def predict_poses(
     worker = _Worker(network, spec, instances, crops, cropper, Decoder(spec), flip_test)
     order = by_image(instances)
     chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
-    poses = Poses.empty(len(order))
+    poses = Poses.empty(len(order), len(spec.keypoints))
     with (
         tqdm(total=len(order), desc="predicting", unit="person", mininterval=2, disable=not show_progress) as progress,
         ThreadPoolExecutor(threads) as executor,

@@ -136,7 +136,7 @@ def file_kind(path: Path) -> FileKind:
 def _of_predictions(first: Path, second: Path, gate: Gate, annotations: Path, sampling: Sampling) -> Differences:
     ours, theirs = Predictions.load(first), Predictions.load(second)
     require_same_people(ours, theirs, (first, second))
-    annotated = load_annotations(annotations)
+    annotated = load_annotations(annotations, ours.keypoints)
     for predictions, path in ((ours, first), (theirs, second)):
         require_everyone(predictions, path, annotated)
     # As in a certificate: the last bit of a matrix product depends on how many threads share it.

@@ -37,8 +37,8 @@ class Golden:
         image: uint8 (height, width, 3) in BGR.
         box: left, top, width and height of the person, in pixels.
         crop: what the network sees of the person before normalisation, uint8 (H, W, 3) in BGR.
-        heatmaps: what it makes of that, float32 (17, h, w).
-        keypoints: x and y in pixels of the image and the score of each keypoint, float32 (17, 3).
+        heatmaps: what it makes of that, float32 (K, h, w).
+        keypoints: x and y in pixels of the image and the score of each keypoint, float32 (K, 3).
     """
 
     image: NDArray[np.uint8]

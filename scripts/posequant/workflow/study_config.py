@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from posequant.base.errors import InputError
+from posequant.workflow.keypoint_sets import find_keypoints, is_file, known_sets
 from posequant.workflow.settings.base import checked, nearest, not_valid
 from posequant.workflow.settings.config import CocoDataset, Config, Study, Variant
 from posequant.workflow.settings.quantize import METHODS
@@ -68,12 +70,22 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
             f"{place}.protocol.boxes: 'detections' needs the file {place}.dataset.detections; name it, or evaluate on "
             "ground-truth boxes"
         )
+    yield from _unknown_keypoints(place, study)
     for model, network in study.models.items():
         for number, entry in enumerate(network.published):
             for name in entry.variants:
                 if name not in config.variants:
                     where = f"{place}.models.{model}.published.{number}.variants"
                     yield f"{where}: no variant '{name}'{nearest(name, config.variants)}"
+
+
+def _unknown_keypoints(place: str, study: Study) -> Iterator[str]:
+    # Where mmpose is not installed beside Snakemake, the first step looks; and so it does into files.
+    if isinstance(study.dataset, CocoDataset) and not is_file(study.dataset.keypoints) and known_sets():
+        try:
+            find_keypoints(study.dataset.keypoints)
+        except InputError as error:
+            yield f"{place}.dataset.keypoints: {error}"
 
 
 def _is_ncnn_int8(variant: Variant) -> bool:
