@@ -202,9 +202,9 @@ def load_people(calibration: Path, keypoints: int | None = None) -> list[Person]
     if not isinstance(people, list) or not people:
         raise InputError(f"{calibration}: not a calibration set. {_REMAKE}")
     try:
-        coco_format.check_entries(calibration, "person", people[:1], coco_format.CalibrationPerson, keypoints)
+        coco_format.check_entries(calibration, "person", people[:1], coco_format.CalibrationPerson, keypoints=keypoints)
         count = len(people[0]["keypoints"]) // 3
-        coco_format.check_entries(calibration, "person", people, coco_format.CalibrationPerson, count)
+        coco_format.check_entries(calibration, "person", people, coco_format.CalibrationPerson, keypoints=count)
     except InputError as error:
         raise InputError(f"{calibration}: not a calibration set ({error}). {_REMAKE}") from error
     return [

@@ -67,6 +67,8 @@ class Image(Entry):
     file_name: FileName
     width: Side
     height: Side
+    # Of CrowdPose's images: how much people overlap.
+    crowd_index: Annotated[float, Field(alias="crowdIndex", ge=0, le=1)] | None = None
 
     @model_validator(mode="after")
     def _can_be_read(self) -> "Image":
@@ -92,9 +94,11 @@ class PersonAnnotation(Annotation):
     iscrowd: Annotated[int, Field(ge=0, le=1)] | bool
     num_keypoints: Annotated[int, Field(ge=0)]
     keypoints: Triplets
+    # Of MPII's people, in pixels: what PCKh is measured by.
+    head_size: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
-    def _agrees(self) -> "PersonAnnotation":
+    def _agrees(self, info: ValidationInfo) -> "PersonAnnotation":
         visibility = self.keypoints[2::3]
         if not {0, 1, 2}.issuperset(visibility):
             raise fault("each third number of keypoints should be 0, 1 or 2: not labelled, hidden or visible")
@@ -104,7 +108,8 @@ class PersonAnnotation(Annotation):
         if self.iscrowd:
             return self
         # Whether it is 0 decides who counts.
-        if (labelled == 0) != (self.num_keypoints == 0):
+        counted = visibility.count(2) if (info.context or {}).get("only_visible") else labelled
+        if (counted == 0) != (self.num_keypoints == 0):
             raise fault(f"num_keypoints is {self.num_keypoints}, but {labelled} keypoints are labelled")
         if labelled and self.area == 0:
             raise fault("area is 0; it should be that of the person in square pixels, by which OKS is measured")
@@ -130,7 +135,13 @@ class CalibrationPerson(Entry):
 
 
 def check_entries(
-    path: Path, name: str, entries: Iterable[Any], kind: type[Entry], keypoints: int | None = None
+    path: Path,
+    name: str,
+    entries: Iterable[Any],
+    kind: type[Entry],
+    *,
+    keypoints: int | None = None,
+    only_visible: bool = False,
 ) -> None:
     """Check every entry of a list of a file.
 
@@ -140,12 +151,13 @@ def check_entries(
         entries: as they were read.
         kind: what each must be.
         keypoints: how many each must have; None for any number.
+        only_visible: whether `num_keypoints` counts those that are visible, not all that are labelled.
 
     Raises:
         InputError: naming the file, the first entry that is wrong, by its id where it has one, and what is wrong.
     """
     validate = kind.__pydantic_validator__.validate_python
-    context = {} if keypoints is None else {"keypoints": keypoints}
+    context = {"only_visible": only_visible} | ({} if keypoints is None else {"keypoints": keypoints})
     for place, entry in enumerate(entries):
         try:
             validate(entry, context=context)

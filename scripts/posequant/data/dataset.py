@@ -20,7 +20,14 @@ from posequant.base.keypoints import COCO, KeypointSet
 from posequant.data import coco_format
 
 _PERSON_FIELDS = tuple(coco_format.PersonAnnotation.model_fields)
-_IMAGE_FIELDS = tuple(coco_format.Image.model_fields)
+_IMAGE_FIELDS = ("id", "file_name", "width", "height")
+# CrowdPose has no areas, its num_keypoints counts visible keypoints only, and its images have a crowd index (mmpose
+# 1.3.2, CocoMetric with iou_type keypoints_crowd and use_area False).
+CROWD = "crowdpose"
+# Where COCO-WholeBody's annotations have its keypoints, in their order.
+_PARTS = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
+AREA_OF_BOX = 0.53
+"""A person's area by that of the box, where it is not annotated (mmpose 1.3.2, base_coco_style_dataset.py)."""
 _USERS_FILE = "Mend it, or fetch it again."
 
 
@@ -148,7 +155,16 @@ def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annota
         raise InputError(f"{path}: keypoints of {len(categories)} categories; keep those of one, the person")
     people = [entry for entry in content["annotations"] if entry["category_id"] in categories]
     keypoints = keypoints or _keypoints_of(content["categories"], categories, people)
-    coco_format.check_entries(path, "annotation", people, coco_format.PersonAnnotation, len(keypoints))
+    if keypoints != COCO:
+        people = [_completed(entry, keypoints) for entry in people]
+    coco_format.check_entries(
+        path,
+        "annotation",
+        people,
+        coco_format.PersonAnnotation,
+        keypoints=len(keypoints),
+        only_visible=keypoints.name == CROWD,
+    )
     images = tuple(ImageFile(*(image[name] for name in ImageFile.__annotations__)) for image in content["images"])
     pixels = {image.id: image.width * image.height for image in images}
     for entry in people:
@@ -163,10 +179,11 @@ def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annota
     (category,) = categories
     checked = {
         "images": [
-            {name: image[name] for name in _IMAGE_FIELDS} | {"coco_url": image.get("coco_url")}
+            {name: image[name] for name in _IMAGE_FIELDS}
+            | {name: image.get(name) for name in ("coco_url", "crowdIndex")}
             for image in content["images"]
         ],
-        "annotations": [{name: entry[name] for name in _PERSON_FIELDS} for entry in people],
+        "annotations": [{name: entry.get(name) for name in _PERSON_FIELDS} for entry in people],
         "categories": [{"id": category}],
     }
     return Annotations(path, index_annotations(checked), category, images, keypoints)
@@ -379,6 +396,20 @@ def _require_each_once(path: Path, name: str, entries: Sequence[dict[str, Any]])
     for identifier, count in Counter(entry["id"] for entry in entries).most_common(1):
         if count > 1:
             raise InputError(f"{path}: {name} id {identifier} appears {count} times")
+
+
+def _completed(entry: dict[str, Any], keypoints: KeypointSet) -> dict[str, Any]:
+    """Return a person with what datasets other than COCO keep elsewhere or leave out."""
+    parts = [entry.get(name) for name in _PARTS]
+    if all(isinstance(part, list) for part in parts):
+        joined = [number for part in parts if part for number in part]
+        if len(joined) == 3 * len(keypoints):
+            entry = entry | {"keypoints": joined, "num_keypoints": sum(value != 0 for value in joined[2::3])}
+    box = entry.get("bbox")
+    if isinstance(box, list) and len(box) == 4 and (keypoints.name == CROWD or "area" not in entry):
+        with contextlib.suppress(TypeError):  # of what is no box, the next check tells
+            entry = entry | {"area": max(AREA_OF_BOX * box[2] * box[3], 1.0)}
+    return entry if "iscrowd" in entry else entry | {"iscrowd": 0}
 
 
 def _keypoints_of(categories: Sequence[Any], used: set[int], people: Sequence[dict[str, Any]]) -> KeypointSet:

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posequant.data.dataset import AREA_OF_BOX
 from posequant.evaluate.keypoint_metrics import KEYPOINT_SCORE_THRESHOLD
 from posequant.evaluate.predictions import Predictions
 
 Floats = NDArray[np.float64]
-
-# A person's area by that of the box, where it is not annotated (mmpose 1.3.2, base_coco_style_dataset.py).
-AREA_OF_BOX = 0.53
 
 
 @dataclass(frozen=True)
