@@ -8,7 +8,7 @@ import torch
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.openmmlab import build_model, forward_tensors, load_config, make_importable
-from posequant.demo.people import write_dataset
+from posequant.demo.scenes import write_dataset
 from posequant.demo.training import save_weights, train
 
 MODEL = Path(__file__).parents[3] / "models" / "hourglass_demo"

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from posequant.base.errors import InputError
 from posequant.base.keypoints import KEYPOINTS
 from posequant.demo import drawing
-from posequant.demo.people import FIRST_ID, draw_scene, write_dataset
+from posequant.demo.scenes import FIRST_ID, draw_scene, write_dataset
 from posequant.demo.skeleton import (
     Build,
     Limb,
