@@ -201,7 +201,7 @@ def test_people_that_are_drawn_twice_count_twice(tmp_path: Path) -> None:
     annotations, predictions = disturbed(drawn(tmp_path / "dataset", "mpii"), find_keypoints("mpii"))
     distances = distances_of(annotations, predictions)
     rows = np.array([0, 0, 3, 5, 5, 5])
-    of_rows = {name: None if values is None else values[rows] for name, values in vars(distances).items()}
+    of_rows: dict[str, Any] = {name: values[rows] for name, values in vars(distances).items()}
     counts = np.bincount(rows, minlength=len(distances.pixels))[np.newaxis].astype(np.int32)
     once = type(distances)(**of_rows).statistics(np.ones((1, len(rows)), np.int32))
     drawn_twice = distances.statistics(counts)
