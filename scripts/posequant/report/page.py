@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from posequant.base.markdown import decibels, figure_or_dash, signed, table
-from posequant.base.measures import AP, measure_of
+from posequant.base.measures import AP
 from posequant.certify.page import near, stated, verdicts
 from posequant.report.published import comparisons, not_comparable
 from posequant.report.result import Ground, Network, Protocol, Result, Row
@@ -176,7 +176,7 @@ def _against_fp32(row: Row) -> dict[str, str]:
     }
     return {
         "Backend": row.title,
-        "AP against FP32": stated(certificate["statistics"]["AP"]),
+        "AP against FP32": stated(certificate["statistics"][row.measure.score]),
         "Kept": near(certificate["share_of_fp32"], "{:.1%}"),
         "More": ", ".join(f"[{name}]({link})" for name, link in links.items() if link),
     }
@@ -241,7 +241,7 @@ def _backend_sections(networks: Sequence[Network]) -> Iterable[str]:
 
 def _statistics(row: Row) -> Sequence[str]:
     """Return which statistics of a row are shown."""
-    return SHOWN if measure_of(row.statistics) == AP else list(row.statistics)
+    return SHOWN if row.measure == AP else list(row.statistics)
 
 
 def _rows_outside_tolerance(network: Network, protocol: Protocol) -> list[str]:

@@ -106,7 +106,12 @@ class Row(Part):
     @property
     def ap(self) -> float | None:
         """Its AP; its PCK where the keypoints have no sigmas."""
-        return self.statistics[measure_of(self.statistics).score]
+        return self.statistics[self.measure.score]
+
+    @property
+    def measure(self) -> Measure:
+        """What it is judged by."""
+        return measure_of(self.statistics)
 
 
 class Processor(Part):
@@ -172,7 +177,7 @@ class Network(Part):
     @property
     def measure(self) -> Measure:
         """What its rows are judged by."""
-        return measure_of(self.rows[0].statistics)
+        return self.rows[0].measure
 
     def fp32_of(self, row: Row) -> Row | None:
         """Return the row that a row's certificate compares it with; None where the study does not list it."""
