@@ -56,7 +56,7 @@ def render(result: Result, data: str, report: str, pictures: Sequence[Picture] =
                 *_published(result),
                 *map(said, _certificates(result.networks)),
                 "# What it rests on",
-                said(ground_tables(result)),
+                ground_tables(result),
                 f"The hashes are shortened; [{data}]({data}) has them whole, and all figures of this page.",
                 "# How to reproduce it",
                 *_reproduction(result),
@@ -80,16 +80,15 @@ def ground_words(ground: Ground) -> str:
 
 def ground_tables(result: Result) -> str:
     """Return what a result rests on, in Markdown: protocol, calibration set, versions, hashes of all artifacts."""
-    return "\n\n".join(
-        [
-            "### Protocol",
-            *_protocol(result),
-            "### Calibration set",
-            *_calibration(result.calibration),
-            "### Versions and artifacts",
-            *_provenance(result),
-        ]
-    )
+    parts = [
+        "### Protocol",
+        *_protocol(result),
+        "### Calibration set",
+        *_calibration(result.calibration),
+        "### Versions and artifacts",
+        *_provenance(result),
+    ]
+    return result.networks[0].measure.said("\n\n".join(parts))
 
 
 def measured_words(network: Network) -> str:
