@@ -68,7 +68,7 @@ class Image(Entry):
     width: Side
     height: Side
     # Of CrowdPose's images: how much people overlap.
-    crowd_index: Annotated[float, Field(alias="crowdIndex", ge=0, le=1)] | None = None
+    crowd_index: Annotated[float, Field(ge=0)] | None = Field(default=None, alias="crowdIndex")
 
     @model_validator(mode="after")
     def _can_be_read(self) -> "Image":

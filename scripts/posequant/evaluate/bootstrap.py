@@ -329,28 +329,30 @@ class Bootstrap:
     """Two predictions of the same people, as they are and in many draws of the images.
 
     Attributes:
-        observed: each of `COMPARED` of the reference and of the candidate, float64 (2,).
+        observed: each statistic, as `COMPARED`, of the reference and of the candidate, float64 (2,).
         drawn: the same in each draw, float64 (2, B).
         draws: how often each draw has each image, int32 (B, I).
         confidence: what share of the draws the intervals hold.
+        score: the statistic that networks are judged by.
     """
 
     observed: dict[str, Floats]
     drawn: dict[str, Floats]
     draws: Counts
     confidence: float
+    score: str = "AP"
 
     def comparisons(self) -> Iterator[tuple[str, Comparison]]:
-        """Yield the comparison of each of `COMPARED`."""
-        for name in COMPARED:
+        """Yield the comparison of each statistic."""
+        for name in self.observed:
             yield name, Comparison.of(self.observed[name], self.drawn[name], self.confidence)
 
     def share_kept(self) -> Estimate | None:
-        """Return AP of the candidate / AP of the reference; None where the reference has none.
+        """Return the score of the candidate by that of the reference; None where the reference has none.
 
         Draws in which the reference has none are left out.
         """
-        (reference, candidate), drawn = self.observed["AP"], self.drawn["AP"]
+        (reference, candidate), drawn = self.observed[self.score], self.drawn[self.score]
         if not reference > 0:
             return None
         with np.errstate(invalid="ignore", divide="ignore"):

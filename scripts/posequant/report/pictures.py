@@ -95,6 +95,7 @@ def make_pictures(
         "boxes": ours["protocol"]["boxes"],
         "keypoint_names": list(pair.reference.keypoints.names),
         "skeleton": [list(limb) for limb in pair.reference.keypoints.skeleton],
+        "judged_by": "OKS" if pair.reference.keypoints.sigmas else "NME",
         "least_score": KEYPOINT_SCORE_THRESHOLD,
         "people": [
             person.drawn(maps, (theirs["variant"], ours["variant"]), folder, link)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from posequant.base.errors import InputError
+from posequant.base.measures import measure_of
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import installed, versions
 from posequant.ncnn_format.model import NcnnModel
@@ -154,12 +155,13 @@ def _options(backend: str, precision: str) -> dict[str, Any]:
 
 
 def _figures(certificate: Mapping[str, Any]) -> dict[str, Any]:
-    without_labels = certificate["without_labels"]
+    without_labels, statistics = certificate["without_labels"], certificate["statistics"]
+    score = measure_of(statistics).score
     return {
         "file": "certificate.json",
         "reference": certificate["reference"],
         "confidence": certificate["bootstrap"]["confidence"],
-        "AP": certificate["statistics"]["AP"],
+        score: statistics[score],
         "share_of_fp32": certificate["share_of_fp32"],
         "oks_to_fp32": without_labels["oks"],
         "keypoints_moved_by_at_most_pixels": without_labels["within"],

@@ -83,9 +83,15 @@ def _unknown_keypoints(place: str, study: Study) -> Iterator[str]:
     # Where mmpose is not installed beside Snakemake, the first step looks; and so it does into files.
     if isinstance(study.dataset, CocoDataset) and not is_file(study.dataset.keypoints) and known_sets():
         try:
-            find_keypoints(study.dataset.keypoints)
+            keypoints = find_keypoints(study.dataset.keypoints)
         except InputError as error:
             yield f"{place}.dataset.keypoints: {error}"
+            return
+        if keypoints.sigmas is None and study.protocol.boxes == "detections":
+            yield (
+                f"{place}.protocol.boxes: the keypoints {keypoints.name} have no sigmas, and are measured in annotated "
+                "boxes only; choose ground-truth"
+            )
 
 
 def _is_ncnn_int8(variant: Variant) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from posequant.base.keypoints import KeypointSet
 from posequant.data.dataset import Annotations, ground_truth_instances, load_annotations
 from posequant.evaluate.distances import distances_of
 from posequant.evaluate.keypoint_metrics import STATISTICS, coco_results, score
+from posequant.evaluate.oks import shift_of_predictions
+from posequant.evaluate.paired import bootstrap_predictions
 from posequant.evaluate.predictions import Poses, Predictions
 from posequant.workflow.keypoint_sets import find_keypoints, known_sets
+from posequant.workflow.settings.certify import Sampling
 
 PARTS = {"foot_kpts": 6, "face_kpts": 68, "lefthand_kpts": 21, "righthand_kpts": 21}
 
@@ -201,7 +205,7 @@ def test_people_that_are_drawn_twice_count_twice(tmp_path: Path) -> None:
     annotations, predictions = disturbed(drawn(tmp_path / "dataset", "mpii"), find_keypoints("mpii"))
     distances = distances_of(annotations, predictions)
     rows = np.array([0, 0, 3, 5, 5, 5])
-    of_rows = {name: None if values is None else values[rows] for name, values in vars(distances).items()}
+    of_rows: dict[str, Any] = {name: values[rows] for name, values in vars(distances).items()}
     counts = np.bincount(rows, minlength=len(distances.pixels))[np.newaxis].astype(np.int32)
     once = type(distances)(**of_rows).statistics(np.ones((1, len(rows)), np.int32))
     drawn_twice = distances.statistics(counts)
@@ -227,3 +231,31 @@ def test_people_with_other_keypoints_than_the_sets_are_refused(tmp_path: Path) -
     dataset = drawn(tmp_path / "dataset", "onehand10k")
     with pytest.raises(InputError, match="annotation id 1000 has 21 keypoints, not 14"):
         load_annotations(dataset.annotations, find_keypoints("crowdpose"))
+
+
+def test_networks_are_compared_by_pck_where_there_are_no_sigmas(tmp_path: Path) -> None:
+    keypoints = find_keypoints("onehand10k")
+    dataset = drawn(tmp_path / "dataset", "onehand10k")
+    annotations, reference = disturbed(dataset, keypoints, seed=1)
+    _, candidate = disturbed(dataset, keypoints, seed=2)
+    drawn_pairs, draws = bootstrap_predictions(annotations, reference, candidate, Sampling(resamples=100))
+    compared = dict(drawn_pairs.comparisons())
+    for name, comparison in compared.items():
+        both = [score(one, annotations)[1][name] for one in (reference, candidate)]
+        assert [comparison.reference, comparison.candidate] == pytest.approx(both), name
+        assert comparison.interval is not None
+        assert comparison.interval[0] <= comparison.interval[1]
+    assert set(compared) == {"PCK", "AUC", "EPE", "NME"}
+    kept = drawn_pairs.share_kept()
+    assert kept is not None
+    assert kept.value == pytest.approx(drawn_pairs.observed["PCK"][1] / drawn_pairs.observed["PCK"][0])
+    assert draws.draws.shape == (100, len(annotations.images))
+
+
+def test_the_loss_without_sigmas_is_the_normalised_mean_error_to_fp32(tmp_path: Path) -> None:
+    dataset = drawn(tmp_path / "dataset", "onehand10k")
+    _, reference = disturbed(dataset, find_keypoints("onehand10k"), seed=1)
+    moved = Poses(**(vars(reference.poses) | {"keypoints": reference.poses.keypoints + np.array([3, 4], np.float32)}))
+    shift = shift_of_predictions(reference, replace(reference, poses=moved))
+    sides = (reference.bboxes[:, 2:] - reference.bboxes[:, :2]).astype(np.float64)
+    np.testing.assert_allclose(1 - shift.oks, 5 / np.sqrt(0.53 * sides.prod(axis=1)), rtol=1e-5)
