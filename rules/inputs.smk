@@ -96,9 +96,17 @@ def dataset(split: str, part: str):
     return path
 
 
+def keypoints_of(study: str) -> str:
+    """The name or file of a study's set of keypoints."""
+    source = config["studies"][study]["dataset"]
+    if drawn := source.get("synthetic"):
+        return DRAWN_KEYPOINTS[drawn["kind"]]
+    return source["keypoints"]
+
+
 def keypoints_file(wildcards) -> list[str]:
     """Input function: the user's file of the study's set of keypoints; none where the set has a name."""
-    source = config["studies"][wildcards.study]["dataset"].get("keypoints", "coco")
+    source = keypoints_of(wildcards.study)
     return (
         [located(source, wildcards.study, "dataset.keypoints")]
         if is_file(source)
@@ -108,7 +116,7 @@ def keypoints_file(wildcards) -> list[str]:
 
 def keypoints_option(wildcards, input) -> str:
     """Option that names the study's set of keypoints, where it is not COCO's."""
-    source = config["studies"][wildcards.study]["dataset"].get("keypoints", "coco")
+    source = keypoints_of(wildcards.study)
     named = input.keypoints or source
     return "" if source == "coco" else f"--keypoints {shlex.quote(str(named))}"
 

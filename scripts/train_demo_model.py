@@ -1,4 +1,4 @@
-"""Train a demo's network on what demo_dataset.py drew, on the CPU; an interrupted run resumes when it is started again."""
+"""Train a demo's network on drawn images, on the CPU; an interrupted run resumes when it is started again."""
 
 import argparse
 from pathlib import Path

@@ -11,7 +11,7 @@ was trained:
 _base_ = ["../hourglass_demo/config.py"]
 
 # runtime
-train_cfg = dict(max_epochs=16, val_interval=8)
+train_cfg = dict(max_epochs=10, val_interval=10)
 
 # optimizer
 optim_wrapper = dict(optimizer=dict(lr=3e-3))

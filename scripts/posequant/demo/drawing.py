@@ -165,7 +165,6 @@ def visibility(canvas: Labels, figure: Figure, kind: Kind, number: int) -> NDArr
     return flags
 
 
-
 SKINS = np.array(
     [(198, 220, 250), (170, 200, 240), (140, 175, 225), (105, 145, 200), (75, 110, 165), (50, 75, 120), (35, 52, 85)],
     np.float64,
@@ -180,6 +179,7 @@ def cloth_color(rng: np.random.Generator) -> Array:
     if rng.random() < 0.35:
         return np.clip(np.full(3, rng.uniform(15, 240)) + rng.normal(0, 6, 3), 0, 255)
     return rng.uniform(10, 245, 3)
+
 
 def _waves(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return stripes, checks or dots in -1..1, float32 of `shape`."""

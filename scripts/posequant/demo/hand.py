@@ -12,7 +12,7 @@ import numpy as np
 from posequant.demo.drawing import SKINS, Figure, Kind, Looks, Shape, Stroke, cloth_color
 from posequant.demo.skeleton import Array, View, project
 
-WRIST = (0.0, 0.45, 0.0)
+WRIST, CUFF = (0.0, 0.45, 0.0), (0.0, 0.57, 0.0)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ FINGERS = {
 }
 
 KEYPOINTS = ("wrist", *(f"{finger}{joint}" for finger in FINGERS for joint in range(1, 5)))
-SKELETON = tuple((0 if joint == 1 else 4 * finger + joint - 1, 4 * finger + joint) for finger in range(5) for joint in range(1, 5))
+SKELETON = tuple(
+    (0 if joint == 1 else 4 * finger + joint - 1, 4 * finger + joint) for finger in range(5) for joint in range(1, 5)
+)
 
 # How much each joint of a finger takes part in its curl.
 JOINT_SHARES = (0.8, 1.0, 0.6)
@@ -100,7 +102,7 @@ def hand_points(pose: Pose) -> dict[str, Array]:
     The entries `FINGER_frame` are no positions: they are the directions that the nails face.
     """
     mirror = np.array([-1.0 if pose.left else 1.0, 1.0, 1.0])
-    points = {"wrist": np.array(WRIST), "cuff": np.array(WRIST) + (0.0, 0.12, 0.0)}
+    points = {"wrist": np.array(WRIST), "cuff": np.array(CUFF)}
     for (name, finger), curl in zip(FINGERS.items(), pose.curls, strict=True):
         slant = finger.slant * pose.spread
         along = np.array([np.sin(slant), -np.cos(slant), 0.0])
@@ -129,7 +131,9 @@ def hand_figure(points: dict[str, Array], length: float, girth: float = 1.0) -> 
     knuckles = [points[f"{finger}1"] for finger in FINGERS if finger != "thumb"]
     side = 0.25 * (knuckles[0] - knuckles[-1])
     shapes: list[Shape] = [
-        Stroke(Part.CUFF, tuple((points[end] + way * side, 0.06 * wide) for end in ("wrist", "cuff") for way in (-1, 1))),
+        Stroke(
+            Part.CUFF, tuple((points[end] + way * side, 0.06 * wide) for end in ("wrist", "cuff") for way in (-1, 1))
+        ),
         Stroke(
             Part.PALM,
             (

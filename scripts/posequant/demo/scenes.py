@@ -48,12 +48,12 @@ class Scene:
 
 def _crowds(figure: Figure, others: list[Figure], apart: float) -> bool:
     """Whether a figure is so close to another that neither could be told apart."""
-    return any(
-        np.linalg.norm(figure.middle - other.middle) < apart * max(figure.size, other.size) for other in others
-    )
+    return any(np.linalg.norm(figure.middle - other.middle) < apart * max(figure.size, other.size) for other in others)
 
 
-def _annotation(figure: Figure, kind: Kind, number: int, silhouette: Any, canvas: drawing.Labels) -> dict[str, Any] | None:
+def _annotation(
+    figure: Figure, kind: Kind, number: int, silhouette: Any, canvas: drawing.Labels
+) -> dict[str, Any] | None:
     """Return a figure's COCO annotation, or None if too little of it is seen.
 
     Args:
@@ -179,7 +179,9 @@ def write_dataset(out: Path, counts: dict[str, int], seed: int, processes: int =
             jobs = [(folder, seed, split, index, kind) for index in range(count)]
             drawn = pool.imap(_write_image, jobs, chunksize=16)
             entries = list(tqdm(drawn, f"drawing {split}", count, file=sys.stderr, mininterval=1, unit="image"))
-            _write_annotations(out, split, f"PoseQuant's synthetic {kind.plural}, {split} split, seed {seed}", entries, kind)
+            _write_annotations(
+                out, split, f"PoseQuant's synthetic {kind.plural}, {split} split, seed {seed}", entries, kind
+            )
 
 
 def _write_annotations(

@@ -6,9 +6,8 @@ from pydantic import Field
 
 from posequant.workflow.settings.base import Settings
 
-
 # The set of keypoints of each kind.
-KEYPOINTS = {"person": "coco", "hand": "coco_wholebody_hand"}
+DRAWN_KEYPOINTS = {"person": "coco", "hand": "coco_wholebody_hand"}
 
 
 class Synthetic(Settings):
@@ -16,7 +15,9 @@ class Synthetic(Settings):
 
     kind: Literal["person", "hand"] = Field(
         default="person",
-        description="What is drawn: people with COCO's keypoints, or hands with those of mmpose's `coco_wholebody_hand`.",
+        description=(
+            "What is drawn: people with COCO's keypoints, or hands with those that mmpose calls `coco_wholebody_hand`."
+        ),
     )
     train_images: int = Field(default=400, ge=1, description="Images to calibrate on.")
     val_images: int = Field(default=300, ge=1, description="Images to evaluate on.")
