@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.demo.skeleton import Array
+from posequant.demo.camera import Array
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
@@ -64,7 +64,7 @@ class Figure:
     """A body ready to be drawn.
 
     Attributes:
-        points: projected points of `skeleton.project`: (x, y, depth) in pixels; the keypoints are among them.
+        points: projected points of `camera.project`: (x, y, depth) in pixels; the keypoints are among them.
         size: of the whole body, in pixels.
         middle: the point (x, y) by which it is told from others, in pixels.
         shapes: what it is made of.
@@ -168,9 +168,6 @@ def visibility(canvas: Labels, figure: Figure, kind: Kind, number: int) -> NDArr
 SKINS = np.array(
     [(198, 220, 250), (170, 200, 240), (140, 175, 225), (105, 145, 200), (75, 110, 165), (50, 75, 120), (35, 52, 85)],
     np.float64,
-)
-HAIRS = np.array(
-    [(25, 25, 30), (30, 45, 75), (45, 70, 110), (100, 160, 200), (150, 150, 155), (40, 60, 150)], np.float64
 )
 
 

@@ -9,8 +9,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from posequant.demo.camera import Array, View, project
 from posequant.demo.drawing import SKINS, Figure, Kind, Looks, Shape, Stroke, cloth_color
-from posequant.demo.skeleton import Array, View, project
 
 WRIST, CUFF = (0.0, 0.45, 0.0), (0.0, 0.57, 0.0)
 

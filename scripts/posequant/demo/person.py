@@ -6,16 +6,14 @@ from enum import IntEnum
 import numpy as np
 
 from posequant.base.keypoints import KEYPOINTS, SKELETON
-from posequant.demo.drawing import HAIRS, SCALE, SKINS, Figure, Kind, Labels, Looks, Shape, Stroke, cloth_color
+from posequant.demo.camera import Array, View, project
+from posequant.demo.drawing import SCALE, SKINS, Figure, Kind, Labels, Looks, Shape, Stroke, cloth_color
 from posequant.demo.skeleton import (
     HEAD_POINTS,
     HEAD_RADIUS,
     SIDES,
-    Array,
     Build,
-    View,
     body_points,
-    project,
     sample_build,
     sample_pose,
     sample_yaw,
@@ -70,6 +68,10 @@ CARRIERS: dict[str, set[Part]] = {
 # The least cosine between the direction to the camera and that to a point of the head at which the point is labelled:
 # COCO's annotators place no far eye in a profile and no nose on the back of a head.
 FACING = {"nose": -0.15, "left_eye": 0.0, "right_eye": 0.0, "left_ear": -0.2, "right_ear": -0.2}
+
+HAIRS = np.array(
+    [(25, 25, 30), (30, 45, 75), (45, 70, 110), (100, 160, 200), (150, 150, 155), (40, 60, 150)], np.float64
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def person_figure(
     """Return a person ready to be drawn.
 
     Args:
-        points: projected points of `skeleton.project`.
+        points: projected points of `camera.project`.
         build: the body's proportions.
         height: body height in pixels.
         long_hair: whether hair falls to the neck.

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posequant.demo import drawing
+from posequant.demo.camera import View, project
 from posequant.demo.hand import FINGERS, HAND, KEYPOINTS, SKELETON, Pose, hand_figure, hand_points, nail
 from posequant.demo.scenes import draw_scene, write_dataset
-from posequant.demo.skeleton import View, project
 from posequant.workflow.keypoint_sets import find_keypoints
 from posequant.workflow.settings.demo import DRAWN_KEYPOINTS
 

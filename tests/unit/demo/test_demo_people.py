@@ -12,15 +12,14 @@ from pycocotools.coco import COCO
 from posequant.base.errors import InputError
 from posequant.base.keypoints import KEYPOINTS
 from posequant.demo import drawing
+from posequant.demo.camera import View, project
 from posequant.demo.person import PERSON, person_figure
 from posequant.demo.scenes import FIRST_ID, draw_scene, write_dataset
 from posequant.demo.skeleton import (
     Build,
     Limb,
     Pose,
-    View,
     body_points,
-    project,
     sample_build,
     sample_pose,
 )
