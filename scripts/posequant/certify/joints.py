@@ -49,7 +49,7 @@ def joint_costs(
     images, keypoints = len(draws.place_of), reference.keypoints
     labelled, sums = np.zeros((images, len(keypoints))), np.zeros((2, images, len(keypoints)))
     for person in annotations.coco.anns.values():
-        if person["category_id"] != annotations.person_category or person["iscrowd"] or not person["num_keypoints"]:
+        if person["iscrowd"] or not person["num_keypoints"]:
             continue
         row = _row_of(person, reference)
         if row is None:

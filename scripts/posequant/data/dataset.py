@@ -114,9 +114,10 @@ class Annotations:
         path: the file.
         coco: in pycocotools' index, its people and images, each with the fields that `coco_format` checks, and images
             with their `coco_url`, unchecked.
-        person_category: the category id of the annotations that have keypoints.
+        person_category: the category id of the annotations that have keypoints; the least of several.
         images: all its images, in its order.
         keypoints: what its people have.
+        other_categories: other ids of theirs, as AP-10K has one for each species.
     """
 
     path: Path
@@ -124,6 +125,19 @@ class Annotations:
     person_category: int
     images: tuple[ImageFile, ...]
     keypoints: KeypointSet = COCO
+    other_categories: tuple[int, ...] = ()
+
+    @property
+    def categories(self) -> tuple[int, ...]:
+        """All category ids of the annotations that have keypoints."""
+        return (self.person_category, *self.other_categories)
+
+    @property
+    def category_of(self) -> int | dict[int, int]:
+        """The category id of everybody, or where there are several that of each annotation, by its id."""
+        if not self.other_categories:
+            return self.person_category
+        return {identifier: person["category_id"] for identifier, person in self.coco.anns.items()}
 
 
 def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annotations:
@@ -151,10 +165,10 @@ def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annota
     categories = {entry["category_id"] for entry in content["annotations"] if entry.get("keypoints")}
     if not categories:
         raise InputError(f"{path}: no annotation has keypoints. Give COCO's person_keypoints file, not instances.")
-    if len(categories) != 1:
-        raise InputError(f"{path}: keypoints of {len(categories)} categories; keep those of one, the person")
     people = [entry for entry in content["annotations"] if entry["category_id"] in categories]
     keypoints = keypoints or _keypoints_of(content["categories"], categories, people)
+    if keypoints == COCO and len(categories) != 1:
+        raise InputError(f"{path}: keypoints of {len(categories)} categories; keep those of one, the person")
     if keypoints != COCO:
         people = [_completed(entry, keypoints) for entry in people]
     coco_format.check_entries(
@@ -176,7 +190,7 @@ def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annota
                 f"{path}: annotation id {entry['id']}: area is {entry['area']:g}, more than its image and its box have"
             )
     _require_order(path, content["categories"], categories, keypoints)
-    (category,) = categories
+    category, *others = sorted(categories)
     checked = {
         "images": [
             {name: image[name] for name in _IMAGE_FIELDS}
@@ -184,9 +198,9 @@ def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annota
             for image in content["images"]
         ],
         "annotations": [{name: entry.get(name) for name in _PERSON_FIELDS} for entry in people],
-        "categories": [{"id": category}],
+        "categories": [{"id": one} for one in (category, *others)],
     }
-    return Annotations(path, index_annotations(checked), category, images, keypoints)
+    return Annotations(path, index_annotations(checked), category, images, keypoints, tuple(others))
 
 
 def evaluation_instances(annotations: Path, detections: Path | None, keypoints: KeypointSet | None = None) -> Instances:
@@ -255,8 +269,13 @@ def detected_instances(annotations: Annotations, path: Path) -> Instances:
 
     Raises:
         InputError: the file is missing, is no list of detections, one is not as `coco_format.Detection` has it, or none
-            is left.
+            is left; the annotations are of several categories.
     """
+    if annotations.other_categories:
+        raise InputError(
+            f"{annotations.path}: keypoints of {len(annotations.categories)} categories are evaluated in annotated "
+            "boxes only. Choose protocol: {boxes: ground-truth}."
+        )
     detections = read_json(path, _USERS_FILE)
     if not isinstance(detections, list):
         raise InputError(f"{path}: not COCO detection results: those are a list of boxes")

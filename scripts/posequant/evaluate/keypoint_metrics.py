@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def score(predictions: Predictions, annotations: Annotations) -> tuple[int, dict
     statistics: dict[str, float | None] = {}
     summary = f"The set of keypoints {keypoints} has no sigmas: there is neither OKS nor AP.\n"
     if keypoints.sigmas is not None:
-        results = coco_results(predictions, annotations.person_category)
+        results = coco_results(predictions, annotations.category_of)
         scored = len(results)
         statistics, summary = coco_statistics(annotations, results)
         if keypoints.name == CROWD:
@@ -133,11 +133,15 @@ def part_statistics(annotations: Annotations, results: list[dict[str, Any]]) -> 
     return found
 
 
-def coco_results(predictions: Predictions, category: int) -> list[dict[str, Any]]:
+def coco_results(predictions: Predictions, category: int | Mapping[int, int]) -> list[dict[str, Any]]:
     """Return the people that are scored, in COCO's result format, as mmpose's CocoMetric writes it.
 
     Of people with the same id in an image one remains, and so of those in almost the same pose. Source: mmpose 1.3.2,
     coco_metric.py, `compute_metrics` and `results2json`.
+
+    Args:
+        predictions: of everybody.
+        category: of everybody, or of each by the id.
     """
     poses, sigmas = predictions.poses, sigmas_of(predictions.keypoints)
     triplets = np.concatenate([poses.keypoints, poses.keypoint_scores[..., np.newaxis]], axis=2)
@@ -156,7 +160,7 @@ def coco_results(predictions: Predictions, category: int) -> list[dict[str, Any]
         results += [
             {
                 "image_id": image,
-                "category_id": category,
+                "category_id": category if isinstance(category, int) else category[int(predictions.ids[row])],
                 "keypoints": triplets[row].ravel().tolist(),
                 "score": float(scores[row]),
                 # pycocotools takes a result's size from its box where there is one.
@@ -238,7 +242,10 @@ def coco_statistics(annotations: Annotations, results: list[dict[str, Any]]) -> 
 
 
 def matched_people(
-    annotations: Annotations, results: list[dict[str, Any]], images: Sequence[int] | None = None
+    annotations: Annotations,
+    results: list[dict[str, Any]],
+    images: Sequence[int] | None = None,
+    categories: Sequence[int] | None = None,
 ) -> COCOeval:
     """Return pycocotools' evaluation, in which results and annotated people are matched image by image.
 
@@ -246,11 +253,12 @@ def matched_people(
         annotations: the annotated people.
         results: in COCO's result format.
         images: ids of those to look at; without, all.
+        categories: the same of categories.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(annotations.coco, annotations.coco.loadRes(results), "keypoints")
         evaluation.params.kpt_oks_sigmas = sigmas_of(annotations.keypoints)
-        evaluation.params.catIds = [annotations.person_category]
+        evaluation.params.catIds = list(categories or annotations.categories)
         if images is not None:
             evaluation.params.imgIds = images
         evaluation.evaluate()

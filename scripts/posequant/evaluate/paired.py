@@ -27,7 +27,8 @@ def bootstrap_predictions(
     """
     if annotations.keypoints.sigmas is None:
         return _by_distances(annotations, reference, candidate, sampling)
-    matches = [match(annotations, coco_results(one, annotations.person_category)) for one in (reference, candidate)]
+    results = [coco_results(one, annotations.category_of) for one in (reference, candidate)]
+    matches = [[match(annotations, one, category) for category in annotations.categories] for one in results]
     drawn = bootstrap(matches[0], matches[1], sampling.resamples, sampling.seed, sampling.confidence)
     return drawn, ImageDraws.of(annotations, drawn.draws, drawn.confidence)
 

@@ -44,6 +44,10 @@ def drawn(folder: Path, name: str, seed: int = 0) -> Dataset:
             person["num_keypoints"] = sum(value == 2 for value in person["keypoints"][2::3])
         if name == "mpii":
             person["head_size"] = float(generator.uniform(5, 30))
+    if name == "ap10k":
+        for person in content["annotations"]:
+            person["category_id"] = 1 + person["id"] % 3
+        content["categories"] = [{"id": category, "name": f"species {category}"} for category in (1, 2, 3, 4)]
     if name == "crowdpose":
         for image, index in zip(content["images"], [0.05, 0.15, 0.3, 0.5, 0.79, 0.85] * 2, strict=True):
             image["crowdIndex"] = index
@@ -96,7 +100,7 @@ def by_mmpose(metric: Any, name: str, annotations: Annotations, predictions: Pre
         sample = {
             "id": identifier,
             "img_id": int(predictions.image_ids[row]),
-            "category_id": 1,
+            "category_id": person["category_id"],
             "pred_instances": {
                 "keypoints": predictions.poses.keypoints[one],
                 "keypoint_scores": predictions.poses.keypoint_scores[one],
@@ -231,6 +235,17 @@ def test_people_with_other_keypoints_than_the_sets_are_refused(tmp_path: Path) -
     dataset = drawn(tmp_path / "dataset", "onehand10k")
     with pytest.raises(InputError, match="annotation id 1000 has 21 keypoints, not 14"):
         load_annotations(dataset.annotations, find_keypoints("crowdpose"))
+
+
+def test_the_precision_of_several_categories_is_compared_by_their_mean(tmp_path: Path) -> None:
+    dataset = drawn(tmp_path / "dataset", "ap10k")
+    annotations, reference = disturbed(dataset, find_keypoints("ap10k"), seed=1)
+    _, candidate = disturbed(dataset, find_keypoints("ap10k"), seed=2)
+    compared = dict(bootstrap_predictions(annotations, reference, candidate, Sampling(resamples=100))[0].comparisons())
+    assert len(annotations.categories) == 3
+    for name in ("AP", "AP50", "APM", "APL", "AR"):
+        both = [score(one, annotations)[1][name] for one in (reference, candidate)]
+        assert [compared[name].reference, compared[name].candidate] == pytest.approx(both), name
 
 
 def test_networks_are_compared_by_pck_where_there_are_no_sigmas(tmp_path: Path) -> None:
