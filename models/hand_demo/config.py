@@ -1,4 +1,4 @@
-"""A one-stack Hourglass of 0.3 M parameters for the synthetic hands of PoseQuant's second demo.
+"""A one-stack Hourglass of 0.28 M parameters for the synthetic hands of PoseQuant's second demo.
 
 That of the demo's people, at three quarters of its input size and with fewer channels. README.md beside it says how it
 was trained:

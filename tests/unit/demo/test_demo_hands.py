@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posequant.demo import drawing
@@ -23,6 +23,7 @@ def test_the_keypoints_are_those_that_mmpose_has_for_hands() -> None:
     assert known.skeleton == SKELETON
 
 
+@settings(deadline=None)
 @given(poses)
 def test_bones_keep_their_lengths_in_every_pose(pose: Pose) -> None:
     points = hand_points(pose)
@@ -31,6 +32,7 @@ def test_bones_keep_their_lengths_in_every_pose(pose: Pose) -> None:
         np.testing.assert_allclose(np.linalg.norm(np.diff(joints, axis=0), axis=1), finger.lengths)
 
 
+@settings(deadline=None)
 @given(poses)
 def test_a_left_hand_is_a_right_hand_in_a_mirror(pose: Pose) -> None:
     one, other = (hand_points(Pose(pose.curls, pose.spread, left=left)) for left in (False, True))
