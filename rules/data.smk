@@ -8,6 +8,7 @@ rule calibration_set:
     input:
         annotations=dataset("train", "annotations"),
         evaluation_annotations=dataset("val", "annotations"),
+        keypoints=keypoints_file,
     output:
         "results/{study}/calibration.json",
     log:
@@ -22,10 +23,11 @@ rule calibration_set:
     params:
         code=code("calibration_set"),
         settings=study_settings("calibration"),
+        keypoints=keypoints_option,
     shell:
         'python "$SCRIPTS"/calibration_set.py --annotations {input.annotations:q}'
         " --evaluation-annotations {input.evaluation_annotations:q}"
-        " --people {params.settings[people]} --seed {params.settings[seed]}"
+        " --people {params.settings[people]} --seed {params.settings[seed]} {params.keypoints}"
         " --out {output} > {log} 2>&1"
 
 

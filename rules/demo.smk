@@ -1,8 +1,8 @@
-# People to draw, where a study has no dataset of its own.
+# People or hands to draw, where a study has no dataset of its own.
 
 
 rule demo_dataset:
-    """Draw the images of synthetic people and write their annotations."""
+    """Draw the images of synthetic people or hands and write their annotations."""
     output:
         train=directory("results/{study}/dataset/train"),
         val=directory("results/{study}/dataset/val"),
@@ -24,6 +24,7 @@ rule demo_dataset:
         settings=study_settings("dataset", "synthetic"),
     shell:
         'python "$SCRIPTS"/demo_dataset.py'
+        " --kind {params.settings[kind]}"
         " --train-images {params.settings[train_images]}"
         " --val-images {params.settings[val_images]}"
         " --seed {params.settings[seed]} --processes {threads}"

@@ -6,6 +6,7 @@ rule describe:
     """Write down what the network expects of a crop and how its output is decoded."""
     input:
         unpack(described),
+        keypoints=keypoints_file,
     output:
         f"{RESULTS}/model.json",
     log:
@@ -21,8 +22,9 @@ rule describe:
     params:
         code=code("describe"),
         source=description_options,
+        keypoints=keypoints_option,
     shell:
-        'python "$SCRIPTS"/describe.py --name {wildcards.model} {params.source}'
+        'python "$SCRIPTS"/describe.py --name {wildcards.model} {params.source} {params.keypoints}'
         " --out {output} > {log} 2>&1"
 
 

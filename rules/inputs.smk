@@ -115,6 +115,31 @@ def evaluated_annotations(wildcards) -> str:
     return dataset("val", "annotations")(wildcards)
 
 
+def keypoints_of(study: str) -> str:
+    """The name or file of a study's set of keypoints."""
+    source = config["studies"][study]["dataset"]
+    if drawn := source.get("synthetic"):
+        return DRAWN_KEYPOINTS[drawn["kind"]]
+    return source["keypoints"]
+
+
+def keypoints_file(wildcards) -> list[str]:
+    """Input function: the user's file of the study's set of keypoints; none where the set has a name."""
+    source = keypoints_of(wildcards.study)
+    return (
+        [located(source, wildcards.study, "dataset.keypoints")]
+        if is_file(source)
+        else []
+    )
+
+
+def keypoints_option(wildcards, input) -> str:
+    """Option that names the study's set of keypoints, where it is not COCO's."""
+    source = keypoints_of(wildcards.study)
+    named = input.keypoints or source
+    return "" if source == "coco" else f"--keypoints {shlex.quote(str(named))}"
+
+
 def user_images(split: str, wildcards) -> str:
     """The folder of a split's images where the user keeps them here; empty where a rule makes it, or it is elsewhere."""
     if workflow.storage_settings.default_storage_provider:

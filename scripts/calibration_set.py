@@ -12,6 +12,11 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_choice_options(parser)
+    parser.add_argument(
+        "--keypoints",
+        default="coco",
+        help="set of keypoints: coco, the name of one that mmpose ships, or a file (default: %(default)s)",
+    )
     add_options(parser, Calibration)
     return parser.parse_args()
 
@@ -22,10 +27,15 @@ def main() -> None:
     arguments = parse_arguments()
     from posequant.base.files import write_json
     from posequant.data.calibration_set import choose_calibration_set
+    from posequant.workflow.keypoint_sets import find_keypoints
 
     settings = chosen(Calibration, arguments)
     people = choose_calibration_set(
-        arguments.annotations, arguments.evaluation_annotations, settings.people, settings.seed
+        arguments.annotations,
+        arguments.evaluation_annotations,
+        settings.people,
+        settings.seed,
+        find_keypoints(arguments.keypoints),
     )
     write_json(arguments.out, people)
 

@@ -1,4 +1,4 @@
-"""Draw the demo's dataset: synthetic people in COCO keypoint format, with a train and a val split."""
+"""Draw a demo's dataset: synthetic people or hands in COCO keypoint format, with a train and a val split."""
 
 import argparse
 from pathlib import Path
@@ -22,12 +22,12 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.base.files import whole
-    from posequant.demo.people import write_dataset
+    from posequant.demo.scenes import KINDS, write_dataset
 
     settings = chosen(Synthetic, arguments)
     counts = {"train": settings.train_images, "val": settings.val_images}
     with whole(arguments.out) as draft:
-        write_dataset(draft, counts, settings.seed, arguments.processes)
+        write_dataset(draft, counts, settings.seed, arguments.processes, KINDS[settings.kind])
 
 
 if __name__ == "__main__":

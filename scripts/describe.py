@@ -24,6 +24,11 @@ def parse_arguments() -> argparse.Namespace:
         help="for --onnx: an object with those keys that docs/configuration.md lists for a model from ONNX, from "
         "input_size to codec",
     )
+    parser.add_argument(
+        "--keypoints",
+        default="coco",
+        help="set of keypoints: coco, the name of one that mmpose ships, or a file (default: %(default)s)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="model.json to write")
     return parser.parse_args()
 
@@ -33,17 +38,19 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.export.describe import describe_mmpose, describe_ncnn, describe_onnx
+    from posequant.workflow.keypoint_sets import find_keypoints
     from posequant.workflow.settings.base import checked_json
     from posequant.workflow.settings.export import CropAndCodec
 
+    keypoints = find_keypoints(arguments.keypoints)
     if arguments.config:
-        spec = describe_mmpose(arguments.name, arguments.config)
+        spec = describe_mmpose(arguments.name, arguments.config, keypoints)
     elif arguments.ncnn_settings:
         settings = checked_json(CropAndCodec, arguments.ncnn_settings, option="--ncnn-settings")
-        spec = describe_ncnn(arguments.name, settings)
+        spec = describe_ncnn(arguments.name, settings, keypoints)
     else:
         settings = checked_json(CropAndCodec, arguments.onnx_settings or "", option="--onnx-settings")
-        spec = describe_onnx(arguments.name, arguments.onnx, settings)
+        spec = describe_onnx(arguments.name, arguments.onnx, settings, keypoints)
     spec.save(arguments.out)
 
 

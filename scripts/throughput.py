@@ -51,7 +51,7 @@ def main() -> None:
     from posequant.networks.opening import open_network
 
     spec = ModelSpec.load(arguments.model)
-    everyone = evaluation_instances(arguments.annotations, arguments.detections)
+    everyone = evaluation_instances(arguments.annotations, arguments.detections, spec.keypoints)
     instances = shard_of(everyone, 1, arguments.shards)
     crops = open_crops(arguments.crops, spec, instances) if arguments.crops else None
     network = open_network(

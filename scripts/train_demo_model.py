@@ -1,4 +1,4 @@
-"""Train the demo's network on synthetic people, on the CPU; an interrupted run resumes when it is started again."""
+"""Train a demo's network on drawn images, on the CPU; an interrupted run resumes when it is started again."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work-dir", type=Path, required=True, help="folder for logs and for resuming")
     parser.add_argument("--epochs", type=int, help="number of epochs (default: the config's)")
     parser.add_argument(
-        "--config", type=Path, default=CONFIG, help="mmpose config (default: that of the demo's network)"
+        "--config", type=Path, default=CONFIG, help="mmpose config (default: that of the network for people)"
     )
     return parser.parse_args()
 

@@ -1,4 +1,11 @@
-"""COCO's keypoints. Source: mmpose 1.3.2, configs/_base_/datasets/coco.py; a test compares them."""
+"""What a dataset calls the keypoints of a person, a hand or an animal; and COCO's.
+
+Source of COCO's: mmpose 1.3.2, configs/_base_/datasets/coco.py; a test compares them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 KEYPOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear",
@@ -22,3 +29,57 @@ SKELETON = (
 
 FLIP_INDICES = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 """For each keypoint its partner in a mirrored person."""
+
+
+@dataclass(frozen=True)
+class KeypointSet:
+    """The K keypoints that a network finds and that a dataset has annotated.
+
+    Attributes:
+        name: of the set, as `coco`.
+        names: of the keypoints, in the order of annotations and outputs.
+        skeleton: the pairs of keypoints that a drawing joins by lines, counted from 0.
+        flip_indices: for each keypoint its partner in a mirrored image; itself where it has none.
+        sigmas: falloff of OKS for each keypoint; None where the dataset has none, and OKS is not defined.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    skeleton: tuple[tuple[int, int], ...]
+    flip_indices: tuple[int, ...]
+    sigmas: tuple[float, ...] | None
+
+    def __len__(self) -> int:
+        """Return K."""
+        return len(self.names)
+
+    def __str__(self) -> str:
+        """Return how messages name the set."""
+        return f"{self.name} ({len(self)} keypoints)"
+
+    def listed(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {key: _listed(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "KeypointSet":
+        """Return what `listed` made JSON of; `KeyError` or `TypeError` where that is something else."""
+        return cls(
+            name=str(content["name"]),
+            names=tuple(content["names"]),
+            skeleton=tuple((first, second) for first, second in content["skeleton"]),
+            flip_indices=tuple(content["flip_indices"]),
+            sigmas=None if content["sigmas"] is None else tuple(content["sigmas"]),
+        )
+
+    @classmethod
+    def unknown(cls, names: tuple[str, ...]) -> "KeypointSet":
+        """Return the set of a file that says the names of its keypoints, at most."""
+        return cls("unknown", names, (), tuple(range(len(names))), None)
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(one) for one in value] if isinstance(value, tuple) else value
+
+
+COCO = KeypointSet("coco", KEYPOINTS, SKELETON, FLIP_INDICES, SIGMAS)

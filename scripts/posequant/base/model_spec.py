@@ -6,7 +6,7 @@ from typing import Any
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, write_json
-from posequant.base.keypoints import NUM_KEYPOINTS
+from posequant.base.keypoints import COCO, KeypointSet
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class ModelSpec:
         shift_heatmap: whether a flip test shifts the mirrored heatmap by one pixel (mmpose: test_cfg).
         input_name: name of the input of the exported ONNX.
         output_names: names of its outputs (one heatmap tensor; two for SimCC).
+        keypoints: what its output has, in that order.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ModelSpec:
     shift_heatmap: bool
     input_name: str
     output_names: tuple[str, ...]
+    keypoints: KeypointSet = COCO
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -52,16 +54,16 @@ class ModelSpec:
         """Shape of each output for one crop, as the codec reads it; None for a size that it does not know."""
         if self.codec["type"] == "SimCCLabel":
             ratio = self.codec.get("simcc_split_ratio", 2.0)
-            return tuple((NUM_KEYPOINTS, int(side * ratio)) for side in self.input_size)
+            return tuple((len(self.keypoints), int(side * ratio)) for side in self.input_size)
         if "heatmap_size" in self.codec:
             width, height = self.codec["heatmap_size"]
             planes = 3 if self.codec.get("heatmap_type") == "combined" else 1
-            return ((planes * NUM_KEYPOINTS, height, width),)
+            return ((planes * len(self.keypoints), height, width),)
         return ((None, None),)
 
     def save(self, path: Path) -> None:
         """Write the description as JSON."""
-        write_json(path, asdict(self))
+        write_json(path, asdict(self) | {"keypoints": self.keypoints.listed()})
 
     @classmethod
     def load(cls, path: Path) -> "ModelSpec":
@@ -70,6 +72,8 @@ class ModelSpec:
         try:
             for name in ("input_size", "mean", "std", "output_names"):
                 content[name] = tuple(content[name])
+            if "keypoints" in content:
+                content["keypoints"] = KeypointSet.of(content["keypoints"])
             return cls(**content)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not a model description ({error}). Delete it and run again.") from error

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.data.dataset import NUM_KEYPOINTS, Annotations, keypoint_names
+from posequant.data.dataset import Annotations
 from posequant.evaluate.bootstrap import Comparison, Floats, ImageDraws, drawn_means
 from posequant.evaluate.oks import similarity
 from posequant.evaluate.predictions import Predictions
@@ -22,7 +22,7 @@ class JointCost:
     """What becomes of one joint.
 
     Attributes:
-        name: COCO's name of it.
+        name: the dataset's name of it.
         labelled: how many people have it annotated, of those who have a prediction.
         similarity: its mean part in OKS over those people, of both predictions.
     """
@@ -46,23 +46,23 @@ def joint_costs(
         candidate: those of the other, of the same people.
         draws: of the images of the annotations.
     """
-    images = len(draws.place_of)
-    labelled, sums = np.zeros((images, NUM_KEYPOINTS)), np.zeros((2, images, NUM_KEYPOINTS))
+    images, keypoints = len(draws.place_of), reference.keypoints
+    labelled, sums = np.zeros((images, len(keypoints))), np.zeros((2, images, len(keypoints)))
     for person in annotations.coco.anns.values():
-        if person["category_id"] != annotations.person_category or person["iscrowd"] or not person["num_keypoints"]:
+        if person["iscrowd"] or not person["num_keypoints"]:
             continue
         row = _row_of(person, reference)
         if row is None:
             continue
-        truth = np.array(person["keypoints"], np.float64).reshape(NUM_KEYPOINTS, 3)
+        truth = np.array(person["keypoints"], np.float64).reshape(-1, 3)
         visible, image = truth[:, 2] > 0, draws.place_of[person["image_id"]]
         labelled[image] += visible
         for of_network, predictions in zip(sums, (reference, candidate), strict=True):
-            keypoints = predictions.poses.keypoints[row]
-            of_network[image] += similarity(keypoints, truth[:, :2], np.array(person["area"])) * visible
+            found, area = predictions.poses.keypoints[row], np.array(person["area"])
+            of_network[image] += similarity(found, truth[:, :2], area, keypoints.sigmas) * visible
     return [
         JointCost(name, int(labelled[:, joint].sum()), _compare(sums[..., joint], labelled[:, joint], draws))
-        for joint, name in enumerate(keypoint_names())
+        for joint, name in enumerate(keypoints.names)
     ]
 
 

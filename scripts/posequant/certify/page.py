@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from posequant.base.markdown import decibels, figure_or_dash, signed, table
+from posequant.base.measures import AP, measure_of
 from posequant.evaluate.ground import subset_words
 
 _SIZES = {"APM": "Medium (area 32² to 96²)", "APL": "Large (area from 96²)"}
@@ -11,7 +12,7 @@ _SIZES = {"APM": "Medium (area 32² to 96²)", "APL": "Large (area from 96²)"}
 
 def render(certificate: Mapping[str, Any]) -> str:
     """Return the page of a certificate, as `certify` makes it."""
-    return "\n\n".join(_paragraphs(certificate)) + "\n"
+    return measure_of(certificate["statistics"]).said("\n\n".join(_paragraphs(certificate)) + "\n")
 
 
 def stated(comparison: Mapping[str, Any]) -> str:
@@ -54,11 +55,12 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
             interval: _between(comparison["interval"], signed) if comparison["interval"] else "-",
         }
 
+    score = statistics[measure_of(statistics).score]
     yield f"# Certificate of {certificate['variant']}, {certificate['model']}"
     yield (
-        f"AP {figure_or_dash(statistics['AP']['candidate'])} in {precision} and "
-        f"{figure_or_dash(statistics['AP']['reference'])} in FP32 ({certificate['reference']}): "
-        f"**{stated(statistics['AP'])}**. Kept of FP32: **{kept(share)}**. "
+        f"AP {figure_or_dash(score['candidate'])} in {precision} and "
+        f"{figure_or_dash(score['reference'])} in FP32 ({certificate['reference']}): "
+        f"**{stated(score)}**. Kept of FP32: **{kept(share)}**. "
         f"In brackets, the {interval}."
     )
     if share is not None:
@@ -74,12 +76,15 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
     )
     yield from _left_out(certificate)
     yield "## Statistics"
-    yield table({"": name, **compared(statistics[name])} for name in ("AP", "AP50", "AP75", "AR", "APM", "APL"))
-    yield "## By strictness and size"
-    yield table(
-        [{"AP of": f"OKS 0.{name[2:]}", **compared(statistics[name])} for name in statistics if name[2:].isdigit()]
-        + [{"AP of": title, **compared(statistics[name])} for name, title in _SIZES.items()]
-    )
+    if measure_of(statistics) == AP:
+        yield table({"": name, **compared(statistics[name])} for name in ("AP", "AP50", "AP75", "AR", "APM", "APL"))
+        yield "## By strictness and size"
+        yield table(
+            [{"AP of": f"OKS 0.{name[2:]}", **compared(statistics[name])} for name in statistics if name[2:].isdigit()]
+            + [{"AP of": title, **compared(statistics[name])} for name, title in _SIZES.items()]
+        )
+    else:
+        yield table({"": name, **compared(statistics[name])} for name in statistics)
     yield "## By joint"
     yield table(
         {"Joint": joint["name"], "Labelled": str(joint["labelled"]), **compared(joint["similarity"])}

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.base.keypoints import KEYPOINTS
 from posequant.evaluate.bootstrap import Estimate, Floats, ImageDraws, drawn_means
 from posequant.evaluate.oks import Shift, shift_of_predictions, similarity
 from posequant.evaluate.predictions import Predictions
@@ -52,7 +51,7 @@ class PoseCost:
         within: for each of `WITHIN_PIXELS`, the share of the keypoints that are no farther from the reference's.
         pixels: distance between the two in pixels of the image: `mean`, `median`, `p95`, the 95th percentile.
         relative: the same as a share of the root of the person's area.
-        by_joint: each of the 17 joints; empty where nobody counts.
+        by_joint: each of the joints; empty where nobody counts.
         by_size: people of each of `SIZES`, by 0.53 times the area of the box; empty where nobody counts.
     """
 
@@ -106,14 +105,15 @@ def pose_cost(reference: Predictions, candidate: Predictions, draws: ImageDraws)
 def _by_joint(
     reference: Predictions, candidate: Predictions, shift: Shift, places: NDArray[np.int64], draws: ImageDraws
 ) -> tuple[PartCost, ...]:
-    agreement = similarity(candidate.poses.keypoints, reference.poses.keypoints, shift.areas)
+    names, sigmas = reference.keypoints.names, reference.keypoints.sigmas
+    agreement = similarity(candidate.poses.keypoints, reference.poses.keypoints, shift.areas, sigmas)
     inside = [((shift.pixels <= limit) & shift.counted) for limit in WITHIN_PIXELS]
-    # All of one shape: (N, 17).
+    # All of one shape: (N, K).
     sums = [np.where(shift.counted, agreement, 0.0), *inside]
     oks, *within = (_estimates(values, shift.counted, places, draws) for values in sums)
     return tuple(
         _part(name, (number, number), oks[joint], [limit[joint] for limit in within])
-        for joint, (name, number) in enumerate(zip(KEYPOINTS, shift.counted.sum(axis=0).tolist(), strict=True))
+        for joint, (name, number) in enumerate(zip(names, shift.counted.sum(axis=0).tolist(), strict=True))
     )
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from posequant import __version__
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
-from posequant.base.keypoints import NUM_KEYPOINTS
+from posequant.base.keypoints import KeypointSet
 from posequant.base.model_spec import ModelSpec
 from posequant.data import coco_format
 from posequant.data.crop_files import People
@@ -50,7 +50,9 @@ def choose_people(instances: Instances, count: int, seed: int) -> NDArray[np.int
     return order[np.argsort(rounds, kind="stable")][:count]
 
 
-def choose_calibration_set(annotations: Path, evaluation_annotations: Path, people: int, seed: int) -> dict[str, Any]:
+def choose_calibration_set(
+    annotations: Path, evaluation_annotations: Path, people: int, seed: int, keypoints: KeypointSet | None = None
+) -> dict[str, Any]:
     """Choose the people to calibrate on; return the content of `calibration.json`.
 
     They pass the filters of `ground_truth_instances`, which the people of the evaluation pass too.
@@ -60,12 +62,13 @@ def choose_calibration_set(annotations: Path, evaluation_annotations: Path, peop
         evaluation_annotations: those of the split that is evaluated on.
         people: how many to choose.
         seed: of the random choice.
+        keypoints: what people must have, as for `load_annotations`.
 
     Raises:
         InputError: a file is missing or damaged, there are too few people, or an image that was chosen is one of the
             evaluation images, by its id or its file name.
     """
-    annotated = load_annotations(annotations)
+    annotated = load_annotations(annotations, keypoints)
     training = ground_truth_instances(annotated)
     say_notices(training)
     return record_choice(
@@ -73,7 +76,7 @@ def choose_calibration_set(annotations: Path, evaluation_annotations: Path, peop
         choose_people(training, people, seed),
         training=training,
         annotated=annotated,
-        evaluation=load_annotations(evaluation_annotations),
+        evaluation=load_annotations(evaluation_annotations, annotated.keypoints),
         seed=seed,
     )
 
@@ -143,7 +146,7 @@ def make_crops(model: Path, calibration: Path, images: Path, folder: Path) -> No
         InputError: an input is missing or damaged.
     """
     spec = ModelSpec.load(model)
-    people = load_people(calibration)
+    people = load_people(calibration, len(spec.keypoints))
     require_images(images, [person.image for person in people])
     cropper = Cropper(spec)
     folder.mkdir(parents=True)
@@ -174,7 +177,7 @@ class Person:
     Attributes:
         image: the image.
         bbox: float32 (4,); left, top, right, bottom in pixels.
-        keypoints: float32 (17, 3); x and y in pixels, and 0 where they are not annotated.
+        keypoints: float32 (K, 3); x and y in pixels, and 0 where they are not annotated.
         area: in square pixels.
     """
 
@@ -184,8 +187,12 @@ class Person:
     area: float
 
 
-def load_people(calibration: Path) -> list[Person]:
+def load_people(calibration: Path, keypoints: int | None = None) -> list[Person]:
     """Read the people of a `calibration.json`.
+
+    Args:
+        calibration: the file.
+        keypoints: how many each of them must have; without, as many as the first.
 
     Raises:
         InputError: the file is missing or not a calibration set.
@@ -195,14 +202,16 @@ def load_people(calibration: Path) -> list[Person]:
     if not isinstance(people, list) or not people:
         raise InputError(f"{calibration}: not a calibration set. {_REMAKE}")
     try:
-        coco_format.check_entries(calibration, "person", people, coco_format.CalibrationPerson)
+        coco_format.check_entries(calibration, "person", people[:1], coco_format.CalibrationPerson, keypoints=keypoints)
+        count = len(people[0]["keypoints"]) // 3
+        coco_format.check_entries(calibration, "person", people, coco_format.CalibrationPerson, keypoints=count)
     except InputError as error:
         raise InputError(f"{calibration}: not a calibration set ({error}). {_REMAKE}") from error
     return [
         Person(
             ImageFile(*(person["image"][name] for name in ImageFile.__annotations__)),
             np.array(person["bbox"], np.float32),
-            np.array(person["keypoints"], np.float32).reshape(NUM_KEYPOINTS, 3),
+            np.array(person["keypoints"], np.float32).reshape(-1, 3),
             float(person["area"]),
         )
         for person in people

@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from posequant.base.errors import InputError
-from posequant.base.keypoints import NUM_KEYPOINTS
 from posequant.workflow.settings.base import fault
 
 # The largest image that OpenCV reads: pixels a side, and in all.
@@ -40,6 +39,18 @@ AnnotationIdentifier = Annotated[int, Field(ge=1, lt=1 << 63)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 # In pixels. Boxes and keypoints may lie beyond the border, but not beyond all sense.
 Coordinate = Annotated[float, Field(ge=-MAX_SIDE, le=MAX_SIDE)]
+
+
+def _triplets(values: list[float], info: ValidationInfo) -> list[float]:
+    """Return keypoints if there are as many as `check_entries` was told."""
+    wanted = (info.context or {}).get("keypoints", len(values) // 3)
+    if len(values) != 3 * wanted:
+        raise fault(f"has {len(values) / 3:g} keypoints, not {wanted}")
+    return values
+
+
+# x, y and visibility of each keypoint.
+Triplets = Annotated[list[Coordinate], AfterValidator(_triplets), Field(min_length=3)]
 FileName = Annotated[str, AfterValidator(_inside)]
 
 
@@ -56,6 +67,8 @@ class Image(Entry):
     file_name: FileName
     width: Side
     height: Side
+    # Of CrowdPose's images: how much people overlap.
+    crowd_index: Annotated[float, Field(ge=0)] | None = Field(default=None, alias="crowdIndex")
 
     @model_validator(mode="after")
     def _can_be_read(self) -> "Image":
@@ -79,19 +92,24 @@ class PersonAnnotation(Annotation):
     # COCO's keypoint metrics leave larger people out.
     area: Annotated[float, Field(ge=0, le=1e10)]
     iscrowd: Annotated[int, Field(ge=0, le=1)] | bool
-    num_keypoints: Annotated[int, Field(ge=0, le=NUM_KEYPOINTS)]
-    keypoints: Annotated[list[Coordinate], Field(min_length=3 * NUM_KEYPOINTS, max_length=3 * NUM_KEYPOINTS)]
+    num_keypoints: Annotated[int, Field(ge=0)]
+    keypoints: Triplets
+    # Of MPII's people, in pixels: what PCKh is measured by.
+    head_size: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
-    def _agrees(self) -> "PersonAnnotation":
+    def _agrees(self, info: ValidationInfo) -> "PersonAnnotation":
         visibility = self.keypoints[2::3]
         if not {0, 1, 2}.issuperset(visibility):
             raise fault("each third number of keypoints should be 0, 1 or 2: not labelled, hidden or visible")
-        labelled = NUM_KEYPOINTS - visibility.count(0)
+        labelled = len(visibility) - visibility.count(0)
+        if self.num_keypoints > len(visibility):
+            raise fault(f"num_keypoints is {self.num_keypoints}, but there are {len(visibility)} keypoints")
         if self.iscrowd:
             return self
         # Whether it is 0 decides who counts.
-        if (labelled == 0) != (self.num_keypoints == 0):
+        counted = visibility.count(2) if (info.context or {}).get("only_visible") else labelled
+        if (counted == 0) != (self.num_keypoints == 0):
             raise fault(f"num_keypoints is {self.num_keypoints}, but {labelled} keypoints are labelled")
         if labelled and self.area == 0:
             raise fault("area is 0; it should be that of the person in square pixels, by which OKS is measured")
@@ -122,10 +140,18 @@ class CalibrationPerson(Entry):
     image: Image
     bbox: Annotated[list[Coordinate], Field(min_length=4, max_length=4)]
     area: Annotated[float, Field(gt=0, le=1e10)]
-    keypoints: Annotated[list[Coordinate], Field(min_length=3 * NUM_KEYPOINTS, max_length=3 * NUM_KEYPOINTS)]
+    keypoints: Triplets
 
 
-def check_entries(path: Path, name: str, entries: Iterable[Any], kind: type[Entry]) -> None:
+def check_entries(
+    path: Path,
+    name: str,
+    entries: Iterable[Any],
+    kind: type[Entry],
+    *,
+    keypoints: int | None = None,
+    only_visible: bool = False,
+) -> None:
     """Check every entry of a list of a file.
 
     Args:
@@ -133,14 +159,17 @@ def check_entries(path: Path, name: str, entries: Iterable[Any], kind: type[Entr
         name: of an entry, in messages.
         entries: as they were read.
         kind: what each must be.
+        keypoints: how many each must have; None for any number.
+        only_visible: whether `num_keypoints` counts those that are visible, not all that are labelled.
 
     Raises:
         InputError: naming the file, the first entry that is wrong, by its id where it has one, and what is wrong.
     """
     validate = kind.__pydantic_validator__.validate_python
+    context = {"only_visible": only_visible} | ({} if keypoints is None else {"keypoints": keypoints})
     for place, entry in enumerate(entries):
         try:
-            validate(entry)
+            validate(entry, context=context)
         except ValidationError as error:
             raise InputError(f"{path}: {_name(name, entry, place)}{_in_words(error)}") from None
 
@@ -163,8 +192,10 @@ def _in_words(error: ValidationError) -> str:
     if first["type"] in ("too_short", "too_long"):
         count = len(first["input"])
         if field == "keypoints":
-            return f" has {count / 3:g} keypoints; people in COCO's format have {NUM_KEYPOINTS}"
+            return f" has {count / 3:g} keypoints"
         return f": {place} has {count} numbers, not 4"
+    if field == "keypoints" and first["type"] == "fault":
+        return f" {message}"
     if not place:
         return f": {message}"
     said = message.removeprefix("Input ")

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
-from posequant.base.keypoints import NUM_KEYPOINTS
 
 Floats = NDArray[np.float32]
 Decoded = tuple[NDArray[Any], NDArray[Any]]
@@ -33,13 +32,14 @@ class Codec:
     shapes: list[tuple[int, ...]]
 
 
-def codec_of(settings: Mapping[str, Any], input_size: tuple[int, int], owner: str) -> Codec:
+def codec_of(settings: Mapping[str, Any], input_size: tuple[int, int], owner: str, keypoints: int) -> Codec:
     """Return the codec of a model.
 
     Args:
         settings: arguments of mmpose's codec, `type` included.
         input_size: width and height of the model's crops.
         owner: whom the codec belongs to, for messages.
+        keypoints: how many the model finds.
 
     Raises:
         InputError: there is no such codec, a setting of it is missing or makes no sense, or its input_size is not the
@@ -50,7 +50,7 @@ def codec_of(settings: Mapping[str, Any], input_size: tuple[int, int], owner: st
     if kind not in _CODECS:
         raise InputError(f"{owner}: the codec {kind} is not supported; choose from {', '.join(_CODECS)}")
     try:
-        codec = _CODECS[kind](**arguments)
+        codec = _CODECS[kind](keypoints, **arguments)
     except (TypeError, ValueError) as error:
         reason = str(error).replace(f"{_CODECS[kind].__name__}()", kind)
         raise InputError(f"{owner}: the codec {kind} does not take these settings: {reason}") from error
@@ -181,6 +181,8 @@ def blurred(heatmaps: Floats, kernel_size: int) -> Floats:
 
 
 def _msra(
+    keypoints: int,
+    /,
     *,
     input_size: Sequence[int],
     heatmap_size: Sequence[int],
@@ -200,10 +202,12 @@ def _msra(
             refine_by_slope(positions, heatmaps)
         return positions * pixels, scores
 
-    return Codec(decode, _heatmap_shapes(heatmap_size))
+    return Codec(decode, _heatmap_shapes(keypoints, heatmap_size))
 
 
 def _udp(
+    keypoints: int,
+    /,
     *,
     input_size: Sequence[int],
     heatmap_size: Sequence[int],
@@ -236,13 +240,13 @@ def _udp(
     match heatmap_type:
         case "gaussian":
             _require_odd(blur_kernel_size)
-            return Codec(gaussian, _heatmap_shapes(heatmap_size))
+            return Codec(gaussian, _heatmap_shapes(keypoints, heatmap_size))
         case "combined":
-            return Codec(combined, _heatmap_shapes(heatmap_size, planes=3))
+            return Codec(combined, _heatmap_shapes(keypoints, heatmap_size, planes=3))
     raise ValueError(f"heatmap_type is {heatmap_type!r}, not gaussian or combined")
 
 
-def _megvii(*, input_size: Sequence[int], heatmap_size: Sequence[int], kernel_size: int) -> Codec:
+def _megvii(keypoints: int, /, *, input_size: Sequence[int], heatmap_size: Sequence[int], kernel_size: int) -> Codec:
     """Return how to read the heatmaps of codecs/megvii_heatmap.py, and their shape."""
     _require_odd(kernel_size)
     pixels = (np.array(input_size) / heatmap_size).astype(np.float32)
@@ -264,10 +268,12 @@ def _megvii(*, input_size: Sequence[int], heatmap_size: Sequence[int], kernel_si
         positions[crop, keypoint] += np.sign(slopes) * np.float32(0.25) + np.float32(0.5)
         return positions * pixels, scores / np.float32(255) + np.float32(0.5)
 
-    return Codec(decode, _heatmap_shapes(heatmap_size))
+    return Codec(decode, _heatmap_shapes(keypoints, heatmap_size))
 
 
 def _simcc(
+    keypoints: int,
+    /,
     *,
     input_size: Sequence[int],
     smoothing_type: str = "gaussian",
@@ -292,7 +298,7 @@ def _simcc(
         positions[scores <= 0] = -1
         return positions / np.float32(simcc_split_ratio), scores
 
-    return Codec(decode, [(NUM_KEYPOINTS, round(side * simcc_split_ratio)) for side in input_size])
+    return Codec(decode, [(keypoints, round(side * simcc_split_ratio)) for side in input_size])
 
 
 _CODECS: Mapping[str, Callable[..., Codec]] = {
@@ -303,9 +309,9 @@ _CODECS: Mapping[str, Callable[..., Codec]] = {
 }
 
 
-def _heatmap_shapes(heatmap_size: Sequence[int], planes: int = 1) -> list[tuple[int, ...]]:
+def _heatmap_shapes(keypoints: int, heatmap_size: Sequence[int], planes: int = 1) -> list[tuple[int, ...]]:
     width, height = heatmap_size
-    return [(planes * NUM_KEYPOINTS, height, width)]
+    return [(planes * keypoints, height, width)]
 
 
 def _require_odd(kernel_size: int) -> None:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.files import require_file
-from posequant.base.keypoints import NUM_KEYPOINTS
 
 CROPS = 8
 """How many crops each conversion is verified on."""
@@ -29,8 +28,8 @@ class People:
         bboxes: their boxes, float32 (N, 4); left, top, right, bottom.
         centers: centres of the crops, float32 (N, 2).
         scales: widths and heights of the crops, float32 (N, 2).
-        keypoints: float32 (N, 17, 2).
-        visible: which keypoints are annotated, bool (N, 17).
+        keypoints: float32 (N, K, 2).
+        visible: which keypoints are annotated, bool (N, K).
         areas: annotated areas of the people, float32 (N,), in square pixels.
     """
 
@@ -63,14 +62,14 @@ class People:
                 people = cls(**{name: file[name] for name in cls.__annotations__})
         except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: not the people of crops ({error}). {_REMAKE}") from error
-        count = len(crop_paths(folder))
+        count, keypoints = len(crop_paths(folder)), people.visible.shape[-1] if people.visible.ndim else 0
         rows = {
             "image_ids": (),
             "bboxes": (4,),
             "centers": (2,),
             "scales": (2,),
-            "keypoints": (NUM_KEYPOINTS, 2),
-            "visible": (NUM_KEYPOINTS,),
+            "keypoints": (keypoints, 2),
+            "visible": (keypoints,),
             "areas": (),
         }
         for name, row in rows.items():

@@ -4,7 +4,7 @@ import contextlib
 import io
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -12,16 +12,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
+from pycocotools import coco as pycocotools
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json
-from posequant.base.keypoints import KEYPOINTS, SIGMAS
-from posequant.base.keypoints import NUM_KEYPOINTS as NUM_KEYPOINTS
+from posequant.base.keypoints import COCO, KeypointSet
 from posequant.data import coco_format
 
 _PERSON_FIELDS = tuple(coco_format.PersonAnnotation.model_fields)
-_IMAGE_FIELDS = tuple(coco_format.Image.model_fields)
+_IMAGE_FIELDS = ("id", "file_name", "width", "height")
+# CrowdPose has no areas, its num_keypoints counts visible keypoints only, and its images have a crowd index (mmpose
+# 1.3.2, CocoMetric with iou_type keypoints_crowd and use_area False).
+CROWD = "crowdpose"
+# Where COCO-WholeBody's annotations have its keypoints, in their order.
+_PARTS = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
+AREA_OF_BOX = 0.53
+"""A person's area by that of the box, where it is not annotated (mmpose 1.3.2, base_coco_style_dataset.py)."""
 _USERS_FILE = "Mend it, or fetch it again."
 # Where the annotations of a subset say how it was chosen.
 SUBSET_KEY = "posequant_subset"
@@ -129,25 +135,46 @@ class Annotations:
         path: the file.
         coco: in pycocotools' index, its people and images, each with the fields that `coco_format` checks, and images
             with their `coco_url`, unchecked.
-        person_category: the category id of the annotations that have keypoints.
+        person_category: the category id of the annotations that have keypoints; the least of several.
         images: all its images, in its order.
+        keypoints: what its people have.
+        other_categories: other ids of theirs, as AP-10K has one for each species.
         subset: how they were chosen, where the file has but a subset of an evaluation set.
     """
 
     path: Path
-    coco: COCO
+    coco: pycocotools.COCO
     person_category: int
     images: tuple[ImageFile, ...]
+    keypoints: KeypointSet = COCO
+    other_categories: tuple[int, ...] = ()
     subset: Subset | None = None
 
+    @property
+    def categories(self) -> tuple[int, ...]:
+        """All category ids of the annotations that have keypoints."""
+        return (self.person_category, *self.other_categories)
 
-def load_annotations(path: Path) -> Annotations:
+    @property
+    def category_of(self) -> int | dict[int, int]:
+        """The category id of everybody, or where there are several that of each annotation, by its id."""
+        if not self.other_categories:
+            return self.person_category
+        return {identifier: person["category_id"] for identifier, person in self.coco.anns.items()}
+
+
+def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annotations:
     """Read a COCO keypoint annotation file.
 
     Whatever a later step reads of the file is checked: nothing else is handed on.
 
+    Args:
+        path: the file.
+        keypoints: what its people must have. Without, they have what the file says of their category, or as many as
+            most of them, COCO's where those are 17.
+
     Raises:
-        InputError: the file is missing, is not in COCO's format, holds no people with 17 keypoints, or an image or
+        InputError: the file is missing, is not in COCO's format, holds no people with these keypoints, or an image or
             annotation is not as `coco_format` has it (the message names it).
     """
     content = read_json(path, _USERS_FILE)
@@ -161,10 +188,20 @@ def load_annotations(path: Path) -> Annotations:
     categories = {entry["category_id"] for entry in content["annotations"] if entry.get("keypoints")}
     if not categories:
         raise InputError(f"{path}: no annotation has keypoints. Give COCO's person_keypoints file, not instances.")
-    if len(categories) != 1:
-        raise InputError(f"{path}: keypoints of {len(categories)} categories; keep those of one, the person")
     people = [entry for entry in content["annotations"] if entry["category_id"] in categories]
-    coco_format.check_entries(path, "annotation", people, coco_format.PersonAnnotation)
+    keypoints = keypoints or _keypoints_of(content["categories"], categories, people)
+    if keypoints == COCO and len(categories) != 1:
+        raise InputError(f"{path}: keypoints of {len(categories)} categories; keep those of one, the person")
+    if keypoints != COCO:
+        people = [_completed(entry, keypoints) for entry in people]
+    coco_format.check_entries(
+        path,
+        "annotation",
+        people,
+        coco_format.PersonAnnotation,
+        keypoints=len(keypoints),
+        only_visible=keypoints.name == CROWD,
+    )
     images = tuple(ImageFile(*(image[name] for name in ImageFile.__annotations__)) for image in content["images"])
     pixels = {image.id: image.width * image.height for image in images}
     for entry in people:
@@ -175,26 +212,29 @@ def load_annotations(path: Path) -> Annotations:
             raise InputError(
                 f"{path}: annotation id {entry['id']}: area is {entry['area']:g}, more than its image and its box have"
             )
-    _require_order(path, content["categories"], categories)
-    (category,) = categories
+    _require_order(path, content["categories"], categories, keypoints)
+    category, *others = sorted(categories)
     checked = {
         "images": [
-            {name: image[name] for name in _IMAGE_FIELDS} | {"coco_url": image.get("coco_url")}
+            {name: image[name] for name in _IMAGE_FIELDS}
+            | {name: image.get(name) for name in ("coco_url", "crowdIndex")}
             for image in content["images"]
         ],
-        "annotations": [{name: entry[name] for name in _PERSON_FIELDS} for entry in people],
-        "categories": [{"id": category}],
+        "annotations": [{name: entry.get(name) for name in _PERSON_FIELDS} for entry in people],
+        "categories": [{"id": one} for one in (category, *others)],
     }
-    return Annotations(path, index_annotations(checked), category, images, _subset(path, content))
+    return Annotations(
+        path, index_annotations(checked), category, images, keypoints, tuple(others), _subset(path, content)
+    )
 
 
-def evaluation_instances(annotations: Path, detections: Path | None) -> Instances:
+def evaluation_instances(annotations: Path, detections: Path | None, keypoints: KeypointSet | None = None) -> Instances:
     """Return the people of an evaluation set: the detected ones where there are `detections`, else the annotated.
 
     Raises:
         InputError: as `load_annotations`, `ground_truth_instances` and `detected_instances`.
     """
-    annotated = load_annotations(annotations)
+    annotated = load_annotations(annotations, keypoints)
     return detected_instances(annotated, detections) if detections else ground_truth_instances(annotated)
 
 
@@ -219,7 +259,9 @@ def ground_truth_instances(annotations: Annotations) -> Instances:
     corner, extent = np.split(np.array([entry["bbox"] for entry in people], np.float64), 2, axis=1)
     last_pixel = sizes[image_indices] - 1
     bboxes = np.hstack([corner.clip(0, last_pixel), (corner + extent).clip(0, last_pixel)]).astype(np.float32)
-    keypoints = np.array([entry["keypoints"] for entry in people], np.float32).reshape(-1, NUM_KEYPOINTS, 3)
+    keypoints = np.array([entry["keypoints"] for entry in people], np.float32).reshape(
+        -1, len(annotations.keypoints), 3
+    )
     labelled = np.array([not entry["iscrowd"] and entry["num_keypoints"] != 0 for entry in people])
     inside = (bboxes[:, 2:] > bboxes[:, :2]).all(axis=1) & (keypoints[..., :2].max(axis=(1, 2)) > 0)
     ids = np.array([entry["id"] for entry in people], np.int64)
@@ -253,8 +295,13 @@ def detected_instances(annotations: Annotations, path: Path) -> Instances:
 
     Raises:
         InputError: the file is missing, is no list of detections, one is not as `coco_format.Detection` has it, or none
-            is left.
+            is left; the annotations are of several categories.
     """
+    if annotations.other_categories:
+        raise InputError(
+            f"{annotations.path}: keypoints of {len(annotations.categories)} categories are evaluated in annotated "
+            "boxes only. Choose protocol: {boxes: ground-truth}."
+        )
     detections = read_json(path, _USERS_FILE)
     if not isinstance(detections, list):
         raise InputError(f"{path}: not COCO detection results: those are a list of boxes")
@@ -384,19 +431,9 @@ def first_of(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:3])) + more
 
 
-def keypoint_sigmas() -> NDArray[np.float32]:
-    """Return the falloff of OKS for each of COCO's keypoints, float32 (17,)."""
-    return np.array(SIGMAS, np.float32)
-
-
-def keypoint_names() -> list[str]:
-    """Return the names of COCO's keypoints."""
-    return list(KEYPOINTS)
-
-
-def index_annotations(content: dict[str, Any]) -> COCO:
+def index_annotations(content: dict[str, Any]) -> pycocotools.COCO:
     """Return pycocotools' index of annotations, the content of a COCO file, without its chatter."""
-    coco = COCO()
+    coco = pycocotools.COCO()
     coco.dataset = content
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
@@ -417,12 +454,51 @@ def _require_each_once(path: Path, name: str, entries: Sequence[dict[str, Any]])
             raise InputError(f"{path}: {name} id {identifier} appears {count} times")
 
 
-def _require_order(path: Path, categories: Sequence[Any], used: set[int]) -> None:
-    """Raise `InputError` if a category in use names COCO's keypoints in another order."""
+def _completed(entry: dict[str, Any], keypoints: KeypointSet) -> dict[str, Any]:
+    """Return a person with what datasets other than COCO keep elsewhere or leave out."""
+    parts = [entry.get(name) for name in _PARTS]
+    if all(isinstance(part, list) for part in parts):
+        joined = [number for part in parts if part for number in part]
+        if len(joined) == 3 * len(keypoints):
+            entry = entry | {"keypoints": joined, "num_keypoints": sum(value != 0 for value in joined[2::3])}
+    box = entry.get("bbox")
+    if isinstance(box, list) and len(box) == 4 and (keypoints.name == CROWD or "area" not in entry):
+        with contextlib.suppress(TypeError):  # of what is no box, the next check tells
+            entry = entry | {"area": max(AREA_OF_BOX * box[2] * box[3], 1.0)}
+    return entry if "iscrowd" in entry else entry | {"iscrowd": 0}
+
+
+def _keypoints_of(categories: Sequence[Any], used: set[int], people: Sequence[dict[str, Any]]) -> KeypointSet:
+    """Return the keypoints of people of whom nobody has said what they are."""
+    lengths = Counter(
+        len(found) // 3 for entry in people if isinstance(found := entry.get("keypoints"), list) and found
+    )
+    count = max(lengths, key=lengths.__getitem__, default=len(COCO))
+    if count == len(COCO):
+        return COCO
+    names = next((names for names in _names(categories, used) if len(names) == count), map(str, range(count)))
+    return KeypointSet.unknown(tuple(map(str, names)))
+
+
+def _names(categories: Sequence[Any], used: set[int]) -> Iterator[list[Any]]:
+    """Yield what categories in use call their keypoints, where they say it."""
     for entry in categories:
         names = entry.get("keypoints") if isinstance(entry, dict) and entry.get("id") in [*used] else None
-        if isinstance(names, list) and names != list(KEYPOINTS) and set(map(str, names)) == set(KEYPOINTS):
-            raise InputError(f"{path}: category {entry['id']} has the keypoints in another order than COCO's")
+        if isinstance(names, list):
+            yield names
+
+
+def _require_order(path: Path, categories: Sequence[Any], used: set[int], keypoints: KeypointSet) -> None:
+    """Raise `InputError` if a category in use names the same keypoints in another order."""
+    for names in _names(categories, used):
+        if names != list(keypoints.names) and set(map(str, names)) == set(keypoints.names):
+            raise InputError(
+                f"{path}: category {next(iter(used))} has the keypoints in another order than {_whose(keypoints)}"
+            )
+
+
+def _whose(keypoints: KeypointSet) -> str:
+    return "COCO's" if keypoints == COCO else f"the set {keypoints.name}"
 
 
 def _is_file(path: Path) -> bool:

@@ -65,7 +65,7 @@ def keep_crops(
         InputError: an input is missing or damaged.
     """
     spec = ModelSpec.load(model)
-    everyone = evaluation_instances(annotations, detections)
+    everyone = evaluation_instances(annotations, detections, spec.keypoints)
     instances = shard_of(everyone, shard, shards)
     if shard == 1:
         say_notices(everyone)

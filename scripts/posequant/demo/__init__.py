@@ -1,1 +1,1 @@
-"""The embedded demo: synthetic people in COCO format, and the small Hourglass trained on them."""
+"""The embedded demos: synthetic people and hands in COCO's format, and the small Hourglasses trained on them."""

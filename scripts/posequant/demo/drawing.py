@@ -1,104 +1,145 @@
-"""Drawing of scenes: people as labelled parts, painted over a background and then photographed.
+"""Drawing of scenes: bodies as labelled parts, painted over a background and then photographed.
 
-A scene is first drawn as a map of labels at twice its size: which part of which person, or which object, each pixel
-shows. The map says what is visible; colours, patterns and light are laid over it afterwards.
+A scene is first drawn as a map of labels at twice its size: which part of which body, or which object, each pixel
+shows. The map says what is visible; colours, patterns and light are laid over it afterwards. What is drawn, people or
+hands, is a `Kind`.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.base.keypoints import KEYPOINTS
-from posequant.demo.skeleton import HEAD_POINTS, HEAD_RADIUS, SIDES, Array, Build
+from posequant.demo.camera import Array
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 
 SCALE = 2  # label pixels per image pixel
-LABELS_PER_PERSON = 24
-MAX_PEOPLE = 8
-FIRST_OBJECT_LABEL = 1 + LABELS_PER_PERSON * MAX_PEOPLE
+LABELS_PER_FIGURE = 24
+MAX_FIGURES = 8
+FIRST_OBJECT_LABEL = 1 + LABELS_PER_FIGURE * MAX_FIGURES
 
 
-class Part(IntEnum):
-    """What a label inside a person stands for."""
+class Shape(Protocol):
+    """A piece of a figure that is drawn at once."""
 
-    TORSO = 0
-    NECK = 1
-    FACE = 2
-    HAIR = 3
-    EYE = 4
-    MOUTH = 5
-    NOSE = 6
-    LEFT_EAR = 7
-    RIGHT_EAR = 8
-    LEFT_UPPER_ARM = 9
-    RIGHT_UPPER_ARM = 10
-    LEFT_FOREARM = 11
-    RIGHT_FOREARM = 12
-    LEFT_HAND = 13
-    RIGHT_HAND = 14
-    LEFT_THIGH = 15
-    RIGHT_THIGH = 16
-    LEFT_SHIN = 17
-    RIGHT_SHIN = 18
-    LEFT_FOOT = 19
-    RIGHT_FOOT = 20
-    CHEST = 21
-    LEFT_SLEEVE = 22
-    RIGHT_SLEEVE = 23
+    @property
+    def depth(self) -> float:
+        """How near it is, in pixels: nearer shapes are drawn over farther ones."""
+
+    def draw(self, canvas: Labels, first: int) -> None:
+        """Draw its labels over `canvas`; `first` is the label of the figure's part 0."""
 
 
-HEAD_PARTS = {Part.FACE, Part.HAIR, Part.EYE, Part.MOUTH, Part.NOSE}
+@dataclass(frozen=True)
+class Stroke:
+    """The convex hull of discs.
 
-# On what a keypoint lies: it is visible where one of these parts of its own person is on top.
-CARRIERS: dict[str, set[Part]] = {
-    "nose": HEAD_PARTS, "left_eye": HEAD_PARTS, "right_eye": HEAD_PARTS,
-    "left_ear": {Part.LEFT_EAR, *HEAD_PARTS}, "right_ear": {Part.RIGHT_EAR, *HEAD_PARTS},
-    "left_shoulder": {Part.TORSO, Part.CHEST, Part.LEFT_UPPER_ARM, Part.LEFT_SLEEVE},
-    "right_shoulder": {Part.TORSO, Part.CHEST, Part.RIGHT_UPPER_ARM, Part.RIGHT_SLEEVE},
-    "left_elbow": {Part.LEFT_UPPER_ARM, Part.LEFT_SLEEVE, Part.LEFT_FOREARM},
-    "right_elbow": {Part.RIGHT_UPPER_ARM, Part.RIGHT_SLEEVE, Part.RIGHT_FOREARM},
-    "left_wrist": {Part.LEFT_FOREARM, Part.LEFT_HAND}, "right_wrist": {Part.RIGHT_FOREARM, Part.RIGHT_HAND},
-    "left_hip": {Part.TORSO, Part.LEFT_THIGH}, "right_hip": {Part.TORSO, Part.RIGHT_THIGH},
-    "left_knee": {Part.LEFT_THIGH, Part.LEFT_SHIN}, "right_knee": {Part.RIGHT_THIGH, Part.RIGHT_SHIN},
-    "left_ankle": {Part.LEFT_SHIN, Part.LEFT_FOOT}, "right_ankle": {Part.RIGHT_SHIN, Part.RIGHT_FOOT},
-}  # fmt: skip
+    Attributes:
+        part: what it stands for.
+        ends: the discs: centre (x, y, depth) and radius in pixels of the image.
+        nearer: how much nearer it is taken to be than its discs, in pixels.
+    """
 
-# The least cosine between the direction to the camera and that to a point of the head at which the point is labelled:
-# COCO's annotators place no far eye in a profile and no nose on the back of a head.
-FACING = {"nose": -0.15, "left_eye": 0.0, "right_eye": 0.0, "left_ear": -0.2, "right_ear": -0.2}
+    part: int
+    ends: tuple[tuple[Array, float], ...]
+    nearer: float = 0.0
+
+    @property
+    def depth(self) -> float:
+        """The mean of its discs' depths, and `nearer`."""
+        return sum(float(center[2]) for center, _ in self.ends) / len(self.ends) + self.nearer
+
+    def draw(self, canvas: Labels, first: int) -> None:
+        """Fill the hull."""
+        _capsule(canvas, self.ends, first + self.part)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A person ready to be drawn.
+    """A body ready to be drawn.
 
     Attributes:
-        points: projected points of `skeleton.project`: (x, y, depth) in pixels.
-        build: the body's proportions.
-        height: body height in pixels.
-        long_hair: whether hair falls to the neck.
-        short_sleeves: whether the forearms are bare.
+        points: projected points of `camera.project`: (x, y, depth) in pixels; the keypoints are among them.
+        size: of the whole body, in pixels.
+        middle: the point (x, y) by which it is told from others, in pixels.
+        shapes: what it is made of.
+        averted: the keypoints that no annotator would place, being on the far side of a head.
+        behind: the keypoints that their own part hides.
     """
 
     points: dict[str, Array]
-    build: Build
-    height: float
-    long_hair: bool
-    short_sleeves: bool
+    size: float
+    middle: Array
+    shapes: tuple[Shape, ...]
+    averted: frozenset[str] = frozenset()
+    behind: frozenset[str] = frozenset()
 
 
-def person_label(person: int, part: Part) -> int:
-    """Return the label of a part of the scene's person number `person`."""
-    return 1 + LABELS_PER_PERSON * person + part
+@dataclass(frozen=True)
+class Looks:
+    """The colours of a body.
+
+    Attributes:
+        colors: BGR of each part.
+        patterns: how strongly a part shows the scene's pattern, where it does.
+    """
+
+    colors: Mapping[int, Array]
+    patterns: Mapping[int, float]
 
 
-def _capsule(canvas: Labels, ends: list[tuple[Array, float]], label: int) -> None:
+@dataclass(frozen=True)
+class Kind:
+    """What a dataset is of: the description of a body, and of the scenes that it is in.
+
+    Attributes:
+        name: of the kind, `person` or `hand`.
+        plural: of its name.
+        keypoints: their names, in the order of annotations.
+        skeleton: the pairs of keypoints that a drawing joins by lines, counted from 0.
+        carriers: on which parts a keypoint lies: it is visible where one of them is on top.
+        sample: draws a pose, proportions and a place in an image of a width and height.
+        paint: draws colours.
+        widths: of images, in pixels: the least, and the first that is too large.
+        heights: the same.
+        crowds: how probable it is that one body, two, three, and so on are drawn.
+        objects: how probable it is that no object, one, two and so on stand in front.
+        apart: the least distance of two bodies' middles, as a share of the larger size.
+        min_visible: a body with fewer visible keypoints is not annotated.
+    """
+
+    name: str
+    plural: str
+    keypoints: tuple[str, ...]
+    skeleton: tuple[tuple[int, int], ...]
+    carriers: Mapping[str, set[Any]]
+    sample: Callable[[int, int, np.random.Generator], Figure]
+    paint: Callable[[np.random.Generator], Looks]
+    widths: tuple[int, int]
+    heights: tuple[int, int]
+    crowds: tuple[float, ...]
+    objects: tuple[float, ...]
+    apart: float
+    min_visible: int
+
+
+def first_label(number: int) -> int:
+    """Return the label of part 0 of the scene's figure of this number."""
+    return 1 + LABELS_PER_FIGURE * number
+
+
+def draw_figure(canvas: Labels, figure: Figure, number: int) -> None:
+    """Draw a figure's labels over `canvas` (uint8, SCALE times the image's size), far shapes first."""
+    for shape in sorted(figure.shapes, key=lambda shape: shape.depth):
+        shape.draw(canvas, first_label(number))
+
+
+def _capsule(canvas: Labels, ends: Sequence[tuple[Array, float]], label: int) -> None:
     """Fill the convex hull of discs (centre in image pixels, radius in image pixels)."""
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -108,122 +149,19 @@ def _capsule(canvas: Labels, ends: list[tuple[Array, float]], label: int) -> Non
     cv2.fillConvexPoly(canvas, np.round(hull * 16).astype(np.int32), label, cv2.LINE_8, 4)
 
 
-def _head(canvas: Labels, figure: Figure, person: int) -> None:
-    """Draw the head as a ball on whose visible half the face, the hair and the features lie."""
-    radius = HEAD_RADIUS * figure.build.head * figure.height
-    x, y, _ = SCALE * figure.points["head"]
-    reach = SCALE * radius
-    left, right = int(max(0, x - reach - 1)), int(min(canvas.shape[1], x + reach + 2))
-    top, bottom = int(max(0, y - reach - 1)), int(min(canvas.shape[0], y + reach + 2))
-    if left >= right or top >= bottom:
-        return
-    across = (np.arange(left, right) - x)[None, :] / reach
-    down = (np.arange(top, bottom) - y)[:, None] / reach
-    square = across**2 + down**2
-    toward = np.sqrt(np.clip(1 - square, 0, 1))
-    frame = figure.points["head_frame"]
-
-    def closeness(direction: tuple[float, float, float]) -> Array:
-        """Cosine between each pixel's surface normal and a direction in the head's frame."""
-        px, py, pz = frame @ (np.array(direction) / np.linalg.norm(direction))
-        cosine: Array = across * px + down * py + toward * pz
-        return cosine
-
-    region = canvas[top:bottom, left:right]
-    inside = square <= 1
-    hair = closeness((0.0, -0.62, -0.78)) > -0.12
-    region[inside] = person_label(person, Part.FACE)
-    region[inside & hair] = person_label(person, Part.HAIR)
-    bare = inside & ~hair
-    for name in ("left_eye", "right_eye"):
-        region[bare & (closeness(HEAD_POINTS[name]) > 0.978)] = person_label(person, Part.EYE)
-    mouth = (np.abs(closeness((1.0, 0.0, 0.0))) < 0.32) & (np.abs(closeness((0.0, 1.0, 0.0)) - 0.55) < 0.1)
-    region[bare & mouth & (closeness((0.0, 0.0, 1.0)) > 0)] = person_label(person, Part.MOUTH)
-
-
-def draw_person(canvas: Labels, figure: Figure, person: int) -> None:
-    """Draw a person's labels over `canvas` (uint8, SCALE times the image's size), far parts first."""
-    points, height = figure.points, figure.height
-    wide = figure.build.girth * height
-    head = HEAD_RADIUS * figure.build.head * height
-    strokes: list[tuple[float, list[tuple[Array, float]], Part]] = []
-
-    def stroke(part: Part, *ends: tuple[Array, float], nearer: float = 0.0) -> None:
-        depth = sum(float(center[2]) for center, _ in ends) / len(ends)
-        strokes.append((depth + nearer * height, list(ends), part))
-
-    shoulders = [points[f"{side}_shoulder"] for side in SIDES]
-    hips = [points[f"{side}_hip"] for side in SIDES]
-    middle = (hips[0] + hips[1]) / 2
-    neck = points["neck"]
-    chest = [0.8 * shoulder + 0.2 * (0.7 * neck + 0.3 * middle) for shoulder in shoulders]
-    stroke(Part.TORSO, *[(p, 0.052 * wide) for p in chest], *[(p, 0.062 * wide) for p in hips])
-    nape = 0.45 * neck + 0.55 * points["head"]
-    stroke(Part.NECK, (neck, 0.03 * height), (nape, 0.03 * height), nearer=-0.02)
-    # An open jacket or a print: a strip on the front of the chest that the back does not have.
-    frame = points["chest_frame"]
-    front = frame[:, 2]
-    if front[2] > 0.1:
-        out = 0.05 * wide * front
-        stroke(
-            Part.CHEST,
-            (0.85 * neck + 0.15 * middle + out, 0.022 * wide * front[2]),
-            (0.35 * neck + 0.65 * middle + out, 0.03 * wide * front[2]),
-            nearer=0.02,
-        )
-    for side in SIDES:
-        name = side.upper()
-        shoulder, elbow, wrist = (points[f"{side}_{joint}"] for joint in ("shoulder", "elbow", "wrist"))
-        hip, knee, ankle = (points[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle"))
-        upper_arm = Part[f"{name}_UPPER_ARM"]
-        stroke(upper_arm, (shoulder, 0.037 * wide), (elbow, 0.028 * wide))
-        if figure.short_sleeves:
-            half = 0.45 * shoulder + 0.55 * elbow
-            stroke(Part[f"{name}_SLEEVE"], (shoulder, 0.042 * wide), (half, 0.038 * wide), nearer=0.002)
-        stroke(Part[f"{name}_FOREARM"], (elbow, 0.028 * wide), (wrist, 0.02 * wide), nearer=0.004)
-        stroke(Part[f"{name}_HAND"], (wrist, 0.02 * wide), (points[f"{side}_hand"], 0.022 * wide), nearer=0.003)
-        stroke(Part[f"{name}_THIGH"], (hip, 0.058 * wide), (knee, 0.04 * wide))
-        stroke(Part[f"{name}_SHIN"], (knee, 0.04 * wide), (ankle, 0.025 * wide), nearer=0.001)
-        stroke(Part[f"{name}_FOOT"], (ankle, 0.026 * wide), (points[f"{side}_toe"], 0.022 * wide), nearer=0.002)
-        stroke(Part[f"{name}_EAR"], (points[f"{side}_ear"], 0.2 * head))
-    stroke(Part.NOSE, (points["nose"], 0.13 * head))
-    if figure.long_hair:
-        axes = points["head_frame"]
-        back = points["head"] - 0.35 * head * axes[:, 2]
-        stroke(Part.HAIR, (back, 0.85 * head), (back + 1.7 * head * axes[:, 1], 0.6 * head), nearer=-0.02)
-    strokes.append((float(points["head"][2]), [], Part.FACE))
-    for _, ends, part in sorted(strokes, key=lambda item: item[0]):
-        if part is Part.FACE:
-            _head(canvas, figure, person)
-        else:
-            _capsule(canvas, ends, person_label(person, part))
-
-
-def visibility(canvas: Labels, figure: Figure, person: int) -> NDArray[np.int64]:
-    """Return COCO's visibility of the 17 keypoints on the finished label map, int64.
+def visibility(canvas: Labels, figure: Figure, kind: Kind, number: int) -> NDArray[np.int64]:
+    """Return COCO's visibility of the K keypoints on the finished label map, int64 (K,).
 
     0: outside the image, or on the far side of the head; 1: hidden; 2: visible.
     """
-    flags = np.zeros(len(KEYPOINTS), np.int64)
-    middle = (figure.points["left_hip"][2] + figure.points["right_hip"][2]) / 2
-    for index, name in enumerate(KEYPOINTS):
-        x, y, depth = figure.points[name]
+    flags = np.zeros(len(kind.keypoints), np.int64)
+    for index, name in enumerate(kind.keypoints):
+        x, y, _ = figure.points[name]
         column, row = int(np.floor(SCALE * x)), int(np.floor(SCALE * y))
-        if not (0 <= column < canvas.shape[1] and 0 <= row < canvas.shape[0]):
+        if name in figure.averted or not (0 <= column < canvas.shape[1] and 0 <= row < canvas.shape[0]):
             continue
-        on_top = canvas[row, column] in {person_label(person, part) for part in CARRIERS[name]}
-        if name in FACING:
-            direction = figure.points["head_frame"] @ np.array(HEAD_POINTS[name])
-            cosine = direction[2] / np.linalg.norm(direction)
-            if cosine < FACING[name]:
-                continue
-            near = True
-        else:
-            # The far shoulder or hip of a side view is behind the torso that carries it.
-            carried = name.endswith(("_shoulder", "_hip"))
-            base = figure.points["neck"][2] if name.endswith("_shoulder") else middle
-            near = not carried or depth > base - 0.06 * figure.height
-        flags[index] = 2 if on_top and near else 1
+        on_top = canvas[row, column] in {first_label(number) + part for part in kind.carriers[name]}
+        flags[index] = 2 if on_top and name not in figure.behind else 1
     return flags
 
 
@@ -231,59 +169,13 @@ SKINS = np.array(
     [(198, 220, 250), (170, 200, 240), (140, 175, 225), (105, 145, 200), (75, 110, 165), (50, 75, 120), (35, 52, 85)],
     np.float64,
 )
-HAIRS = np.array(
-    [(25, 25, 30), (30, 45, 75), (45, 70, 110), (100, 160, 200), (150, 150, 155), (40, 60, 150)], np.float64
-)
 
 
-def _cloth(rng: np.random.Generator) -> Array:
+def cloth_color(rng: np.random.Generator) -> Array:
     """Draw a garment's colour (BGR), a third of them greys."""
     if rng.random() < 0.35:
         return np.clip(np.full(3, rng.uniform(15, 240)) + rng.normal(0, 6, 3), 0, 255)
     return rng.uniform(10, 245, 3)
-
-
-def paint_person(palette: Image, pattern: NDArray[np.float32], person: int, rng: np.random.Generator) -> None:
-    """Choose a person's colours.
-
-    Args:
-        palette: uint8 (256, 3), the BGR colour of each label; the person's rows are set.
-        pattern: float32 (256,), how strongly a label shows the scene's pattern; the person's rows are set.
-        person: number of the person in the scene.
-        rng: source of the choice.
-    """
-    skin = np.clip(SKINS[rng.integers(len(SKINS))] * rng.uniform(0.85, 1.1), 0, 255)
-    hair = np.clip(HAIRS[rng.integers(len(HAIRS))] * rng.uniform(0.8, 1.2), 0, 255)
-    top, bottom, shoe = _cloth(rng), _cloth(rng), _cloth(rng) * 0.6
-    if rng.random() < 0.12:
-        bottom = top
-    bare_shins, bare_arms = rng.random() < 0.3, rng.random() < 0.45
-    colors: dict[Part, Array] = dict.fromkeys(Part, skin)
-    colors |= {
-        Part.TORSO: top, Part.HAIR: hair, Part.EYE: np.array([30.0, 25.0, 25.0]),
-        Part.MOUTH: np.clip(skin * (0.6, 0.55, 0.85), 0, 255), Part.NOSE: skin * 0.85,
-        Part.LEFT_EAR: skin * 0.92, Part.RIGHT_EAR: skin * 0.92,
-        Part.CHEST: _cloth(rng) if rng.random() < 0.5 else np.clip(top * rng.uniform(0.6, 1.3), 0, 255),
-    }  # fmt: skip
-    # The sides differ a little, as limbs do in a directed light; which one is darker is chance.
-    shade = dict(zip(("LEFT", "RIGHT"), rng.uniform(0.82, 1.0, 2), strict=True))
-    for side, dim in shade.items():
-        sleeve = top * dim
-        colors[Part[f"{side}_UPPER_ARM"]] = skin * dim if bare_arms else sleeve
-        colors[Part[f"{side}_SLEEVE"]] = sleeve
-        colors[Part[f"{side}_FOREARM"]] = skin * dim if bare_arms else sleeve
-        colors[Part[f"{side}_HAND"]] = skin * dim
-        colors[Part[f"{side}_THIGH"]] = bottom * dim
-        colors[Part[f"{side}_SHIN"]] = skin * dim if bare_shins else bottom * dim
-        colors[Part[f"{side}_FOOT"]] = shoe
-    for part, color in colors.items():
-        palette[person_label(person, part)] = color
-    if rng.random() < 0.45:
-        for part in (Part.TORSO, Part.LEFT_SLEEVE, Part.RIGHT_SLEEVE):
-            pattern[person_label(person, part)] = rng.uniform(15, 70)
-    if rng.random() < 0.15:
-        for part in (Part.LEFT_THIGH, Part.RIGHT_THIGH):
-            pattern[person_label(person, part)] = rng.uniform(15, 60)
 
 
 def _waves(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -327,7 +219,7 @@ def draw_background(shape: tuple[int, int], rng: np.random.Generator) -> NDArray
 def _clutter(image: NDArray[np.float32], rng: np.random.Generator) -> None:
     """Draw one thing of a backdrop: a panel, a blob, a pole, or something like a limb."""
     height, width = image.shape[:2]
-    color = _cloth(rng) if rng.random() < 0.8 else SKINS[rng.integers(len(SKINS))]
+    color = cloth_color(rng) if rng.random() < 0.8 else SKINS[rng.integers(len(SKINS))]
     x, y = rng.uniform(0, width), rng.uniform(0, height)
     kind = rng.integers(4)
     if kind == 0:

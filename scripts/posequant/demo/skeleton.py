@@ -1,4 +1,4 @@
-"""The synthetic body: proportions, joint angles and their projection into an image.
+"""The synthetic body: proportions, joint angles, and where they put its joints.
 
 Body coordinates are in units of the body's height: x towards the person's left, y down, z to where the person faces.
 Seen from the front the person's left is therefore at the image's right, as in a photograph.
@@ -7,9 +7,8 @@ Seen from the front the person's left is therefore at the image's right, as in a
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from posequant.demo.camera import Array, rotation
 
 SIDES = {"left": 1.0, "right": -1.0}
 
@@ -81,34 +80,6 @@ class Build:
     girth: float = 1.0
 
 
-@dataclass(frozen=True)
-class View:
-    """How a body is seen.
-
-    Attributes:
-        yaw: the body's turn about the vertical, in radians; 0 is the front view, pi the back view.
-        pitch: the camera's look down, in radians.
-        roll: rotation in the image plane, in radians.
-        height: body height in pixels.
-        center: where the middle of the hips is, in pixels.
-    """
-
-    yaw: float
-    pitch: float
-    roll: float
-    height: float
-    center: tuple[float, float]
-
-
-def rotation(axis: int, angle: float) -> Array:
-    """Return the 3x3 matrix that rotates by `angle` radians about coordinate axis 0, 1 or 2."""
-    first, second = [i for i in range(3) if i != axis]
-    matrix = np.eye(3)
-    matrix[first, first] = matrix[second, second] = np.cos(angle)
-    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
-    return matrix
-
-
 def _segments(limb: Limb, side: float, bend_to: Array) -> tuple[Array, Array]:
     """Return the unit directions of a limb's upper and lower segment; the joint bends towards `bend_to`."""
     sine = np.sin(limb.lift)
@@ -151,28 +122,6 @@ def body_points(pose: Pose, build: Build) -> dict[str, Array]:
         forward -= (forward @ shin) * shin
         points[f"{name}_toe"] = ankle + FOOT * (0.9 * forward / np.linalg.norm(forward) + 0.35 * shin)
     return points
-
-
-def camera(view: View) -> Array:
-    """Return the 3x3 rotation from body to camera coordinates: x right, y down, z towards the camera."""
-    return rotation(2, view.roll) @ rotation(0, -view.pitch) @ rotation(1, view.yaw)
-
-
-def project(points: dict[str, Array], view: View) -> dict[str, Array]:
-    """Return `points` as (x, y, depth) in pixels, depth growing towards the camera.
-
-    Near parts look a little larger (weak perspective: a camera three body heights away).
-    """
-    turn = camera(view)
-    projected = {}
-    for name, point in points.items():
-        if name.endswith("_frame"):
-            projected[name] = turn @ point
-            continue
-        x, y, z = turn @ point
-        zoom = view.height / (1 - z / 3)
-        projected[name] = np.array([view.center[0] + zoom * x, view.center[1] + zoom * y, view.height * z])
-    return projected
 
 
 def sample_build(rng: np.random.Generator) -> Build:

@@ -1,4 +1,4 @@
-"""Training of the demo's network with mmengine's runner, on the CPU."""
+"""Training of a demo's network with mmengine's runner, on the CPU."""
 
 import os
 from collections.abc import Iterator

@@ -10,7 +10,7 @@ difference in 94% and 93% of them, for a difference of -0.007 and one of -0.088;
 89% and 93%, the basic one in 92% and 93%.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from statistics import NormalDist
@@ -51,13 +51,19 @@ class Matches:
     people: NDArray[np.int64]
 
 
-def match(annotations: Annotations, results: list[dict[str, Any]]) -> dict[str, Matches]:
+def match(annotations: Annotations, results: list[dict[str, Any]], category: int | None = None) -> dict[str, Matches]:
     """Match results in COCO's format with the annotated people, by pycocotools.
+
+    Args:
+        annotations: the annotated people.
+        results: of everybody.
+        category: whom to look at; the first category, which mostly is the only one, where none is given.
 
     Returns:
         For people of `all` sizes, `medium` and `large` ones, the matches. Images are in ascending order of their ids.
     """
-    evaluation = matched_people(annotations, results)
+    category = annotations.person_category if category is None else category
+    evaluation = matched_people(annotations, results, categories=[category])
     count = len(evaluation.params.imgIds)
     labels = evaluation.params.areaRngLbl
     return {
@@ -156,19 +162,31 @@ def _read(curve: Floats, found: Counts, needed: NDArray[np.int64]) -> Floats:
     return read
 
 
-def statistics(matches: dict[str, Matches], multiplicity: Counts) -> dict[str, Floats]:
+def statistics(matches: dict[str, Matches] | Sequence[dict[str, Matches]], multiplicity: Counts) -> dict[str, Floats]:
     """Return each of `COMPARED` in each draw, float64 (B,); NaN where a draw has nobody of the size.
 
     Args:
-        matches: from `match`.
+        matches: from `match`; of several categories, of which the mean is taken, over those that a draw has.
         multiplicity: as for `average_precision`.
     """
+    if not isinstance(matches, dict):
+        of_each = [statistics(one, multiplicity) for one in matches]
+        return {name: _mean([one[name] for one in of_each]) for name in COMPARED}
     precision, recall = average_precision(matches["all"], multiplicity)
     values = {"AP": precision.mean(axis=1), "AR": recall.mean(axis=1)}
     values |= {name: precision[:, index] for index, name in enumerate(COMPARED[1 : len(OKS_THRESHOLDS) + 1])}
     for name, size in (("APM", "medium"), ("APL", "large")):
         values[name] = average_precision(matches[size], multiplicity)[0].mean(axis=1)
     return {name: values[name] for name in COMPARED}
+
+
+def _mean(values: Sequence[Floats]) -> Floats:
+    """Return the mean of arrays without their NaN, which remains where all of them have it."""
+    known = ~np.isnan(values)
+    numbers = known.sum(axis=0)
+    sums = np.where(known, values, 0).sum(axis=0)
+    means: Floats = np.divide(sums, numbers, out=np.full(sums.shape, np.nan), where=numbers > 0)
+    return means
 
 
 @dataclass(frozen=True)
@@ -329,28 +347,30 @@ class Bootstrap:
     """Two predictions of the same people, as they are and in many draws of the images.
 
     Attributes:
-        observed: each of `COMPARED` of the reference and of the candidate, float64 (2,).
+        observed: each statistic, as `COMPARED`, of the reference and of the candidate, float64 (2,).
         drawn: the same in each draw, float64 (2, B).
         draws: how often each draw has each image, int32 (B, I).
         confidence: what share of the draws the intervals hold.
+        score: the statistic that networks are judged by.
     """
 
     observed: dict[str, Floats]
     drawn: dict[str, Floats]
     draws: Counts
     confidence: float
+    score: str = "AP"
 
     def comparisons(self) -> Iterator[tuple[str, Comparison]]:
-        """Yield the comparison of each of `COMPARED`."""
-        for name in COMPARED:
+        """Yield the comparison of each statistic."""
+        for name in self.observed:
             yield name, Comparison.of(self.observed[name], self.drawn[name], self.confidence)
 
     def share_kept(self) -> Estimate | None:
-        """Return AP of the candidate / AP of the reference; None where the reference has none.
+        """Return the score of the candidate by that of the reference; None where the reference has none.
 
         Draws in which the reference has none are left out.
         """
-        (reference, candidate), drawn = self.observed["AP"], self.drawn["AP"]
+        (reference, candidate), drawn = self.observed[self.score], self.drawn[self.score]
         if not reference > 0:
             return None
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -359,10 +379,18 @@ class Bootstrap:
 
 
 def bootstrap(
-    reference: dict[str, Matches], candidate: dict[str, Matches], resamples: int, seed: int, confidence: float
+    reference: dict[str, Matches] | Sequence[dict[str, Matches]],
+    candidate: dict[str, Matches] | Sequence[dict[str, Matches]],
+    resamples: int,
+    seed: int,
+    confidence: float,
 ) -> Bootstrap:
-    """Compare two predictions, matched with the same annotations, on `resamples` draws of the images."""
-    images = len(reference["all"].people)
+    """Compare two predictions, matched with the same annotations, on `resamples` draws of the images.
+
+    Of several categories each is matched by itself, as for `statistics`.
+    """
+    first = reference if isinstance(reference, dict) else reference[0]
+    images = len(first["all"].people)
     everyone = np.ones((1, images), np.int32)
     draws = draw_images(images, resamples, seed)
     pair = (reference, candidate)

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
-from posequant.base.keypoints import FLIP_INDICES
 from posequant.base.model_spec import ModelSpec
 from posequant.data.codecs import codec_of
 
@@ -19,7 +18,7 @@ class Decoder:
     def __init__(self, spec: ModelSpec) -> None:
         """Take the codec of the model description; `InputError` as `codec_of`."""
         self._spec = spec
-        self._codec = codec_of(spec.codec, spec.input_size, f"model {spec.name}")
+        self._codec = codec_of(spec.codec, spec.input_size, f"model {spec.name}", len(spec.keypoints))
 
     def decode(self, outputs: Sequence[Floats], centers: Floats, scales: Floats) -> tuple[Floats, Floats]:
         """Find the keypoints of N crops.
@@ -30,7 +29,7 @@ class Decoder:
             scales: their widths and heights there, float32 (N, 2), in pixels.
 
         Returns:
-            Keypoints in pixels of the image, float32 (N, 17, 2), and their scores, float32 (N, 17).
+            Keypoints in pixels of the image, float32 (N, K, 2), and their scores, float32 (N, K).
 
         Raises:
             InputError: the outputs have other shapes than the codec says.
@@ -59,20 +58,21 @@ def average_with_mirrored(outputs: Sequence[Floats], mirrored: Sequence[Floats],
     Source: mmpose 1.3.2, models/utils/tta.py, `flip_heatmaps` and `flip_vectors`, and `predict` of HeatmapHead and
     SimCCHead.
     """
+    partners = spec.keypoints.flip_indices
     if len(mirrored) == 2:
         along_x, along_y = mirrored
-        back = [along_x[:, FLIP_INDICES, ::-1], along_y[:, FLIP_INDICES]]
+        back = [along_x[:, partners, ::-1], along_y[:, partners]]
     else:
-        back = [_mirrored_back(mirrored[0], spec.flip_mode, spec.shift_heatmap)]
+        back = [_mirrored_back(mirrored[0], partners, spec.flip_mode, spec.shift_heatmap)]
     return [(output + other) * np.float32(0.5) for output, other in zip(outputs, back, strict=True)]
 
 
-def _mirrored_back(heatmaps: Floats, mode: str, shift: bool) -> Floats:
+def _mirrored_back(heatmaps: Floats, partners: tuple[int, ...], mode: str, shift: bool) -> Floats:
     """Return heatmaps of mirrored crops as those of the crops; `shift` moves them right by a pixel of the heatmap."""
     # Planes of a keypoint: what is swapped with the other side, and which of them point along x.
     planes, along_x = {"heatmap": (1, None), "udp_combined": (3, 1), "offset": (2, 0)}[mode]
     count, _, height, width = heatmaps.shape
-    back = heatmaps.reshape(count, -1, planes, height, width)[:, FLIP_INDICES, ..., ::-1].copy()
+    back = heatmaps.reshape(count, -1, planes, height, width)[:, partners, ..., ::-1].copy()
     if along_x is not None:
         back[:, :, along_x] *= -1
     if shift:

@@ -55,7 +55,7 @@ def open_pair(
     """
     candidate, full = Predictions.load(predictions), Predictions.load(reference)
     _require_pair(full, candidate, reference, predictions)
-    annotated = load_annotations(annotations)
+    annotated = load_annotations(annotations, full.keypoints)
     made, reference_made = as_made(artifacts), as_made(reference_artifacts)
     _require_hashes(candidate, predictions, {"model": model}, made)
     _require_hashes(full, reference, {}, reference_made)

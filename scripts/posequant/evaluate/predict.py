@@ -74,7 +74,7 @@ def make_predictions(
         InputError: an input is missing, damaged or does not fit the others; there is no such shard.
     """
     spec, made = ModelSpec.load(model), as_made(artifacts)
-    instances = evaluation_instances(annotations, detections)
+    instances = evaluation_instances(annotations, detections, spec.keypoints)
     subset = instances.subset
     identity = {
         "model": spec.name,
@@ -86,6 +86,7 @@ def make_predictions(
             "flip_test": flip_test,
             **({"people": subset.people, "seed": subset.seed} if subset else {}),
         },
+        "keypoints": spec.keypoints.listed(),
         "instances": len(instances),
         "sha256": {
             "model": sha256(model),
@@ -141,7 +142,7 @@ def predict_poses(
     worker = _Worker(network, spec, instances, crops, cropper, Decoder(spec), flip_test)
     order = by_image(instances)
     chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
-    poses = Poses.empty(len(order))
+    poses = Poses.empty(len(order), len(spec.keypoints))
     with (
         tqdm(total=len(order), desc="predicting", unit="person", mininterval=2, disable=not show_progress) as progress,
         ThreadPoolExecutor(threads) as executor,

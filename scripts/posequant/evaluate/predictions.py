@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from posequant.base.errors import InputError
 from posequant.base.files import require_file, sha256, whole
+from posequant.base.keypoints import COCO, KeypointSet
 from posequant.data.dataset import (
-    NUM_KEYPOINTS,
     Annotations,
     Instances,
     evaluation_instances,
@@ -66,8 +66,8 @@ class Poses:
     """Predicted poses of N people, in the order of the instances.
 
     Attributes:
-        keypoints: float32 (N, 17, 2), in pixels of the image.
-        keypoint_scores: float32 (N, 17).
+        keypoints: float32 (N, K, 2), in pixels of the image.
+        keypoint_scores: float32 (N, K).
         centers: centres of the crops in the image, float32 (N, 2), in pixels.
         scales: their widths and heights, float32 (N, 2), in pixels.
     """
@@ -78,9 +78,9 @@ class Poses:
     scales: NDArray[np.float32]
 
     @classmethod
-    def empty(cls, count: int) -> "Poses":
-        """Return room for the poses of `count` people."""
-        return cls(*(np.empty((count, *shape), np.float32) for shape in _ROWS.values()))
+    def empty(cls, count: int, keypoints: int) -> "Poses":
+        """Return room for the poses of `count` people of so many keypoints."""
+        return cls(*(np.empty((count, *shape), np.float32) for shape in _rows(keypoints).values()))
 
     def put(self, rows: NDArray[np.int64], poses: "Poses") -> None:
         """Write `poses` into `rows`."""
@@ -95,13 +95,9 @@ class Poses:
         return ~sound
 
 
-# The shape of a row of each array of `Poses`.
-_ROWS: dict[str, tuple[int, ...]] = {
-    "keypoints": (NUM_KEYPOINTS, 2),
-    "keypoint_scores": (NUM_KEYPOINTS,),
-    "centers": (2,),
-    "scales": (2,),
-}
+def _rows(keypoints: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of a row of each array of `Poses`."""
+    return {"keypoints": (keypoints, 2), "keypoint_scores": (keypoints,), "centers": (2,), "scales": (2,)}
 
 
 @dataclass(frozen=True)
@@ -121,6 +117,12 @@ class Predictions:
     bbox_scores: NDArray[np.float32]
     poses: Poses
     identity: dict[str, Any]
+
+    @property
+    def keypoints(self) -> KeypointSet:
+        """What the poses have; COCO's where the identity does not say it."""
+        content = self.identity.get("keypoints")
+        return COCO if content is None else KeypointSet.of(content)
 
     def save(self, path: Path) -> None:
         """Write an .npz file; the same predictions give the same bytes."""
@@ -165,16 +167,17 @@ class Predictions:
 
     def _require_form(self) -> None:
         """Raise `ValueError` unless arrays and identity have the types, shapes and keys that are said."""
+        of_poses = _rows(len(self.keypoints))
         forms: dict[str, tuple[type, tuple[int, ...]]] = {
             "ids": (np.int64, ()),
             "image_ids": (np.int64, ()),
             "bboxes": (np.float32, (4,)),
             "bbox_scores": (np.float32, ()),
-            **{name: (np.float32, row) for name, row in _ROWS.items()},
+            **{name: (np.float32, row) for name, row in of_poses.items()},
         }
         count = len(self.ids)
         for name, (kind, row) in forms.items():
-            values = getattr(self.poses if name in _ROWS else self, name)
+            values = getattr(self.poses if name in of_poses else self, name)
             if values.dtype != kind or values.shape != (count, *row):
                 raise ValueError(f"{name} is {values.dtype} {values.shape}")
         Identity.model_validate(self.identity)
@@ -210,10 +213,10 @@ def merge_predictions(shards: Sequence[Path], annotations: Path, detections: Pat
     for name, file in {"annotations": annotations, "detections": detections}.items():
         if identity["sha256"][name] != (sha256(file) if file else None):
             raise InputError(f"{shards[0]}: made for other {name} than {file or 'none'}. Predict again.")
-    instances = evaluation_instances(annotations, detections)
+    instances = evaluation_instances(annotations, detections, parts[0].keypoints)
     _require_each_once(instances, shards, parts)
     row_of = {identifier: row for row, identifier in enumerate(instances.ids.tolist())}
-    poses = Poses.empty(len(instances))
+    poses = Poses.empty(len(instances), len(parts[0].keypoints))
     for path, part in zip(shards, parts, strict=True):
         rows = np.array([row_of[identifier] for identifier in part.ids.tolist()], np.int64)
         if not np.array_equal(part.bboxes, instances.bboxes[rows]):

@@ -41,13 +41,14 @@ class Yardstick:
     """The outputs of the float network for the crops of N people, by which others are measured.
 
     Attributes:
-        keypoints: the float network's, float32 (N, 17, 2), in pixels of the image.
-        scores: theirs, float32 (N, 17).
+        keypoints: the float network's, float32 (N, K, 2), in pixels of the image.
+        scores: theirs, float32 (N, K).
     """
 
     def __init__(self, spec: ModelSpec, people: People, outputs: Sequence[Floats]) -> None:
         """Decode the float network's outputs, one array of N rows each; `InputError` if the codec cannot."""
         self._decoder, self._people, self._outputs = Decoder(spec), people, outputs
+        self._sigmas = spec.keypoints.sigmas
         self.keypoints, self.scores = self.decode(outputs)
 
     def measure(self, outputs: Iterable[Iterable[Floats]]) -> Effect:
@@ -59,7 +60,7 @@ class Yardstick:
         return Effect.of(self.powers(arrays), self.shift(self.decode(arrays)[0]))
 
     def decode(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
-        """Return keypoints in pixels of the image, float32 (N, 17, 2), and their scores, float32 (N, 17)."""
+        """Return keypoints in pixels of the image, float32 (N, K, 2), and their scores, float32 (N, K)."""
         return self._decoder.decode(outputs, self._people.centers, self._people.scales)
 
     def powers(self, outputs: Sequence[Floats]) -> list[Powers]:
@@ -69,4 +70,4 @@ class Yardstick:
 
     def shift(self, keypoints: Floats) -> Shift:
         """Return how far other poses, as `decode` returns them, are from the float network's."""
-        return pose_shift(keypoints, self.keypoints, self.scores, self._people.bboxes)
+        return pose_shift(keypoints, self.keypoints, self.scores, self._people.bboxes, self._sigmas)

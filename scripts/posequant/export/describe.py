@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from posequant.base.errors import InputError
-from posequant.base.keypoints import NUM_KEYPOINTS
+from posequant.base.keypoints import COCO, KeypointSet
 from posequant.base.model_spec import ModelSpec
 from posequant.base.onnx_files import image_inputs, load_onnx
 from posequant.base.openmmlab import load_config
@@ -84,7 +84,7 @@ _TRANSFORMS = {
 }
 
 
-def describe_mmpose(name: str, config: str | Path) -> ModelSpec:
+def describe_mmpose(name: str, config: str | Path, keypoints: KeypointSet = COCO) -> ModelSpec:
     """Describe the top-down network of an mmpose config.
 
     The crop comes from the config's test pipeline, the normalisation from its data_preprocessor, the codec from its
@@ -93,6 +93,7 @@ def describe_mmpose(name: str, config: str | Path) -> ModelSpec:
     Args:
         name: the network's name in the study.
         config: path, or name of a config that mmpose ships.
+        keypoints: of the study's dataset; the network must have as many.
 
     Raises:
         InputError: the config is missing or broken, or it asks for something that a crop here does not do: another
@@ -108,7 +109,7 @@ def describe_mmpose(name: str, config: str | Path) -> ModelSpec:
         raise InputError(
             f"{config}: pad_size_divisor {divisor} would pad the {input_size} crop; padding is not supported"
         )
-    codec = _checked_codec(str(config), model.head.decoder, input_size)
+    codec = _checked_codec(str(config), model.head.decoder, input_size, keypoints)
     spec = ModelSpec(
         name=name,
         input_size=input_size,
@@ -124,20 +125,22 @@ def describe_mmpose(name: str, config: str | Path) -> ModelSpec:
         input_name="input",
         # The names in mmdeploy's own deploy configs (configs/mmpose/pose-detection{,_simcc}_static.py).
         output_names=("simcc_x", "simcc_y") if codec["type"] == "SimCCLabel" else ("output",),
+        keypoints=keypoints,
     )
     channels, expected = model.head.out_channels, spec.output_shapes[0][0]
     if None not in (channels, expected) and channels != expected:
-        raise _other_keypoints(f"{config}: model.head.out_channels is {channels}", expected)
+        raise _other_keypoints(f"{config}: model.head.out_channels is {channels}", expected, keypoints)
     return spec
 
 
-def describe_onnx(name: str, onnx_file: Path, settings: CropAndCodec) -> ModelSpec:
+def describe_onnx(name: str, onnx_file: Path, settings: CropAndCodec, keypoints: KeypointSet = COCO) -> ModelSpec:
     """Describe a user's ONNX network.
 
     Args:
         name: the network's name in the study.
         onnx_file: one image input (1, 3, H, W); the outputs that the codec decodes.
         settings: what an ONNX file does not say.
+        keypoints: of the study's dataset; the network must have as many.
 
     Raises:
         InputError: mmpose cannot build the codec, or the network's inputs and outputs are not what the settings say.
@@ -148,26 +151,30 @@ def describe_onnx(name: str, onnx_file: Path, settings: CropAndCodec) -> ModelSp
         settings,
         ", ".join(value.name for value in image_inputs(model.graph)),
         tuple(value.name for value in model.graph.output),
+        keypoints,
     )
     require_matching_graph(spec, model, onnx_file)
     return spec
 
 
-def describe_ncnn(name: str, settings: CropAndCodec) -> ModelSpec:
+def describe_ncnn(name: str, settings: CropAndCodec, keypoints: KeypointSet = COCO) -> ModelSpec:
     """Describe a user's ncnn network as it is once it is taken in.
 
     Args:
         name: the network's name in the study.
         settings: what ncnn's files do not say.
+        keypoints: of the study's dataset; the network must have as many.
 
     Raises:
         InputError: the settings make no codec.
     """
-    spec = _spec(name, settings, "in0", ("out0",))
+    spec = _spec(name, settings, "in0", ("out0",), keypoints)
     return replace(spec, output_names=tuple(f"out{place}" for place in range(len(spec.output_shapes))))
 
 
-def _spec(name: str, settings: CropAndCodec, input_name: str, output_names: tuple[str, ...]) -> ModelSpec:
+def _spec(
+    name: str, settings: CropAndCodec, input_name: str, output_names: tuple[str, ...], keypoints: KeypointSet
+) -> ModelSpec:
     return ModelSpec(
         name=name,
         input_size=settings.input_size,
@@ -176,11 +183,12 @@ def _spec(name: str, settings: CropAndCodec, input_name: str, output_names: tupl
         to_rgb=settings.to_rgb,
         padding=settings.padding,
         use_udp=settings.use_udp,
-        codec=_checked_codec(name, settings.codec.model_dump(), settings.input_size),
+        codec=_checked_codec(name, settings.codec.model_dump(), settings.input_size, keypoints),
         flip_mode=settings.flip_mode,
         shift_heatmap=settings.shift_heatmap,
         input_name=input_name,
         output_names=output_names,
+        keypoints=keypoints,
     )
 
 
@@ -206,14 +214,15 @@ def require_matching_graph(spec: ModelSpec, model: "ModelProto", source: Path) -
     for value, shape in zip(graph.output, expected, strict=True):
         found = _shape_of(value)
         if found and len(found) == len(shape) and found[1] and shape[1] and found[1] != shape[1]:
-            raise _other_keypoints(f"{source}: output '{value.name}' has {found[1]} channels", shape[1])
+            raise _other_keypoints(f"{source}: output '{value.name}' has {found[1]} channels", shape[1], spec.keypoints)
         _require_shape(source, "output", value, shape)
 
 
-def _other_keypoints(found: str, expected: int | None) -> InputError:
+def _other_keypoints(found: str, expected: int | None, keypoints: KeypointSet) -> InputError:
+    whose = "COCO's" if keypoints == COCO else f"the set {keypoints.name}'s"
     return InputError(
-        f"{found}, where COCO's {NUM_KEYPOINTS} keypoints make {expected} with this codec. Networks of other keypoints "
-        "cannot be scored on COCO's annotations."
+        f"{found}, where {whose} {len(keypoints)} keypoints make {expected} with this codec. A network is scored on "
+        "annotations of its own keypoints: name their set in the study's dataset.keypoints."
     )
 
 
@@ -236,11 +245,11 @@ def _test_transforms(config: str | Path, content: _MmposeConfig) -> dict[str, Ma
     return transforms
 
 
-def _checked_codec(source: str, codec: Any, input_size: tuple[int, int]) -> dict[str, Any]:
+def _checked_codec(source: str, codec: Any, input_size: tuple[int, int], keypoints: KeypointSet) -> dict[str, Any]:
     if not isinstance(codec, Mapping) or "type" not in codec:
         raise InputError(f"{source}: names no codec that decodes the output (the decoder of the head)")
     try:
-        codec_of(codec, input_size, source)
+        codec_of(codec, input_size, source, len(keypoints))
     except (ArithmeticError, TypeError, ValueError) as error:
         raise InputError(f"{source}: the settings of the codec {codec['type']} make no sense: {error}") from error
     return {key: list(value) if isinstance(value, tuple) else value for key, value in codec.items()}

@@ -50,7 +50,9 @@ class Panel:
         self._yardstick = Yardstick(spec, people, network.forward_on_threads(crops, threads))
         self._draws = Draws.of(people.image_ids)
         poses = self._yardstick.keypoints, self._yardstick.scores
-        self._precision = PrecisionLoss(people, *poses, self._draws.drawn) if labelled else None
+        # Keypoints without sigmas have no AP.
+        labelled = labelled and spec.keypoints.sigmas is not None
+        self._precision = PrecisionLoss(people, *poses, self._draws.drawn, spec.keypoints) if labelled else None
 
     def evidence(self, network: NcnnNetwork) -> Evidence:
         """Measure a network on these people."""

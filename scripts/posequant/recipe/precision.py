@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
+from posequant.base.keypoints import COCO, KeypointSet
 from posequant.data.crop_files import People
 from posequant.data.dataset import Annotations, index_annotations
 from posequant.evaluate.bootstrap import Counts, average_precision, match
@@ -21,21 +22,24 @@ class PrecisionLoss:
     what it is for.
     """
 
-    def __init__(self, people: People, keypoints: Floats, scores: Floats, draws: Counts) -> None:
+    def __init__(
+        self, people: People, keypoints: Floats, scores: Floats, draws: Counts, found: KeypointSet = COCO
+    ) -> None:
         """Match the poses of the reference with the labels.
 
         Args:
             people: the N people.
-            keypoints: the reference's, float32 (N, 17, 2), in pixels of the image.
-            scores: theirs, float32 (N, 17).
+            keypoints: the reference's, float32 (N, K, 2), in pixels of the image.
+            scores: theirs, float32 (N, K).
             draws: how often each of B draws has each person, int32 (B, N).
+            found: the K keypoints, with sigmas.
 
         Raises:
             InputError: nobody has a labelled keypoint.
         """
         if not people.visible.any():
             raise InputError("none of the people that AP is measured on has a labelled keypoint. Calibrate on others.")
-        self._annotations, self._draws = _annotations(people), draws
+        self._annotations, self._draws = _annotations(people, found), draws
         self._reference = self._precision(keypoints, scores)
 
     def __call__(self, keypoints: Floats, scores: Floats) -> NDArray[np.float64]:
@@ -63,7 +67,7 @@ class PrecisionLoss:
         return precision
 
 
-def _annotations(people: People) -> Annotations:
+def _annotations(people: People, found: KeypointSet) -> Annotations:
     """Return COCO annotations in which each person is alone in an image."""
     annotated = [
         {
@@ -85,4 +89,4 @@ def _annotations(people: People) -> Annotations:
         "annotations": annotated,
         "categories": [{"id": 1, "name": "person"}],
     }
-    return Annotations(Path("people.npz"), index_annotations(content), 1, ())
+    return Annotations(Path("people.npz"), index_annotations(content), 1, (), found)

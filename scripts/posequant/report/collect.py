@@ -169,7 +169,8 @@ def _network(records: NetworkRecords, settings: Mapping[str, Any], study: str, t
     return Network(
         name=spec.name,
         architecture=of_network.get("architecture", spec.name),
-        spec={key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()},
+        spec={key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()}
+        | {"keypoints": spec.keypoints.listed()},
         operators=records.operators,
         measurement=Measurement(
             cpu=measured["cpu"],

@@ -4,7 +4,7 @@ They are two files of predictions, of metrics, or two results of a study. Only p
 is.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from posequant import __version__
 from posequant.base.errors import InputError
 from posequant.base.files import read_json
+from posequant.base.measures import AP, measure_of
 from posequant.certify.poses import pose_cost
 from posequant.data.dataset import load_annotations
 from posequant.evaluate.ground import require_common_ground, require_same_people
@@ -121,6 +122,11 @@ def compare(
             return _of_results(first, second, gate)
 
 
+def _shown(statistics: Iterable[str]) -> Sequence[str]:
+    """Return the statistics that are compared, that which decides first."""
+    return SHOWN if measure_of(statistics) == AP else list(statistics)
+
+
 def file_kind(path: Path) -> FileKind:
     """Return what a file is, by its name and keys; `InputError` if it is none of the three."""
     if path.suffix == ".npz":
@@ -136,7 +142,7 @@ def file_kind(path: Path) -> FileKind:
 def _of_predictions(first: Path, second: Path, gate: Gate, annotations: Path, sampling: Sampling) -> Differences:
     ours, theirs = Predictions.load(first), Predictions.load(second)
     require_same_people(ours, theirs, (first, second))
-    annotated = load_annotations(annotations)
+    annotated = load_annotations(annotations, ours.keypoints)
     for predictions, path in ((ours, first), (theirs, second)):
         require_everyone(predictions, path, annotated)
     # As in a certificate: the last bit of a matrix product depends on how many threads share it.
@@ -144,7 +150,8 @@ def _of_predictions(first: Path, second: Path, gate: Gate, annotations: Path, sa
         drawn, draws = bootstrap_predictions(annotated, ours, theirs, sampling)
         near = pose_cost(ours, theirs, draws).oks
     row, images, comparisons = _pair_title(ours.identity, theirs.identity), len(annotated.images), drawn.comparisons()
-    statistics = {name: comparison for name, comparison in comparisons if name in SHOWN}
+    statistics = dict(comparisons)
+    shown = _shown(statistics)
     figures = [
         Figure(
             row=row,
@@ -154,7 +161,7 @@ def _of_predictions(first: Path, second: Path, gate: Gate, annotations: Path, sa
             difference=found.difference,
             interval=found.interval,
         )
-        for name in SHOWN
+        for name in shown
     ]
     figures[0] = _judged(figures[0], gate.tolerance, gate, images)
     oks = Figure(
@@ -183,7 +190,10 @@ def _of_metrics(first: Path, second: Path, gate: Gate) -> Differences:
     theirs = checked(_Metrics, contents[1], what=str(second))
     require_common_ground(contents[0], contents[1], (first, second))
     row = _pair_title(contents[0], contents[1])
-    figures = [_difference(row, name, ours.statistics.get(name), theirs.statistics.get(name)) for name in SHOWN]
+    figures = [
+        _difference(row, name, ours.statistics.get(name), theirs.statistics.get(name))
+        for name in _shown(ours.statistics)
+    ]
     figures[0] = _judged(figures[0], gate.tolerance, gate, ours.images)
     return Differences(
         kind="metrics",
@@ -238,7 +248,7 @@ def _of_row(first: tuple[Network, Row], second: tuple[Network, Row], gate: Gate,
     """Yield the figures of one row of two results, with the network that each is of."""
     (network, ours), (other_network, theirs) = first, second
     title = _row_title(network, ours)
-    yield _judged(_difference(title, "AP", ours.ap, theirs.ap), gate.tolerance, gate, images)
+    yield _judged(_difference(title, network.measure.score, ours.ap, theirs.ap), gate.tolerance, gate, images)
     near = [(row.certificate or {}).get("without_labels", {}).get("oks") or {} for row in (ours, theirs)]
     if any(near):
         oks = _difference(title, "OKS to FP32", near[0].get("value"), near[1].get("value"))

@@ -77,12 +77,12 @@ def _difference(result: Result) -> Drawing:
     if not parts:
         return _empty(name, title, caption)
     figure, grid = _grid(parts, 2)
-    for (_, rows), panels in zip(parts, grid, strict=True):
+    for (network, rows), panels in zip(parts, grid, strict=True):
         verdicts = [row.verdict for row in rows if row.verdict]
         judged = ([verdict.oks for verdict in verdicts], [verdict.ap for verdict in verdicts])
         for panel, judgements, label in zip(panels, judged, ("loss of OKS to FP32", "loss of AP"), strict=True):
             _judgements(panel, judgements)
-            panel.set(xlabel=label)
+            panel.set(xlabel=network.measure.said(label))
     _legend(figure, [(_WORDS[kind], *mark) for kind, mark in _JUDGED.items()])
     return Drawing(name, title, caption, figure)
 
@@ -116,7 +116,11 @@ def _tradeoff(result: Result) -> Drawing:
         points = [(row, _percent(known)) for row in network.rows if (known := network.kept(row))]
         some = some or bool(points)
         _trade(panel, points, height)
-        panel.set(title=network.title, xlabel=f"latency, {network.measurement.reference} = 1", ylabel="AP kept, %")
+        panel.set(
+            title=network.title,
+            xlabel=f"latency, {network.measurement.reference} = 1",
+            ylabel=network.measure.said("AP kept, %"),
+        )
     return Drawing(name, title, caption, figure) if some else _empty(name, title, caption)
 
 
@@ -253,14 +257,14 @@ def _sizes(result: Result) -> Drawing:
     rows_with = [row for _, rows in parts for row in rows]
     present = [size for size in _SIZES if any(_of_size(row, size) for row in rows_with)]
     figure, grid = _grid(parts, 2, height=figures.LINE_HEIGHT + 0.1 * (len(present) - 1))
-    for (_, rows), panels in zip(parts, grid, strict=True):
+    for (network, rows), panels in zip(parts, grid, strict=True):
         for number, size in enumerate(present):
             colour, marker = _SIZES[size]
             offset = 0.24 * (number - (len(present) - 1) / 2)
             of_rows = {place + offset: part for place, row in enumerate(rows) if (part := _of_size(row, size))}
             _dots(panels[0], {place: lost(part["oks"]) for place, part in of_rows.items()}, colour, marker)
             _dots(panels[1], {place: _beyond(part, _LIMIT) for place, part in of_rows.items()}, colour, marker)
-        panels[0].set(xlabel="loss of OKS to FP32")
+        panels[0].set(xlabel=network.measure.said("loss of OKS to FP32"))
         panels[1].set(xlabel=f"moved by more than {_LIMIT} px, %")
         for panel, least in zip(panels, (_LEAST_LOSS, _LEAST_PERCENT), strict=True):
             _from_zero(panel, least)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from posequant.base.markdown import decibels, figure_or_dash, signed, table, unbroken_table
+from posequant.base.measures import AP
 from posequant.certify.page import near, stated, verdicts
 from posequant.evaluate.ground import subset_words
 from posequant.report.overview import overview
@@ -43,19 +44,20 @@ def render(result: Result, data: str, report: str, pictures: Sequence[Picture] =
         report: link to the HTML report, relative to the page.
         pictures: shown after the summaries.
     """
+    said = result.networks[0].measure.said
     return (
         "\n\n".join(
             [
                 f"# Result of the study {result.study}",
-                *_opening(result),
+                *map(said, _opening(result)),
                 f"[{report}]({report}) shows the same with poses, and with figures that tell their numbers.",
-                *overview(result),
-                *_summaries(result),
-                *_shown(pictures),
+                *map(said, overview(result)),
+                *map(said, _summaries(result)),
+                *map(said, _shown(pictures)),
                 "# Backends",
                 *_backend_sections(result.networks),
                 *_published(result),
-                *_certificates(result.networks),
+                *map(said, _certificates(result.networks)),
                 "# What it rests on",
                 ground_tables(result),
                 f"The hashes are shortened; [{data}]({data}) has them whole, and all figures of this page.",
@@ -79,16 +81,15 @@ def ground_words(ground: Ground) -> str:
 
 def ground_tables(result: Result) -> str:
     """Return what a result rests on, in Markdown: protocol, calibration set, versions, hashes of all artifacts."""
-    return "\n\n".join(
-        [
-            "### Protocol",
-            *_protocol(result),
-            "### Calibration set",
-            *_calibration(result.calibration),
-            "### Versions and artifacts",
-            *_provenance(result),
-        ]
-    )
+    parts = [
+        "### Protocol",
+        *_protocol(result),
+        "### Calibration set",
+        *_calibration(result.calibration),
+        "### Versions and artifacts",
+        *_provenance(result),
+    ]
+    return result.networks[0].measure.said("\n\n".join(parts))
 
 
 def measured_words(network: Network) -> str:
@@ -175,7 +176,7 @@ def _against_fp32(row: Row) -> dict[str, str]:
     }
     return {
         "Backend": row.title,
-        "AP against FP32": stated(certificate["statistics"]["AP"]),
+        "AP against FP32": stated(certificate["statistics"][row.measure.score]),
         "Kept": near(certificate["share_of_fp32"], "{:.1%}"),
         "More": ", ".join(f"[{name}]({link})" for name, link in links.items() if link),
     }
@@ -229,13 +230,18 @@ def _backend_sections(networks: Sequence[Network]) -> Iterable[str]:
             {
                 "Arch": network.architecture,
                 "Input Size": network.input_size,
-                **{name: figure_or_dash(row.statistics[name]) for name in SHOWN},
+                **{name: figure_or_dash(row.statistics[name]) for name in _statistics(row)},
                 "log": f"[log]({row.links.log})",
             }
             for network in networks
             for row in network.rows
             if row.title == title
         )
+
+
+def _statistics(row: Row) -> Sequence[str]:
+    """Return which statistics of a row are shown."""
+    return SHOWN if row.measure == AP else list(row.statistics)
 
 
 def _rows_outside_tolerance(network: Network, protocol: Protocol) -> list[str]:

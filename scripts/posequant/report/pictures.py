@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
-from posequant.base.keypoints import KEYPOINTS, NUM_KEYPOINTS, SKELETON
+from posequant.base.keypoints import KeypointSet
 from posequant.base.model_spec import ModelSpec
 from posequant.certify.joints import nearest_box
 from posequant.data.crops import Cropper
@@ -93,8 +93,9 @@ def make_pictures(
         "precision": ours["precision"],
         "reference": theirs["variant"],
         "boxes": ours["protocol"]["boxes"],
-        "keypoint_names": list(KEYPOINTS),
-        "skeleton": [list(limb) for limb in SKELETON],
+        "keypoint_names": list(pair.reference.keypoints.names),
+        "skeleton": [list(limb) for limb in pair.reference.keypoints.skeleton],
+        "judged_by": "OKS" if pair.reference.keypoints.sigmas else "NME",
         "least_score": KEYPOINT_SCORE_THRESHOLD,
         "people": [
             person.drawn(maps, (theirs["variant"], ours["variant"]), folder, link)
@@ -118,7 +119,7 @@ class _Pose:
     """A pose in an image.
 
     Attributes:
-        values: of each keypoint x and y in pixels of the image, and its score or visibility; float64 (17, 3).
+        values: of each keypoint x and y in pixels of the image, and its score or visibility; float64 (K, 3).
         least: keypoints whose third value is larger are drawn.
         color: of its skeleton.
     """
@@ -136,17 +137,17 @@ class _Pose:
     @classmethod
     def annotated(cls, annotation: Mapping[str, Any]) -> "_Pose":
         """Return that of an annotation."""
-        values = np.array(annotation["keypoints"], np.float64).reshape(NUM_KEYPOINTS, 3)
+        values = np.array(annotation["keypoints"], np.float64).reshape(-1, 3)
         return cls(values, 0, drawing.ANNOTATION)
 
     @property
     def drawn(self) -> NDArray[np.bool_]:
-        """Which keypoints are drawn, bool (17,)."""
+        """Which keypoints are drawn, bool (K,)."""
         return self.values[:, 2] > self.least
 
-    def skeleton(self, frame: Frame) -> Skeleton:
+    def skeleton(self, frame: Frame, limbs: Sequence[tuple[int, int]]) -> Skeleton:
         """Return it as it is drawn over the photograph."""
-        return Skeleton(frame.place(self.values[:, :2]), self.drawn, self.color)
+        return Skeleton(frame.place(self.values[:, :2]), limbs, self.drawn, self.color)
 
     def listed(self, frame: Frame) -> list[list[float]]:
         """Return the keypoints in the coordinates of the photograph; the third value of each stays as it is."""
@@ -170,8 +171,9 @@ class _Person:
         detected: whether the box is a detected one.
         reference, candidate: the two predicted poses.
         loss: 1 - OKS to FP32.
-        pixels_moved: of each keypoint, in pixels of the image, float64 (17,).
-        counted: which keypoints FP32 is sure of, bool (17,); at least one.
+        pixels_moved: of each keypoint, in pixels of the image, float64 (K,).
+        counted: which keypoints FP32 is sure of, bool (K,); at least one.
+        keypoints: what the poses have.
     """
 
     chosen: Chosen
@@ -187,6 +189,7 @@ class _Person:
     loss: float
     pixels_moved: NDArray[np.float64]
     counted: NDArray[np.bool_]
+    keypoints: KeypointSet
 
     @classmethod
     def of(cls, chosen: Chosen, pair: Pair, shift: Shift, images: Path) -> "_Person":
@@ -211,6 +214,7 @@ class _Person:
             loss=float(1 - shift.oks[row]),
             pixels_moved=shift.pixels[row],
             counted=shift.counted[row],
+            keypoints=full.keypoints,
         )
 
     @property
@@ -228,9 +232,10 @@ class _Person:
         frame = Frame.around(np.vstack([self.bbox.reshape(2, 2), *shown]), (self.image.width, self.image.height))
         photograph = frame.photograph(self.pixels)
         _write_photograph(folder / f"{name}.jpg", photograph)
-        below = [truth.skeleton(frame)] if truth else []
-        skeletons = [pose.skeleton(frame) for pose in (self.reference, self.candidate)]
-        start, joint = skeletons[0].points[self.joint], KEYPOINTS[self.joint]
+        limbs = self.keypoints.skeleton
+        below = [truth.skeleton(frame, limbs)] if truth else []
+        skeletons = [pose.skeleton(frame, limbs) for pose in (self.reference, self.candidate)]
+        start, joint = skeletons[0].points[self.joint], self.keypoints.names[self.joint]
         moved = self.pixels_moved[self.joint] > 0
         panels = [
             Panel(title, photograph, [*below, skeleton], (start, skeleton.points[self.joint]) if moved else None)
@@ -287,7 +292,7 @@ def _heatmaps(people: Sequence[_Person], pair: Pair, spec: ModelSpec) -> list[He
         if identity["protocol"]["flip_test"]:
             outputs = average_with_mirrored(outputs, network.forward(mirror(crops)), spec)
         # Of a keypoint's planes the first is the heatmap, the others are offsets.
-        found.append(outputs[0][:, :: outputs[0].shape[1] // NUM_KEYPOINTS])
+        found.append(outputs[0][:, :: outputs[0].shape[1] // len(spec.keypoints)])
     return [Heatmaps.of(*(maps[place, person.joint] for maps in found)) for place, person in enumerate(people)]
 
 

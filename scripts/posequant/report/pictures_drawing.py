@@ -7,8 +7,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.base.keypoints import SKELETON
-
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
@@ -29,12 +27,14 @@ class Skeleton:
     """A pose in a photograph.
 
     Attributes:
-        points: of the keypoints, continuous, float64 (17, 2); see `Frame`.
-        drawn: which of them are drawn, bool (17,).
+        points: of the keypoints, continuous, float64 (K, 2); see `Frame`.
+        limbs: pairs of keypoints that are joined by lines.
+        drawn: which keypoints are drawn, bool (K,).
         color: as `#rrggbb`.
     """
 
     points: Floats
+    limbs: Sequence[tuple[int, int]]
     drawn: NDArray[np.bool_]
     color: str
 
@@ -107,7 +107,7 @@ def _drawn(panel: Panel) -> Pixels:
     picture = panel.photograph.copy()
     for skeleton in panel.skeletons:
         places = [_fixed(point) for point in skeleton.points]
-        limbs = [(places[a], places[b]) for a, b in SKELETON if skeleton.drawn[a] and skeleton.drawn[b]]
+        limbs = [(places[a], places[b]) for a, b in skeleton.limbs if skeleton.drawn[a] and skeleton.drawn[b]]
         # A dark edge, so that a line is seen on any ground. The annotation has none: it shall not hide what is there.
         strokes = [(skeleton.color, 0)] if skeleton.color == ANNOTATION else [(_DARK, 1), (skeleton.color, 0)]
         for color, edge in strokes:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, whole
+from posequant.base.measures import Measure, measure_of
 from posequant.report.parts import Part
 from posequant.report.verdict import Verdict
 from posequant.workflow.settings.base import checked
@@ -84,7 +85,10 @@ class Row(Part):
     precision: Literal["fp32", "fp16", "bf16", "int8"]
     reference: bool = Field(description="Whether the differences of AP in the summary are taken to this row.")
     statistics: dict[str, float | None] = Field(
-        description="COCO's keypoint statistics by name; None where nobody is of the size."
+        description=(
+            "By name: COCO's keypoint statistics, and of other sets of keypoints distances to the annotated ones. None "
+            "where nobody is of the size."
+        )
     )
     sha256: dict[str, str] = Field(description="Of the files that the runtime loads, by their names.")
     cost: Cost
@@ -101,8 +105,13 @@ class Row(Part):
 
     @property
     def ap(self) -> float | None:
-        """Its AP."""
-        return self.statistics["AP"]
+        """Its AP; its PCK where the keypoints have no sigmas."""
+        return self.statistics[self.measure.score]
+
+    @property
+    def measure(self) -> Measure:
+        """What it is judged by."""
+        return measure_of(self.statistics)
 
 
 class Processor(Part):
@@ -167,6 +176,11 @@ class Network(Part):
             return share["value"], tuple(share["interval"]) if share["interval"] else None
         full = self.reference.ap
         return None if row.ap is None or not full else (row.ap / full, None)
+
+    @property
+    def measure(self) -> Measure:
+        """What its rows are judged by."""
+        return self.rows[0].measure
 
     def fp32_of(self, row: Row) -> Row | None:
         """Return the row that a row's certificate compares it with; None where the study does not list it."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from posequant.base.measures import measure_of
 from posequant.evaluate.bootstrap import images_to_decide
 from posequant.report.parts import Part
 from posequant.workflow.settings.report import Tolerance
@@ -38,8 +39,8 @@ class Verdict(Part):
     Attributes:
         kind: `outside` where one of the losses is; else what OKS says. AP over few people decides nothing, and its
             being undecided does not count against a row.
-        oks: loss of OKS to FP32.
-        ap: loss of AP.
+        oks: loss of OKS to FP32; NME to it where the keypoints have no sigmas.
+        ap: loss of AP, or of PCK.
     """
 
     kind: Kind
@@ -60,8 +61,8 @@ def judge(certificate: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
         certificate: as `certify` makes it.
         tolerance: the study's.
     """
-    images = certificate["images"]
-    near, precision = certificate["without_labels"]["oks"], certificate["statistics"]["AP"]
+    images, statistics = certificate["images"], certificate["statistics"]
+    near, precision = certificate["without_labels"]["oks"], statistics[measure_of(statistics).score]
     loss, interval = (None, None) if near is None else lost(near)
     oks = judgement_of(loss, interval, tolerance.oks_loss, images)
     difference, between = precision["difference"], precision["interval"]

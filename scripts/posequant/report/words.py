@@ -37,12 +37,13 @@ def in_words(network: Network, row: Row) -> Words | None:
         return None
     images, verdict = row.certificate["images"], row.verdict
     gained = _listed(list(_gained(network, row)))
+    said = network.measure.said
     return Words(
         headline=_headline(verdict, images),
-        gained=f"It {gained}." if gained else "",
+        gained=said(f"It {gained}.") if gained else "",
         losses=(
-            f"Loss of OKS to FP32: {loss_in_words(verdict.oks, images)}.",
-            f"Loss of AP: {loss_in_words(verdict.ap, images)}.",
+            said(f"Loss of OKS to FP32: {loss_in_words(verdict.oks, images)}."),
+            said(f"Loss of AP: {loss_in_words(verdict.ap, images)}."),
         ),
         note=row.note or "",
     )

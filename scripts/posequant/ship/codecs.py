@@ -37,7 +37,7 @@ def reading_of(spec: ModelSpec) -> Reading:
         InputError: by a codec that the programs of a package do not have, or that there is not.
     """
     owner = f"model {spec.name}"
-    codec_of(spec.codec, spec.input_size, owner)
+    codec_of(spec.codec, spec.input_size, owner, len(spec.keypoints))
     settings: dict[str, Any] = {"blur_kernel_size": 11, **spec.codec}
     name = str(settings["type"]).removeprefix("mmpose.")
     match name, settings:

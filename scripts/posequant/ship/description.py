@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from posequant.base.errors import InputError
-from posequant.base.keypoints import FLIP_INDICES, KEYPOINTS, SKELETON
+from posequant.base.measures import measure_of
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import installed, versions
 from posequant.ncnn_format.model import NcnnModel
@@ -94,6 +94,7 @@ def describe(
     """
     (shape,) = spec.output_shapes
     input_name, output_name = blobs
+    keypoints = spec.keypoints
     return {
         "schema": SCHEMA,
         "model": spec.name,
@@ -122,9 +123,9 @@ def describe(
         },
         "output": {"name": output_name, "layout": "float32 (keypoint, row, column)", "shape": list(shape)},
         "codec": spec.codec,
-        "keypoints": list(KEYPOINTS),
-        "skeleton": [list(limb) for limb in SKELETON],
-        "flip_pairs": [[one, other] for one, other in enumerate(FLIP_INDICES) if one < other],
+        "keypoints": list(keypoints.names),
+        "skeleton": [list(limb) for limb in keypoints.skeleton],
+        "flip_pairs": [[one, other] for one, other in enumerate(keypoints.flip_indices) if one < other],
         "golden": dict(golden),
         "evaluation": {key: metrics[key] for key in ("protocol", "images", "instances", "statistics")},
         "certificate": _figures(certificate) if certificate else None,
@@ -154,12 +155,13 @@ def _options(backend: str, precision: str) -> dict[str, Any]:
 
 
 def _figures(certificate: Mapping[str, Any]) -> dict[str, Any]:
-    without_labels = certificate["without_labels"]
+    without_labels, statistics = certificate["without_labels"], certificate["statistics"]
+    score = measure_of(statistics).score
     return {
         "file": "certificate.json",
         "reference": certificate["reference"],
         "confidence": certificate["bootstrap"]["confidence"],
-        "AP": certificate["statistics"]["AP"],
+        score: statistics[score],
         "share_of_fp32": certificate["share_of_fp32"],
         "oks_to_fp32": without_labels["oks"],
         "keypoints_moved_by_at_most_pixels": without_labels["within"],

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.data.crops import Cropper
-from posequant.demo.people import draw_scene
+from posequant.demo.scenes import draw_scene
 from posequant.evaluate.decode import Decoder
 from posequant.networks.base import Network
 
@@ -37,8 +37,8 @@ class Golden:
         image: uint8 (height, width, 3) in BGR.
         box: left, top, width and height of the person, in pixels.
         crop: what the network sees of the person before normalisation, uint8 (H, W, 3) in BGR.
-        heatmaps: what it makes of that, float32 (17, h, w).
-        keypoints: x and y in pixels of the image and the score of each keypoint, float32 (17, 3).
+        heatmaps: what it makes of that, float32 (K, h, w).
+        keypoints: x and y in pixels of the image and the score of each keypoint, float32 (K, 3).
     """
 
     image: NDArray[np.uint8]
@@ -78,7 +78,7 @@ def find_golden(network: Network, spec: ModelSpec) -> Golden:
         InputError: the network's output is not finite, or is 0 everywhere.
     """
     scene = draw_scene(*_SCENE)
-    left, top, width, height = scene.people[0]["bbox"]
+    left, top, width, height = scene.annotations[0]["bbox"]
     bbox = np.array([left, top, left + width, top + height], np.float32)
     cropper = Cropper(spec)
     crop, center, extent = cropper.cut(scene.image, bbox)

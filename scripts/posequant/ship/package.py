@@ -155,7 +155,7 @@ def _programs(
         "codec": reading,
         "golden": described["golden"],
         "keypoints": described["keypoints"],
-        "skeleton": ", ".join(f"{{{first}, {second}}}" for first, second in described["skeleton"]),
+        "skeleton": ", ".join(f"{{{first}, {second}}}" for first, second in described["skeleton"] or [(0, 0)]),
         "license": described["license"],
         "contents": {name: what for name, what in _CONTENTS.items() if name in present},
         "cpp": cpp,

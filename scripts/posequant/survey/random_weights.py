@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from posequant.base.model_spec import ModelSpec
 from posequant.base.openmmlab import build_model, load_config
 from posequant.data.crops import Cropper
-from posequant.demo.people import draw_scene
+from posequant.demo.scenes import draw_scene
 from posequant.demo.training import save_weights
 from posequant.export.describe import describe_mmpose
 
@@ -81,7 +81,7 @@ def drawn_crops(spec: ModelSpec, number: int, seed: int) -> NDArray[np.float32]:
     crops: list[NDArray[np.uint8]] = []
     for index in count():
         scene = draw_scene(seed, "train", index)
-        for person in scene.people:
+        for person in scene.annotations:
             left, top, width, height = person["bbox"]
             bbox = np.array([left, top, left + width, top + height], np.float32)
             crops.append(cropper.cut(scene.image, bbox)[0])

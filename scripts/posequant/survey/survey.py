@@ -123,7 +123,7 @@ def _take_through(record: Record, config: str, folder: Path) -> None:
     from posequant.base.files import write_json
     from posequant.data.calibration_set import choose_calibration_set, make_crops
     from posequant.data.crop_files import load_crops
-    from posequant.demo.people import write_dataset
+    from posequant.demo.scenes import write_dataset
     from posequant.evaluate.keypoint_metrics import evaluate_predictions
     from posequant.evaluate.predict import make_predictions
     from posequant.export.audit import audit, traced_operators

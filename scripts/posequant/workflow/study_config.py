@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from posequant.base.errors import InputError
+from posequant.workflow.keypoint_sets import find_keypoints, is_file, known_sets
 from posequant.workflow.named_models import filled_from_index
 from posequant.workflow.settings.base import checked, nearest, not_valid
 from posequant.workflow.settings.config import CocoDataset, Config, NamedModel, Study, Variant
@@ -78,6 +79,7 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
             f"{place}.protocol.boxes: 'detections' needs the file {place}.dataset.detections; name it, or evaluate on "
             "ground-truth boxes"
         )
+    yield from _unknown_keypoints(place, study)
     for model in study.left_out:
         if model not in study.models:
             yield f"{place}.left_out: no model '{model}'{nearest(model, study.models)}"
@@ -111,6 +113,21 @@ def _rows_without_a_network(place: str, name: str, study: Study, backend: str) -
 def _is_run(study: Study, model: str) -> bool:
     """Whether a study runs any row of a model. Of one that it leaves out, nothing more than its name need be known."""
     return "all" not in study.left_out.get(model, {})
+
+
+def _unknown_keypoints(place: str, study: Study) -> Iterator[str]:
+    # Where mmpose is not installed beside Snakemake, the first step looks; and so it does into files.
+    if isinstance(study.dataset, CocoDataset) and not is_file(study.dataset.keypoints) and known_sets():
+        try:
+            keypoints = find_keypoints(study.dataset.keypoints)
+        except InputError as error:
+            yield f"{place}.dataset.keypoints: {error}"
+            return
+        if keypoints.sigmas is None and study.protocol.boxes == "detections":
+            yield (
+                f"{place}.protocol.boxes: the keypoints {keypoints.name} have no sigmas, and are measured in annotated "
+                "boxes only; choose ground-truth"
+            )
 
 
 def _is_ncnn_int8(variant: Variant) -> bool:

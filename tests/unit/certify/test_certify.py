@@ -16,12 +16,12 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, write_json
-from posequant.base.keypoints import KEYPOINTS
+from posequant.base.keypoints import COCO, KEYPOINTS
 from posequant.base.verify import hashes
 from posequant.certify.joints import joint_costs, nearest_box
 from posequant.certify.page import render, stated
 from posequant.certify.poses import PartCost, PoseCost, pose_cost
-from posequant.data.dataset import keypoint_sigmas, load_annotations
+from posequant.data.dataset import load_annotations
 from posequant.evaluate.bootstrap import ImageDraws, draw_images
 from posequant.evaluate.keypoint_metrics import evaluate_predictions
 from posequant.evaluate.oks import pose_shift, similarity
@@ -171,8 +171,8 @@ def test_similarity_by_hand() -> None:
     truth = np.zeros((17, 2))
     moved = truth.copy()
     moved[0] = [3, 4]
-    sigma = float(keypoint_sigmas()[0])
-    agreement = similarity(moved, truth, np.array(900.0))
+    sigma = float(np.array(COCO.sigmas, np.float32)[0])
+    agreement = similarity(moved, truth, np.array(900.0), COCO.sigmas)
     assert agreement[0] == pytest.approx(np.exp(-25 / (2 * 900 * (2 * sigma) ** 2)))
     np.testing.assert_array_equal(agreement[1:], 1)
 
@@ -187,8 +187,8 @@ def test_shift_by_hand() -> None:
     keypoints = reference.copy()
     keypoints[0, 0] += [3, 4]
     keypoints[1, 6] += 1000
-    shift = pose_shift(keypoints, reference, scores, bboxes)
-    moved = np.exp(-25 / (2 * 0.53 * 40 * 90 * (2 * float(keypoint_sigmas()[0])) ** 2))
+    shift = pose_shift(keypoints, reference, scores, bboxes, COCO.sigmas)
+    moved = np.exp(-25 / (2 * 0.53 * 40 * 90 * (2 * float(np.array(COCO.sigmas, np.float32)[0])) ** 2))
     np.testing.assert_allclose(shift.oks, [(moved + 1) / 2, 1, np.nan], rtol=1e-6)
     assert shift.mean_oks == pytest.approx(((moved + 1) / 2 + 1) / 2)
     assert shift.counted.sum(axis=1).tolist() == [2, 1, 0]
@@ -237,7 +237,7 @@ def test_poses_and_their_intervals_by_hand(case: Case) -> None:
 def pose_shift_of(full: Predictions, pixels: float) -> Any:
     """OKS of everybody whose keypoints all move that far."""
     width, height = (full.bboxes[:, 2:].astype(float) - full.bboxes[:, :2]).T
-    spread = 2 * 0.53 * width * height * (2 * keypoint_sigmas().astype(float)[:, np.newaxis]) ** 2
+    spread = 2 * 0.53 * width * height * (2 * np.array(COCO.sigmas, np.float32).astype(float)[:, np.newaxis]) ** 2
     return np.exp(-(pixels**2) / spread).mean(axis=0)
 
 
@@ -272,7 +272,7 @@ def test_joints_and_sizes_are_counted_one_by_one(case: Case, kind: str) -> None:
     images = sorted(image.id for image in load_annotations(case.annotations).images)
     # Slowly and literally: each keypoint of each person of each drawn image.
     found: dict[str, list[list[tuple[float, bool]]]] = {}
-    sigmas = keypoint_sigmas().astype(float)
+    sigmas = np.array(COCO.sigmas, np.float32).astype(float)
     for person in range(len(full.ids)):
         area = 0.53 * float(sides[person]) ** 2
         size = "small" if area < 32**2 else "medium" if area < 96**2 else "large"

@@ -8,35 +8,55 @@ import torch
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.openmmlab import build_model, forward_tensors, load_config, make_importable
-from posequant.demo.people import write_dataset
+from posequant.demo.scenes import write_dataset
 from posequant.demo.training import save_weights, train
 
-MODEL = Path(__file__).parents[3] / "models" / "hourglass_demo"
-CHECKPOINT = MODEL / "checkpoint.pth"
+MODELS = Path(__file__).parents[3] / "models"
+MODEL = MODELS / "hourglass_demo"
+HAND = MODELS / "hand_demo"
+CARRIED = pytest.mark.parametrize("model", [MODEL, HAND], ids=lambda model: model.name)
 
 
-def test_the_checkpoint_fits_the_config_key_by_key() -> None:
-    model = build_model(load_config(MODEL / "config.py"), None)
-    content = torch.load(CHECKPOINT, weights_only=True)
+@CARRIED
+def test_the_checkpoint_fits_the_config_key_by_key(model: Path) -> None:
+    network = build_model(load_config(model / "config.py"), None)
+    content = torch.load(model / "checkpoint.pth", weights_only=True)
     assert set(content) == {"meta", "state_dict"}
-    missing, unexpected = model.load_state_dict(content["state_dict"])
+    missing, unexpected = network.load_state_dict(content["state_dict"])
     assert not missing
     assert not unexpected
     assert all(value.isfinite().all() for value in content["state_dict"].values())
 
 
-def test_the_checkpoint_is_small_enough_to_carry() -> None:
-    assert CHECKPOINT.stat().st_size <= 5_000_000
+@pytest.mark.parametrize(("model", "most"), [(MODEL, 5_000_000), (HAND, 1_500_000)], ids=lambda value: str(value))
+def test_the_checkpoint_is_small_enough_to_carry(model: Path, most: int) -> None:
+    assert (model / "checkpoint.pth").stat().st_size <= most
 
 
-def test_the_readme_names_this_very_checkpoint() -> None:
-    assert re.findall(r"\b[0-9a-f]{64}\b", (MODEL / "README.md").read_text()) == [sha256(CHECKPOINT)]
+@CARRIED
+def test_the_readme_names_this_very_checkpoint(model: Path) -> None:
+    named = re.findall(r"\b[0-9a-f]{64}\b", (model / "README.md").read_text())
+    assert named == [sha256(model / "checkpoint.pth")]
 
 
-def test_the_output_is_a_heatmap_per_keypoint_at_a_quarter_of_the_resolution() -> None:
-    model = build_model(load_config(MODEL / "config.py"), CHECKPOINT)
-    (heatmaps,) = forward_tensors(model, torch.zeros(2, 3, 128, 128))
-    assert heatmaps.shape == (2, 17, 32, 32)
+@pytest.mark.parametrize(("model", "side", "keypoints"), [(MODEL, 128, 17), (HAND, 96, 21)])
+def test_the_output_is_a_heatmap_per_keypoint_at_a_quarter_of_the_resolution(
+    model: Path, side: int, keypoints: int
+) -> None:
+    network = build_model(load_config(model / "config.py"), model / "checkpoint.pth")
+    (heatmaps,) = forward_tensors(network, torch.zeros(2, 3, side, side))
+    assert heatmaps.shape == (2, keypoints, side // 4, side // 4)
+
+
+def test_the_network_for_hands_is_that_for_people_but_narrower() -> None:
+    hands, people = (load_config(model / "config.py") for model in (HAND, MODEL))
+    for backbone in (hands.model.backbone, people.model.backbone):
+        for width in ("stem_channels", "stage_channels", "feat_channel"):
+            del backbone[width]
+    assert hands.model.backbone == people.model.backbone
+    assert hands.model.data_preprocessor == people.model.data_preprocessor
+    assert hands.model.test_cfg == people.model.test_cfg
+    assert [step["type"] for step in hands.val_pipeline] == [step["type"] for step in people.val_pipeline]
 
 
 def test_the_config_follows_the_published_hourglass52() -> None:

@@ -12,14 +12,14 @@ from pycocotools.coco import COCO
 from posequant.base.errors import InputError
 from posequant.base.keypoints import KEYPOINTS
 from posequant.demo import drawing
-from posequant.demo.people import FIRST_ID, draw_scene, write_dataset
+from posequant.demo.camera import View, project
+from posequant.demo.person import PERSON, person_figure
+from posequant.demo.scenes import FIRST_ID, draw_scene, write_dataset
 from posequant.demo.skeleton import (
     Build,
     Limb,
     Pose,
-    View,
     body_points,
-    project,
     sample_build,
     sample_pose,
 )
@@ -159,16 +159,17 @@ def test_the_left_side_is_at_the_right_in_front_views_and_at_the_left_in_back_vi
 def figure(yaw: float) -> drawing.Figure:
     arm, leg = Limb(0.6, np.pi / 2, 0.0), Limb(0.15, np.pi / 2, 0.0)
     body = body_points(Pose(0, 0, 0, 0, 0, (arm, arm), (leg, leg)), Build())
-    return drawing.Figure(project(body, View(yaw, 0.0, 0.0, 200, (100, 130))), Build(), 200, False, False)
+    points = project(body, View(yaw, 0.0, 0.0, 200, (100, 130)))
+    return person_figure(points, Build(), 200, long_hair=False, short_sleeves=False)
 
 
 def visible(view: drawing.Figure, covered: str | None = None) -> dict[str, int]:
     canvas = np.zeros((500, 400), np.uint8)
-    drawing.draw_person(canvas, view, 0)
+    drawing.draw_figure(canvas, view, 0)
     if covered:
         x, y = (drawing.SCALE * view.points[covered][:2]).astype(int)
         canvas[y - 3 : y + 4, x - 3 : x + 4] = drawing.FIRST_OBJECT_LABEL
-    return dict(zip(KEYPOINTS, drawing.visibility(canvas, view, 0).tolist(), strict=True))
+    return dict(zip(KEYPOINTS, drawing.visibility(canvas, view, PERSON, 0).tolist(), strict=True))
 
 
 def test_a_front_view_shows_everything_and_a_back_view_no_face() -> None:
@@ -194,7 +195,7 @@ def test_what_an_object_covers_is_hidden(keypoint: str) -> None:
 def test_a_figure_outside_the_image_has_no_visible_keypoints() -> None:
     view = figure(0.0)
     canvas = np.zeros((8, 8), np.uint8)
-    assert set(drawing.visibility(canvas, view, 0).tolist()) == {0}
+    assert set(drawing.visibility(canvas, view, PERSON, 0).tolist()) == {0}
 
 
 def test_the_annotation_files_are_reproducible_text(dataset: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mmpose.evaluation.functional import oks_nms
 from mmpose.evaluation.metrics import CocoMetric
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
+from pycocotools import coco as pycocotools
 from tests.unit.evaluation_fixtures import (
     Dataset,
     draw_dataset,
@@ -21,7 +21,7 @@ from tests.unit.evaluation_fixtures import (
 )
 
 from posequant.base.errors import InputError
-from posequant.base.keypoints import SIGMAS
+from posequant.base.keypoints import COCO, SIGMAS
 from posequant.data.crops import Cropper, crops_of_images
 from posequant.data.dataset import Instances, detected_instances, ground_truth_instances, load_annotations
 from posequant.evaluate.keypoint_metrics import (
@@ -31,6 +31,7 @@ from posequant.evaluate.keypoint_metrics import (
     distinct_people,
     evaluate_predictions,
     person_scores,
+    sigmas_of,
 )
 from posequant.evaluate.predict import predict_poses
 from posequant.evaluate.predictions import Poses, Predictions
@@ -222,7 +223,7 @@ def test_same_people_are_kept_as_by_mmpose(count: int, spread: float, seed: int)
         for keypoints_, area, score in zip(triplets, areas, scores, strict=True)
     ]
     expected = oks_nms(people, 0.9, sigmas=np.array(SIGMAS, np.float32))
-    assert distinct_people(keypoints, areas, scores).tolist() == expected.tolist()
+    assert distinct_people(keypoints, areas, scores, sigmas_of(COCO)).tolist() == expected.tolist()
 
 
 def test_person_scores_by_hand() -> None:
@@ -250,7 +251,7 @@ def test_size_that_nobody_has_is_null(dataset: Dataset, tmp_path: Path) -> None:
 
 def test_perfect_predictions_score_one(dataset: Dataset, tmp_path: Path) -> None:
     predictions = disturbed_people(dataset, "ground-truth", 0)
-    truth = COCO(str(dataset.annotations))
+    truth = pycocotools.COCO(str(dataset.annotations))
     for row, identifier in enumerate(predictions.ids):
         predictions.poses.keypoints[row] = np.reshape(truth.anns[identifier]["keypoints"], (17, 3))[:, :2]
     path = tmp_path / "predictions.npz"

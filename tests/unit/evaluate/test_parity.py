@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from posequant.base.openmmlab import load_config, loadable_globals
-from posequant.demo.people import write_dataset
+from posequant.demo.scenes import write_dataset
 from posequant.evaluate.keypoint_metrics import STATISTICS, evaluate_predictions
 from posequant.evaluate.predict import make_predictions
 from posequant.export.describe import describe_mmpose

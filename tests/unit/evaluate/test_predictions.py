@@ -79,7 +79,7 @@ def halves(dataset: Dataset, tmp_path: Path) -> list[Path]:
     paths = [tmp_path / "1-of-2.npz", tmp_path / "2-of-2.npz"]
     for number, path in enumerate(paths, start=1):
         people = shard_of(instances, number, 2)
-        poses = Poses.empty(len(people))
+        poses = Poses.empty(len(people), 17)
         for values in vars(poses).values():
             values[:] = 0
         identity = identity_of(dataset, len(instances))

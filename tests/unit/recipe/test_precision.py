@@ -7,6 +7,7 @@ import pytest
 from tests.unit.pose_fixtures import draw_people
 
 from posequant.base.errors import InputError
+from posequant.base.keypoints import KeypointSet
 from posequant.evaluate.bootstrap import draw_images, interval
 from posequant.recipe.precision import PrecisionLoss
 
@@ -56,3 +57,15 @@ def test_a_gain_is_a_negative_loss() -> None:
     worse[0] += 100
     loss = PrecisionLoss(people, worse, SCORES, DRAWS)(people.keypoints, SCORES)
     assert loss[0] == pytest.approx(-13 / 101)
+
+
+def test_other_keypoints_count_by_their_own_sigmas() -> None:
+    people = draw_people(COUNT)
+    few = replace(people, keypoints=people.keypoints[:, :5], visible=people.visible[:, :5] | True)
+    moved = few.keypoints.copy()
+    moved[0] += 100
+    losses = {}
+    for sigma in (0.05, 1000.0):
+        found = KeypointSet("own", tuple("abcde"), (), tuple(range(5)), (sigma,) * 5)
+        losses[sigma] = PrecisionLoss(few, few.keypoints, SCORES[:, :5], DRAWS, found)(moved, SCORES[:, :5])[0]
+    assert losses == {0.05: pytest.approx(13 / 101), 1000.0: 0}

@@ -300,7 +300,9 @@ def test_joints_have_their_colors_at_their_places() -> None:
     places, shown = np.full((17, 2), 40.5), np.zeros(17, bool)
     places[[5, 7]] = [[100.5, 80.5], [200.5, 240.5]]
     shown[[5, 7]] = True
-    panels = [Panel("net", photograph, [Skeleton(places, shown, color)], None) for color in (REFERENCE, CANDIDATE)]
+    panels = [
+        Panel("net", photograph, [Skeleton(places, SKELETON, shown, color)], None) for color in (REFERENCE, CANDIDATE)
+    ]
     picture = composite(panels, None, ())
     top = len(picture) - LONGER_SIDE
     for left, color in ((0, REFERENCE), (LONGER_SIDE + 8, CANDIDATE)):

@@ -397,3 +397,20 @@ def test_what_is_left_out_is_a_model(config: dict[str, Any]) -> None:
     config["studies"]["demo"]["left_out"] = {"hourglas_demo": {"all": "why"}}
     with pytest.raises(InputError, match=r"left_out: no model 'hourglas_demo'; did you mean 'hourglass_demo'"):
         validate_config(config)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "keypoints", "message"),
+    [
+        ("ground-truth", "ap10", r"studies\.mine\.dataset\.keypoints: there is no set .* did you mean 'ap10k'"),
+        ("detections", "onehand10k", r"studies\.mine\.protocol\.boxes: the keypoints onehand10k have no sigmas"),
+    ],
+)
+def test_keypoints_that_cannot_be_scored_are_refused(
+    config: dict[str, Any], boxes: str, keypoints: str, message: str
+) -> None:
+    study = onnx_study()
+    study["dataset"] |= {"keypoints": keypoints, "detections": "boxes.json"}
+    config["studies"]["mine"] = study | {"protocol": {"boxes": boxes}}
+    with pytest.raises(InputError, match=message):
+        validate_config(config)

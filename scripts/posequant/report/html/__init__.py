@@ -95,24 +95,28 @@ def render_report(result: Result, data: str, pages: Mapping[str, Sequence[Page]]
         }
         for network in result.networks
     }
+    said = result.networks[0].measure.said
     figures = [figure for network in networks for figure in _all_figures(network)]
     own = files("posequant.report.html")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["said"] = lambda text: type(text)(said(str(text)))
     return environment.from_string(own.joinpath("report.html.j2").read_text()).render(
         title=f"Result of the study {result.study}",
         ground=ground_words(result.ground),
         sections=[*_sections(networks), ("ground-part", "What it rests on")],
         result=result,
         networks=networks,
-        columns=_COLUMNS,
-        layer_columns=_LAYER_COLUMNS,
+        columns=[tuple(map(said, column)) for column in _COLUMNS],
+        layer_columns=[tuple(map(said, column)) for column in _LAYER_COLUMNS],
         ground_tables=page_body(ground_tables(result)),
         settings=yaml.safe_dump(result.settings, sort_keys=False, allow_unicode=True),
         data=data,
         css=_Raw(own.joinpath("report.css").read_text()),
         js=_Raw(own.joinpath("report.js").read_text()),
         plotly=_Raw(files("plotly").joinpath("package_data", "plotly.min.js").read_text()),
-        figure_data=_Raw(_json({figure.id: {"data": figure.data, "layout": figure.layout} for figure in figures})),
+        figure_data=_Raw(
+            said(_json({figure.id: {"data": figure.data, "layout": figure.layout} for figure in figures}))
+        ),
         pose_data=_Raw(_json({"images": images, "rows": shown})),
     )
 

@@ -346,6 +346,13 @@ class CocoDataset(Settings):
             "COCO detection results for the val images, a path or address. The protocol `boxes: detections` needs them."
         ),
     )
+    keypoints: str = Field(
+        default="coco",
+        description=(
+            "What people, hands, faces or animals have annotated: `coco`; the name of a dataset whose keypoints mmpose "
+            "knows, as `ap10k` or `coco_wholebody_hand`; or a file of your own (.yaml, .json; docs/keypoints.md)."
+        ),
+    )
 
 
 def _kind_of_dataset(content: Any) -> str:
