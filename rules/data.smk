@@ -61,7 +61,8 @@ rule calibration_crops:
 rule evaluation_people:
     """Choose images of the evaluation set that hold so many people: a subset, for a quick answer."""
     input:
-        dataset("val", "annotations"),
+        annotations=dataset("val", "annotations"),
+        keypoints=keypoints_file,
     output:
         "results/{study}/people-{people}-seed-{seed}/annotations.json",
     log:
@@ -77,9 +78,11 @@ rule evaluation_people:
         runtime=growing(10),
     params:
         code=code("evaluation_people"),
+        keypoints=keypoints_option,
     shell:
-        'python "$SCRIPTS"/evaluation_people.py --annotations {input:q}'
-        " --people {wildcards.people} --seed {wildcards.seed} --out {output} > {log} 2>&1"
+        'python "$SCRIPTS"/evaluation_people.py --annotations {input.annotations:q}'
+        " --people {wildcards.people} --seed {wildcards.seed} {params.keypoints}"
+        " --out {output} > {log} 2>&1"
 
 
 rule evaluation_crops:

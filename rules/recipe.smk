@@ -7,6 +7,7 @@ rule distillation_set:
         annotations=dataset("train", "annotations"),
         evaluation_annotations=dataset("val", "annotations"),
         calibration="results/{study}/calibration.json",
+        keypoints=keypoints_file,
     output:
         DISTILLATION,
     log:
@@ -23,11 +24,12 @@ rule distillation_set:
     params:
         code=code("distillation_set"),
         settings=study_settings("calibration"),
+        keypoints=keypoints_option,
     shell:
         'python "$SCRIPTS"/distillation_set.py --annotations {input.annotations:q}'
         " --evaluation-annotations {input.evaluation_annotations:q}"
         " --calibration {input.calibration}"
-        " --people {wildcards.people} --seed {params.settings[seed]}"
+        " --people {wildcards.people} --seed {params.settings[seed]} {params.keypoints}"
         " --out {output} > {log} 2>&1"
 
 

@@ -12,11 +12,6 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_choice_options(parser)
-    parser.add_argument(
-        "--keypoints",
-        default="coco",
-        help="set of keypoints: coco, the name of one that mmpose ships, or a file (default: %(default)s)",
-    )
     add_options(parser, Calibration)
     return parser.parse_args()
 

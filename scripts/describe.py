@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from posequant.base.command import command
+from posequant.base.options import add_keypoints_option
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -24,11 +25,7 @@ def parse_arguments() -> argparse.Namespace:
         help="for --onnx: an object with those keys that docs/configuration.md lists for a model from ONNX, from "
         "input_size to codec",
     )
-    parser.add_argument(
-        "--keypoints",
-        default="coco",
-        help="set of keypoints: coco, the name of one that mmpose ships, or a file (default: %(default)s)",
-    )
+    add_keypoints_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="model.json to write")
     return parser.parse_args()
 

@@ -25,6 +25,7 @@ def main() -> None:
     arguments = parse_arguments()
     from posequant.base.files import write_json
     from posequant.recipe.distillation_set import choose_distillation_set
+    from posequant.workflow.keypoint_sets import find_keypoints
 
     settings = chosen(Calibration, arguments)
     people = choose_distillation_set(
@@ -32,7 +33,8 @@ def main() -> None:
         arguments.evaluation_annotations,
         arguments.calibration,
         settings.people,
-        settings.seed,
+        seed=settings.seed,
+        keypoints=find_keypoints(arguments.keypoints),
     )
     write_json(arguments.out, people)
 

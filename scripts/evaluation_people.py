@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from posequant.base.command import command
+from posequant.base.options import add_keypoints_option
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -15,6 +16,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--people", type=int, required=True, help="how many people the images must hold, at least")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default: %(default)s)")
+    add_keypoints_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="annotations of the chosen images to write, .json")
     return parser.parse_args()
 
@@ -25,8 +27,10 @@ def main() -> None:
     arguments = parse_arguments()
     from posequant.base.files import whole
     from posequant.data.evaluation_people import choose_evaluation_people
+    from posequant.workflow.keypoint_sets import find_keypoints
 
-    chosen = choose_evaluation_people(arguments.annotations, arguments.people, arguments.seed)
+    keypoints = find_keypoints(arguments.keypoints)
+    chosen = choose_evaluation_people(arguments.annotations, arguments.people, arguments.seed, keypoints)
     with whole(arguments.out) as draft:
         draft.write_text(json.dumps(chosen))
 

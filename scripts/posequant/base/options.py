@@ -37,6 +37,15 @@ def add_pair_options(parser: ArgumentParser) -> None:
     parser.add_argument("--variant", required=True, help="name of the INT8 network")
 
 
+def add_keypoints_option(parser: ArgumentParser) -> None:
+    """Add `--keypoints`: the set of keypoints of a study, for `find_keypoints`."""
+    parser.add_argument(
+        "--keypoints",
+        default="coco",
+        help="set of keypoints: coco, the name of one that mmpose ships, or a file (default: %(default)s)",
+    )
+
+
 def add_choice_options(parser: ArgumentParser) -> None:
     """Add the options of a step that chooses people of the training split, none of whom are evaluated on."""
     parser.add_argument(
@@ -45,6 +54,7 @@ def add_choice_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--evaluation-annotations", type=Path, required=True, help="those of the split that is evaluated on"
     )
+    add_keypoints_option(parser)
     parser.add_argument("--out", type=Path, required=True, help="chosen people to write, .json")
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256
+from posequant.base.keypoints import KeypointSet
 from posequant.data.dataset import SUBSET_KEY, Instances, Subset, ground_truth_instances, load_annotations
 
 
@@ -44,7 +45,9 @@ def choose_images(instances: Instances, people: int, seed: int) -> NDArray[np.in
     return np.sort(order[: np.searchsorted(held, people) + 1])
 
 
-def choose_evaluation_people(annotations: Path, people: int, seed: int) -> dict[str, Any]:
+def choose_evaluation_people(
+    annotations: Path, people: int, seed: int, keypoints: KeypointSet | None = None
+) -> dict[str, Any]:
     """Return annotations in COCO's format, of chosen images only: all that the file says of them, in its order.
 
     With them, a step evaluates the chosen images as it would a small dataset. `SUBSET_KEY` says how they were chosen.
@@ -53,11 +56,12 @@ def choose_evaluation_people(annotations: Path, people: int, seed: int) -> dict[
         annotations: COCO keypoint annotations of the whole evaluation set.
         people: how many annotated people the images must hold.
         seed: of the random choice.
+        keypoints: what people must have, as for `load_annotations`.
 
     Raises:
         InputError: the file is missing or damaged, is a subset itself, or has too few people.
     """
-    annotated = load_annotations(annotations)
+    annotated = load_annotations(annotations, keypoints)
     if annotated.subset:
         raise InputError(f"{annotations}: is a subset already, of {annotated.subset.people} people. Give that of all.")
     chosen = {annotated.images[index].id for index in choose_images(ground_truth_instances(annotated), people, seed)}

@@ -125,7 +125,7 @@ def measure_curve(
         )
     if left := sorted(set(sizes) - set(usable)):
         print(f"notice: {train.annotations} has {available} people; left out: {left}", file=sys.stderr)
-    annotated = load_annotations(val.annotations)
+    annotated = load_annotations(val.annotations, full.keypoints)
 
     def precision(predictions: Predictions) -> float | None:
         results = coco_results(predictions, annotated.person_category)
@@ -140,7 +140,8 @@ def measure_curve(
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 write_json(
-                    folder / "people.json", choose_calibration_set(train.annotations, val.annotations, size, seed)
+                    folder / "people.json",
+                    choose_calibration_set(train.annotations, val.annotations, size, seed, full.keypoints),
                 )
                 make_crops(model, folder / "people.json", train.images, folder / "crops")
                 files = _quantize(recipe, model, param, bin_, folder=folder, threads=threads, target=target)

@@ -7,13 +7,20 @@ import numpy as np
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
+from posequant.base.keypoints import KeypointSet
 from posequant.data.calibration_set import choose_people, load_people, record_choice
 from posequant.data.dataset import ground_truth_instances, load_annotations
 from posequant.recipe.parts import split
 
 
 def choose_distillation_set(
-    annotations: Path, evaluation_annotations: Path, calibration: Path, people: int, seed: int
+    annotations: Path,
+    evaluation_annotations: Path,
+    calibration: Path,
+    people: int,
+    *,
+    seed: int,
+    keypoints: KeypointSet | None = None,
 ) -> dict[str, Any]:
     """Choose the people to distill on; return what is written of them, in the form of `calibration.json`.
 
@@ -26,12 +33,13 @@ def choose_distillation_set(
         calibration: the people to calibrate on, `calibration.json`.
         people: how many to choose; all where there are fewer.
         seed: of the random choice.
+        keypoints: what people must have, as for `load_annotations`.
 
     Raises:
         InputError: a file is missing or damaged, nobody is left to choose, or an image that was chosen is one of the
             evaluation images, by its id or its file name.
     """
-    annotated = load_annotations(annotations)
+    annotated = load_annotations(annotations, keypoints)
     training = ground_truth_instances(annotated)
     calibrated = load_people(calibration)
     parts = split(np.array([person.image.id for person in calibrated], np.int64))
@@ -45,7 +53,7 @@ def choose_distillation_set(
             f"{annotations}: nobody is left to distill on: all people are in images of calibration people who decide "
             "or tell the outcome. Calibrate on fewer people, or give more training images."
         )
-    evaluation = load_annotations(evaluation_annotations)
+    evaluation = load_annotations(evaluation_annotations, annotated.keypoints)
     record = record_choice(
         "distillation", chosen, training=training, annotated=annotated, evaluation=evaluation, seed=seed
     )
