@@ -71,7 +71,7 @@ def import_ncnn(source: Source, spec: ModelSpec, *, fp32: tuple[Path, Path], fp1
             computes in another way than it was meant, or do not take or give what `spec` says; ncnn crashes on them; a
             blob that the user names is not there. The message names the file, the layer, and what to do.
     """
-    full, ends, changes = _taken_in(source, len(spec.output_shapes))
+    full, ends, changes = taken_in(source, len(spec.output_shapes))
     half = NcnnModel(full.layers, [_in_float16(*one) for one in zip(full.layers, full.weights, strict=True)])
     crop = np.random.default_rng(_SEED).standard_normal((1, *spec.input_shape)).astype(np.float32)
     outputs, halved = _forward(full, spec, crop, source), _forward(half, spec, crop, source)
@@ -108,8 +108,16 @@ def layers_table(layers: dict[str, int]) -> "DataFrame":
     )
 
 
-def _taken_in(source: Source, wanted: int) -> tuple[NcnnModel, tuple[str, list[str]], list[str]]:
-    """Return the network as the steps behind want it, the names of its ends in the file, and what was changed."""
+def taken_in(source: Source, wanted: int) -> tuple[NcnnModel, tuple[str, list[str]], list[str]]:
+    """Return a user's network as the steps behind want it, the names of its ends in the file, and what was changed.
+
+    Args:
+        source: the user's files.
+        wanted: how many outputs are decoded.
+
+    Raises:
+        InputError: as `import_ncnn`, as far as that is seen in the files.
+    """
     _require_known_layers(source.param)
     model = NcnnModel.read(source.param, source.bin)
     try:
