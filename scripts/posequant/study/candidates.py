@@ -54,6 +54,12 @@ class Reading:
     plain: str | None = None
 
 
+def triple(values: Sequence[float]) -> Triple:
+    """Return the values of three channels."""
+    first, second, third = values
+    return first, second, third
+
+
 def normalisations() -> list[Normalisation]:
     """Return those that networks have, the most usual first.
 
@@ -87,7 +93,8 @@ def readings(shapes: Sequence[tuple[int, ...]], input_size: tuple[int, int], own
             they look like, and what to do.
     """
     dimensions = [len(shape) for shape in shapes]
-    if dimensions == [3]:
+    coordinates = len(shapes) == 1 and shapes[0][-2:] in {(NUM_KEYPOINTS, 2), (NUM_KEYPOINTS, 3)}
+    if dimensions == [3] and not coordinates:
         return _of_heatmaps(shapes[0], input_size, owner)
     if dimensions == [2, 2]:
         return _of_distributions([shapes[0], shapes[1]], input_size, owner)
@@ -97,7 +104,7 @@ def readings(shapes: Sequence[tuple[int, ...]], input_size: tuple[int, int], own
             f"{owner}: gives {len(shapes)} sets of heatmaps, {found} for a crop, probably one a stage. Keep the last: "
             "export the network with that as its only output, or name it by --decoded where the network is ncnn's."
         )
-    if len(shapes) == 1 and shapes[0][-2:] in {(NUM_KEYPOINTS, 2), (NUM_KEYPOINTS, 3)}:
+    if coordinates:
         raise InputError(
             f"{owner}: gives coordinates, {found} for a crop, not heatmaps. Export the network up to its heatmaps or "
             "SimCC vectors, without what decodes them; a network that regresses coordinates is not supported."
@@ -108,8 +115,8 @@ def readings(shapes: Sequence[tuple[int, ...]], input_size: tuple[int, int], own
             "Only top-down networks are supported: one person's crop in, heatmaps or SimCC vectors out."
         )
     raise InputError(
-        f"{owner}: gives {found} for a crop, which is not read. Export it so that it gives heatmaps (keypoints x height x "
-        "width), or the two vectors of SimCC (keypoints x length), along x first."
+        f"{owner}: gives {found} for a crop, which is not read. Export it so that it gives heatmaps (keypoints x "
+        "height x width), or the two vectors of SimCC (keypoints x length), along x first."
     )
 
 
@@ -124,13 +131,14 @@ def _of_heatmaps(shape: tuple[int, ...], input_size: tuple[int, int], owner: str
             )
         raise InputError(
             f"{owner}: gives {planes} heatmaps for a crop ({said}), where COCO's {NUM_KEYPOINTS} keypoints make "
-            f"{NUM_KEYPOINTS}, or {_COMBINED_PLANES * NUM_KEYPOINTS} with offsets. Networks of other keypoints cannot be "
-            "scored on COCO's annotations."
+            f"{NUM_KEYPOINTS}, or {_COMBINED_PLANES * NUM_KEYPOINTS} with offsets. Networks of other keypoints "
+            "cannot be scored on COCO's annotations."
         )
     if width * input_size[1] != height * input_size[0]:
         raise InputError(
-            f"{owner}: gives heatmaps of {width}x{height} (width x height) for crops of {input_size[0]}x{input_size[1]}, "
-            "which have another aspect ratio. Correct --input-size WIDTH HEIGHT, or export the network again."
+            f"{owner}: gives heatmaps of {width}x{height} (width x height) for crops of "
+            f"{input_size[0]}x{input_size[1]}, which have another aspect ratio. Correct --input-size "
+            "WIDTH HEIGHT, or export the network again."
         )
     large = max(input_size) >= _LARGE
     sizes = {"input_size": [*input_size], "heatmap_size": [width, height]}
@@ -153,8 +161,8 @@ def _of_distributions(shapes: Sequence[tuple[int, ...]], input_size: tuple[int, 
     said = " and ".join("x".join(map(str, shape)) for shape in shapes)
     if any(shape[0] != NUM_KEYPOINTS for shape in shapes):
         raise InputError(
-            f"{owner}: gives two outputs, {said} for a crop, where SimCC of COCO's {NUM_KEYPOINTS} keypoints has as many "
-            "rows in each. Networks of other keypoints cannot be scored on COCO's annotations."
+            f"{owner}: gives two outputs, {said} for a crop, where SimCC of COCO's {NUM_KEYPOINTS} keypoints has as "
+            "many rows in each. Networks of other keypoints cannot be scored on COCO's annotations."
         )
     lengths = [shape[1] for shape in shapes]
     ratios = [length / side for length, side in zip(lengths, input_size, strict=True)]

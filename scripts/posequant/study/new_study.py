@@ -12,7 +12,7 @@ from posequant.base.files import require_file
 from posequant.data.dataset import load_annotations
 from posequant.export.describe import describe_mmpose
 from posequant.export.import_ncnn import Source
-from posequant.study.candidates import Normalisation, normalisations, readings
+from posequant.study.candidates import Normalisation, normalisations, readings, triple
 from posequant.study.opened import Opened, open_ncnn, open_onnx
 from posequant.study.study_file import (
     LEAST_OKS,
@@ -28,6 +28,7 @@ from posequant.study.study_file import (
 from posequant.study.trial import LabelledPeople, Outcome, Trial, try_all
 from posequant.workflow.costs import Network, network_of, people_in
 
+_FILES = (".onnx", ".param")
 # Where the workflow's own study of COCO takes people to calibrate on.
 _COCO_TRAIN = ("studies", "coco", "dataset", "train")
 # So many people are worth a quick answer first.
@@ -78,17 +79,18 @@ def new_study(wanted: Wanted, workflow: Path) -> str:
     _require_sensible(wanted)
     shipped = yaml.safe_load(require_file(workflow / "config.yaml").read_text(encoding="utf-8"))
     file = Path(wanted.network)
-    name = name_from(wanted.name or (file.stem if file.suffix in (".onnx", ".param") else wanted.network))
+    name = name_from(wanted.name or (file.stem if file.suffix in _FILES else wanted.network))
     target = wanted.out or Path(f"{name}.yaml")
     if target.exists():  # before anything takes time
         raise InputError(f"{target}: is there already. Remove it, or name another file by --out.")
-    if file.suffix in (".onnx", ".param"):
+    model: dict[str, Any] | str
+    if file.suffix in _FILES:
         opened = _opened(wanted, file)
         said, model = _tried(wanted, opened)
-        network = _network(model, opened.weights)
+        width, height = opened.spec.input_size
+        network = network_of(weights=opened.weights, pixels=width * height, gmac=None) or Network()
     else:
-        model, said = _of_mmpose(wanted), []
-        network = Network()
+        model, said, network = _of_mmpose(wanted), [], Network()
     source = "mmpose" if isinstance(model, str) else str(model["source"])
     train, advice = _training_split(wanted, shipped)
     content = {
@@ -150,11 +152,9 @@ def _tried(wanted: Wanted, opened: Opened) -> tuple[list[str], dict[str, Any]]:
     """Return what the trial found in words, and the keys of the model."""
     size = opened.spec.input_size
     possible = readings(opened.output_shapes, size, str(opened.file))
+    known = normalisations()
     if wanted.mean and wanted.std:
-        channels = Normalisation("given", (*wanted.mean,), (*wanted.std,), not wanted.bgr)  # type: ignore[arg-type]
-        known = [channels]
-    else:
-        known = normalisations()
+        known = [Normalisation("given", triple(wanted.mean), triple(wanted.std), to_rgb=not wanted.bgr)]
     people = LabelledPeople.choose(load_annotations(Path(wanted.annotations)), wanted.people, wanted.seed)
     trial = Trial(opened.network, opened.spec, people, Path(wanted.images), threads=wanted.threads)
     outcome = try_all(trial, known, possible, dark=wanted.dark)
@@ -173,13 +173,13 @@ def _require_a_fit(outcome: Outcome, wanted: Wanted, file: Path) -> None:
     if best.mean_oks < LEAST_OKS and wanted.mean is None:
         raise InputError(
             f"{file}: with none of the usual normalisations and codecs are the poses right; the best, "
-            f"{best.normalisation.name} and {best.reading.name}, has a mean OKS of {best.mean_oks:.2f}. If you know the "
-            "normalisation, give --mean and --std (of pixels of 0 to 255), and --bgr. Otherwise the network may not be "
-            "top-down, or have other keypoints than the annotations."
+            f"{best.normalisation.name} and {best.reading.name}, has a mean OKS of {best.mean_oks:.2f}. If you know "
+            "the normalisation, give --mean and --std (of pixels of 0 to 255), and --bgr. Otherwise the network may "
+            "not be top-down, or have other keypoints than the annotations."
         )
 
 
-def _of_mmpose(wanted: Wanted) -> "dict[str, Any] | str":
+def _of_mmpose(wanted: Wanted) -> dict[str, Any] | str:
     """Return the keys of a network of mmpose, or its name where that is enough."""
     name = wanted.network
     if name.endswith((".pth", ".pt", ".bin", ".tflite", ".xml")):
@@ -190,11 +190,6 @@ def _of_mmpose(wanted: Wanted) -> "dict[str, Any] | str":
     if not wanted.checkpoint:
         raise InputError(f"{name}: give the path or address of its weights by --checkpoint")
     return {"source": "mmpose", "config": name, "checkpoint": wanted.checkpoint}
-
-
-def _network(model: dict[str, Any], weights: int) -> Network:
-    width, height = model["input_size"]
-    return network_of(weights=weights, pixels=width * height, gmac=None) or Network()
 
 
 def _training_split(wanted: Wanted, shipped: dict[str, Any]) -> tuple[dict[str, str], str]:
@@ -209,8 +204,8 @@ def _training_split(wanted: Wanted, shipped: dict[str, Any]) -> tuple[dict[str, 
     return dict(train), (
         "To fill in: INT8 is calibrated on people of dataset.train, who must not be among those that are evaluated. "
         "Without --train-images and --train-annotations they are COCO's, fetched from the internet: 253 MB of "
-        "annotations, and an image for each person. Put in a folder and annotations of your own instead, of images like "
-        "those that the network was trained on."
+        "annotations, and an image for each person. Put in a folder and annotations of your own instead, of images "
+        "like those that the network was trained on."
     )
 
 

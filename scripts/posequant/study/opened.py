@@ -94,8 +94,8 @@ def open_ncnn(source: Source, input_size: tuple[int, int] | None) -> Opened:
     with named_as("the network", source.param):
         if crash := crash_of(opened):
             raise InputError(
-                f"{source.param}: {crash}. Correct --input-size WIDTH HEIGHT if it is not {size[0]} {size[1]}, name blobs "
-                "before that layer by --decoded, or convert the network again with today's tools."
+                f"{source.param}: {crash}. Correct --input-size WIDTH HEIGHT if it is not {size[0]} {size[1]}, name "
+                "blobs before that layer by --decoded, or convert the network again with today's tools."
             )
         found = opened().output_shapes
         shapes = [_without_batch(one, 3 if len(found) == 1 else 2) for one in found]
@@ -116,14 +116,14 @@ def _require_channels_first(onnx: Path) -> None:
     shown = "x".join(str(size or "?") for size in sizes)
     if sizes[3] == _CHANNELS:
         raise InputError(
-            f"{onnx}: input '{inputs[0].name}' is {shown}, with the channels last (NHWC), as from TensorFlow. ncnn takes "
-            "channels first. Convert the network again as NCHW: tf2onnx has --inputs-as-nchw and --outputs-as-nchw, "
-            "onnx2tf and PaddlePaddle's converters have it by default."
+            f"{onnx}: input '{inputs[0].name}' is {shown}, with the channels last (NHWC), as from TensorFlow. ncnn "
+            "takes channels first. Convert the network again as NCHW: tf2onnx has --inputs-as-nchw and "
+            "--outputs-as-nchw."
         )
     if sizes[1]:
         raise InputError(
-            f"{onnx}: input '{inputs[0].name}' is {shown}, of {sizes[1]} channels. Only networks of colour images, with "
-            f"{_CHANNELS}, are supported."
+            f"{onnx}: input '{inputs[0].name}' is {shown}, of {sizes[1]} channels. Only networks of colour images, "
+            f"with {_CHANNELS}, are supported."
         )
 
 
@@ -133,8 +133,8 @@ def _input_size(layers: Sequence[Layer], source: Source) -> tuple[int, int]:
     size = (entries[0].integer(0), entries[0].integer(1)) if len(entries) == 1 else (0, 0)
     if min(size) < 1:
         raise InputError(
-            f"{source.param}: does not say the size of its input. Give --input-size WIDTH HEIGHT, in pixels, as for the "
-            "network that it was converted from. Names of files usually have the height first: 256x192 is 192 256."
+            f"{source.param}: does not say the size of its input. Give --input-size WIDTH HEIGHT, in pixels, as for "
+            "the network that it was converted from. Names of files usually have the height first: 256x192 is 192 256."
         )
     return size
 

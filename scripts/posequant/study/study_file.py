@@ -1,6 +1,7 @@
 """The file of a first study: its content, its text, its check, and how long it takes."""
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -45,7 +46,7 @@ def name_from(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip("._") or "mine"
 
 
-def named_model(name: str) -> "str | None":
+def named_model(name: str) -> str | None:
     """Return the name of a network of mmpose as a study may give it in place of keys; None where it may not."""
     try:
         TypeAdapter(Model).validate_python(name)
@@ -188,7 +189,7 @@ def time_of(config: Mapping[str, Any], study: str, network: Network, people: int
     return roughly(makespan(jobs, cores))
 
 
-def _paths(study: Mapping[str, Any]) -> "list[tuple[str, str]]":
+def _paths(study: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [
         (f"dataset.{split}.{key}", value)
         for split in ("train", "val")
@@ -212,8 +213,6 @@ def _merged(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _wrapped(paragraph: str) -> list[str]:
-    import textwrap
-
     if paragraph.startswith("|"):
         return paragraph.splitlines()
     return textwrap.wrap(paragraph, _LINE, break_long_words=False, break_on_hyphens=False)
