@@ -35,7 +35,7 @@ PEOPLE = 16
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """People of 17 coloured spots: the options of `new_study` that name them."""
     folder = tmp_path_factory.mktemp("people")
     return {
@@ -119,8 +119,8 @@ def write_ncnn(folder: Path, normalisation: Normalisation, **size: str) -> str:
     return str(builder.write(folder, "spots")[0])
 
 
-def made(network: str, dataset: dict[str, str], folder: Path, **options: Any) -> tuple[str, dict[str, Any]]:
-    """Return what is said of a network, and the keys of its model in the file."""
+def made(network: str, dataset: dict[str, Any], folder: Path, **options: Any) -> tuple[str, Any]:
+    """Return what is said of a network, and the keys of its model in the file; or its name, if that is all."""
     target = folder / "mine.yaml"
     said = new_study(Wanted(network, **dataset, people=PEOPLE, out=target, **options), ROOT)
     content = yaml.safe_load(target.read_text())
@@ -130,13 +130,13 @@ def made(network: str, dataset: dict[str, str], folder: Path, **options: Any) ->
 
 
 @pytest.mark.parametrize("normalisation", [IMAGENET, BGR, UNIT, PIXELS], ids=["ImageNet", "BGR", "-1 to 1", "0 to 255"])
-def test_the_normalisation_is_found(normalisation: Normalisation, dataset: dict[str, str], tmp_path: Path) -> None:
+def test_the_normalisation_is_found(normalisation: Normalisation, dataset: dict[str, Any], tmp_path: Path) -> None:
     _, model = made(write_onnx(tmp_path / "spots.onnx", normalisation), dataset, tmp_path)
     assert (model["mean"], model["std"]) == ([*normalisation.mean], [*normalisation.std])
     assert model.get("to_rgb", True) == normalisation.to_rgb
 
 
-def test_a_study_is_written_and_said(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_a_study_is_written_and_said(dataset: dict[str, Any], tmp_path: Path) -> None:
     network = write_onnx(tmp_path / "spots-64x96.onnx")
     said, model = made(network, dataset, tmp_path)
     text = (tmp_path / "mine.yaml").read_text()
@@ -156,7 +156,7 @@ def test_a_study_is_written_and_said(dataset: dict[str, str], tmp_path: Path) ->
     assert f"snakemake -c all --configfile {tmp_path / 'mine.yaml'}" in said
 
 
-def test_the_same_file_anew(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_the_same_file_anew(dataset: dict[str, Any], tmp_path: Path) -> None:
     network, target = write_onnx(tmp_path / "spots.onnx"), tmp_path / "mine.yaml"
     texts = []
     for threads in (1, 2):
@@ -166,26 +166,26 @@ def test_the_same_file_anew(dataset: dict[str, str], tmp_path: Path) -> None:
     assert texts[0] == texts[1]
 
 
-def test_dark_is_taken_where_it_is_asked_for(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_dark_is_taken_where_it_is_asked_for(dataset: dict[str, Any], tmp_path: Path) -> None:
     said, model = made(write_onnx(tmp_path / "spots.onnx"), dataset, tmp_path, dark=True)
     assert model["codec"]["unbiased"] is True
     assert "--dark" not in said
 
 
-def test_simcc_and_its_split_ratio_are_found(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_simcc_and_its_split_ratio_are_found(dataset: dict[str, Any], tmp_path: Path) -> None:
     _, model = made(write_onnx(tmp_path / "spots.onnx", UNIT, simcc=True), dataset, tmp_path)
     assert model["codec"] == {"type": "SimCCLabel", "input_size": [64, 96], "simcc_split_ratio": 1.0}
     assert model["mean"] == [127.5, 127.5, 127.5]
 
 
-def test_ncnn_network_that_says_its_size(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_ncnn_network_that_says_its_size(dataset: dict[str, Any], tmp_path: Path) -> None:
     _, model = made(write_ncnn(tmp_path, BGR, _0="64", _1="96", _2="3"), dataset, tmp_path)
     assert (model["source"], model["input_size"], model["to_rgb"]) == ("ncnn", [64, 96], False)
     assert model["bin"] == str(tmp_path / "spots.bin")
     assert model["codec"]["type"] == "MSRAHeatmap"
 
 
-def test_ncnn_network_that_does_not(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_ncnn_network_that_does_not(dataset: dict[str, Any], tmp_path: Path) -> None:
     network = write_ncnn(tmp_path, IMAGENET)
     with pytest.raises(InputError, match=r"spots.param: does not say the size of its input. Give --input-size"):
         made(network, dataset, tmp_path)
@@ -193,7 +193,7 @@ def test_ncnn_network_that_does_not(dataset: dict[str, str], tmp_path: Path) -> 
     assert model["input_size"] == [64, 96]
 
 
-def test_ncnn_network_of_another_blob(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_ncnn_network_of_another_blob(dataset: dict[str, Any], tmp_path: Path) -> None:
     network = write_ncnn(tmp_path, IMAGENET, _0="64", _1="96", _2="3")
     with pytest.raises(InputError, match=r"has no blob 'maps', which --decoded names"):
         made(network, dataset, tmp_path, decoded=["maps"])
@@ -201,7 +201,7 @@ def test_ncnn_network_of_another_blob(dataset: dict[str, str], tmp_path: Path) -
         made(network, dataset, tmp_path, bin=tmp_path / "maps.bin")
 
 
-def test_nothing_fits(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_nothing_fits(dataset: dict[str, Any], tmp_path: Path) -> None:
     strange = Normalisation("strange", (10.0, 200.0, 30.0), (20.0, 150.0, 5.0))
     network = write_onnx(tmp_path / "spots.onnx", strange)
     with pytest.raises(InputError, match=r"none of the usual normalisations .* give --mean and --std"):
@@ -211,7 +211,7 @@ def test_nothing_fits(dataset: dict[str, str], tmp_path: Path) -> None:
     assert model["mean"] == [*strange.mean]
 
 
-def test_normalisations_too_close_to_tell(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_normalisations_too_close_to_tell(dataset: dict[str, Any], tmp_path: Path) -> None:
     opened = open_onnx(Path(write_onnx(tmp_path / "spots.onnx")))
     people = LabelledPeople.choose(load_annotations(Path(dataset["annotations"])), PEOPLE, seed=0)
     trial = Trial(opened.network, opened.spec, people, Path(dataset["images"]), threads=1)
@@ -222,7 +222,7 @@ def test_normalisations_too_close_to_tell(dataset: dict[str, str], tmp_path: Pat
     assert [one.normalisation for one in outcome.close] == [twin]
 
 
-def test_without_training_people_it_says_what_to_fill_in(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_without_training_people_it_says_what_to_fill_in(dataset: dict[str, Any], tmp_path: Path) -> None:
     given = {key: value for key, value in dataset.items() if not key.startswith("train")}
     said, _ = made(write_onnx(tmp_path / "spots.onnx"), given, tmp_path, mean=[*IMAGENET.mean], std=[*IMAGENET.std])
     assert "To fill in: INT8 is calibrated on people of dataset.train" in said
@@ -241,7 +241,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_nothing_is_written_of_what_is_wrong(case: str, dataset: dict[str, str], tmp_path: Path) -> None:
+def test_nothing_is_written_of_what_is_wrong(case: str, dataset: dict[str, Any], tmp_path: Path) -> None:
     options, message = WRONG[case]
     known = {"mean": [*IMAGENET.mean], "std": [*IMAGENET.std]}
     wanted = Wanted(write_onnx(tmp_path / "spots.onnx"), **dataset, people=4, out=tmp_path / "mine.yaml")
@@ -250,7 +250,7 @@ def test_nothing_is_written_of_what_is_wrong(case: str, dataset: dict[str, str],
     assert not (tmp_path / "mine.yaml").exists()
 
 
-def test_a_file_that_is_there_is_not_touched(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_not_touched(dataset: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("study: mine\n")
     with pytest.raises(InputError, match=r"mine.yaml: is there already"):
         made(write_onnx(tmp_path / "spots.onnx"), dataset, tmp_path)
@@ -306,7 +306,7 @@ def test_heatmaps_with_offsets_are_udps() -> None:
     assert (reading.codec["heatmap_type"], reading.use_udp, reading.flip_mode) == ("combined", True, "udp_combined")
 
 
-def test_network_of_mmpose(dataset: dict[str, str], tmp_path: Path) -> None:
+def test_network_of_mmpose(dataset: dict[str, Any], tmp_path: Path) -> None:
     name = "td-hm_hourglass52_8xb32-210e_coco-256x256"
     address = "https://download.openmmlab.com/hourglass52_coco_256x256-4ec713ba_20200709.pth"
     _, model = made(name, dataset, tmp_path, checkpoint=address)
@@ -337,7 +337,7 @@ def test_the_demos_network_on_drawn_people(tmp_path: Path) -> None:
         output_names=("output",),
     )
     network = export_onnx(Model(files[0], files[1], spec), tmp_path / "network.onnx")
-    drawn = {
+    drawn: dict[str, Any] = {
         f"{prefix}{key}": str(tmp_path / "drawn" / path)
         for prefix, split in (("", "val"), ("train_", "train"))
         for key, path in (("images", split), ("annotations", f"annotations/person_keypoints_{split}.json"))
