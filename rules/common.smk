@@ -99,9 +99,18 @@ if workflow.modifier.skip_configfile:
     config.update(load_configfile(str(ROOT / "config.yaml")))
     update_config(config, given)
 
+# A study may have a file of its own, as `zoo` has. What the configuration says of it as well goes on top.
+own_file = ROOT / "studies" / f"{config.get('study')}.yaml"
+own_files = [own_file] if own_file.is_file() else []
+for file in own_files:
+    given = copy.deepcopy(config)
+    update_config(config, load_configfile(str(file)))
+    update_config(config, given)
+
 try:
     # On a worker they are those that the main process has checked.
-    for configuration in workflow.configfiles if workflow.is_main_process else ():
+    checked = [*workflow.configfiles, *own_files] if workflow.is_main_process else []
+    for configuration in checked:
         check_yaml(Path(configuration))
     validate_config(config)
     downloads = list(find_downloads(config["studies"], "studies"))
@@ -114,13 +123,31 @@ def any_of(names) -> str:
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def rows_of(study: str, model: str) -> list[str]:
+    """The rows of a model in a study: all that the study lists, but for those it leaves out."""
+    settings = config["studies"][study]
+    left_out = settings["left_out"].get(model, {})
+    return [
+        row
+        for row in settings["variants"]
+        if not {"all", config["variants"][row]["backend"]} & left_out.keys()
+    ]
+
+
+def models_of(study: str) -> list[str]:
+    """The models of a study that have rows."""
+    return [
+        model for model in config["studies"][study]["models"] if rows_of(study, model)
+    ]
+
+
 def models_from(*sources: str) -> list[str]:
-    """Names of the models, of any study, whose source is one of `sources`."""
+    """Names of the models, of any study that runs them, whose source is one of `sources`."""
     return [
         model
-        for study in config["studies"].values()
-        for model, settings in study["models"].items()
-        if settings["source"] in sources
+        for study in config["studies"]
+        for model in models_of(study)
+        if config["studies"][study]["models"][model]["source"] in sources
     ]
 
 

@@ -251,33 +251,37 @@ def official_tool(name: str) -> str:
 
 
 def per_row(name: str, **properties: str):
-    """Input function: the file `name` of every row of a study, or of those with the `properties`."""
+    """Input function: the file `name` of every row of a study, or of the wildcards' model if there is one; with
+    `properties`, of the rows that have them.
+    """
 
     def paths(wildcards) -> list[str]:
-        study = config["studies"][wildcards.study]
-        return expand(
-            f"{RESULTS}/{{variant}}/{name}",
-            study=wildcards.study,
-            model=study["models"],
-            variant=[
-                variant
-                for variant in study["variants"]
-                if variant in variants_with(**properties)
-            ],
-        )
+        wanted = set(variants_with(**properties))
+        model = getattr(wildcards, "model", None)
+        return [
+            f"{RESULTS}/{{variant}}/{name}".format(
+                study=wildcards.study, model=model, variant=row
+            )
+            for model in ([model] if model else models_of(wildcards.study))
+            for row in rows_of(wildcards.study, model)
+            if row in wanted
+        ]
 
     return paths
 
 
 def operators(ending: str):
-    """Input function: the page of every network's operators, or of its layers where there is ncnn's network only."""
+    """Input function: the page of a network's operators, or of its layers where there is ncnn's network only; of every
+    network of a study where the wildcards name none.
+    """
 
     def paths(wildcards) -> list[str]:
-        models = config["studies"][wildcards.study]["models"]
+        study = wildcards.study
+        model = getattr(wildcards, "model", None)
         return [
-            f"{RESULTS}/{folder}/operators.{ending}".format(**wildcards, model=model)
-            for model, settings in models.items()
-            for folder in ["converted" if settings["source"] == "ncnn" else "onnx"]
+            f"{RESULTS}/{folder}/operators.{ending}".format(study=study, model=model)
+            for model in ([model] if model else models_of(study))
+            for folder in ["converted" if model in models_from("ncnn") else "onnx"]
         ]
 
     return paths
@@ -290,14 +294,14 @@ def per_model(name: str):
         return expand(
             f"{RESULTS}/{name}",
             study=wildcards.study,
-            model=config["studies"][wildcards.study]["models"],
+            model=models_of(wildcards.study),
         )
 
     return paths
 
 
 def reduced(name: str):
-    """Input function: the file `name` of every row of a study that is in reduced precision."""
+    """Input function: the file `name` of the rows, as of `per_row`, that are in reduced precision."""
 
     def paths(wildcards) -> list[str]:
         of_all = per_row(name)(wildcards)
@@ -326,13 +330,13 @@ def network_license(wildcards) -> str:
 
 
 def recipe_records(wildcards) -> list[str]:
-    """Input function: the records of the recipes that rows of a study were made by."""
+    """Input function: the records of the recipes that rows, as of `per_row`, were made by."""
     records = per_row("recipe.json", backend="ncnn", precision="int8")(wildcards)
     return [record for record in records if Path(record).parent.name in WITH_RECIPE]
 
 
 def attributions(wildcards) -> list[str]:
-    """Input function: the attributions of the rows that a study names."""
+    """Input function: the attributions of the rows, as of `per_row`, that a study names for that."""
     chosen = config["studies"][wildcards.study]["attribution"]
     paths = per_row("attribution.json")(wildcards)
     return [path for path in paths if Path(path).parent.name in chosen]
@@ -354,9 +358,17 @@ def report_pages(wildcards) -> list[str]:
     return pages + operators("html")(wildcards)
 
 
-def settings_of_study(wildcards) -> str:
-    """What the configuration says of a study, as JSON: enough to run it again from that alone."""
+def settings_of_network(wildcards) -> str:
+    """What the configuration says of a study, as JSON, with the wildcards' model and those that are not run.
+
+    With all models it is enough to run the study again from that alone.
+    """
     study = config["studies"][wildcards.study]
+    models = {
+        model: settings
+        for model, settings in study["models"].items()
+        if model == wildcards.model or not rows_of(wildcards.study, model)
+    }
     variants = {name: config["variants"][name] for name in study["variants"]}
     for backend in sorted({variant["backend"] for variant in variants.values()}):
         # What a row in reduced precision is compared with, whether the study lists it or not.
@@ -371,7 +383,7 @@ def settings_of_study(wildcards) -> str:
             "recipes": {
                 name: steps for name, steps in config["recipes"].items() if name in used
             },
-            "studies": {wildcards.study: study},
+            "studies": {wildcards.study: study | {"models": models}},
         }
     )
 
@@ -406,7 +418,9 @@ def member(wildcards) -> str:
 def of_the_study() -> list[str]:
     """All that is fetched for the study that is run."""
     study = config["studies"][config["study"]]
-    contents = [f"{DOWNLOADS}/{found.content}" for _, found in find_downloads(study)]
+    models = {model: study["models"][model] for model in models_of(config["study"])}
+    wanted = find_downloads(study | {"models": models})
+    contents = [f"{DOWNLOADS}/{found.content}" for _, found in wanted]
     chosen = [f"results/{config['study']}/calibration_images"] + [
         DISTILLATION_IMAGES.format(study=config["study"], people=people)
         for people in sorted({DISTILLED.get(row, 0) for row in study["variants"]} - {0})
@@ -504,7 +518,7 @@ def all_cores() -> int:
 
 def latency_rows(wildcards) -> dict[str, list[str]]:
     """What is said of each row of a model to measure its latency: name, backend, precision and files."""
-    names = config["studies"][wildcards.study]["variants"]
+    names = rows_of(wildcards.study, wildcards.model)
     variants = {name: config["variants"][name] for name in names}
     return {
         name: [

@@ -54,17 +54,17 @@ def shards_of(study: str, model: str) -> int:
     folder = Path(RESULTS.format(study=study, model=model))
     earlier = [
         folder / "crops" / subset,
-        *(folder / f"{row}/shards" / subset for row in settings["variants"]),
+        *(folder / f"{row}/shards" / subset for row in rows_of(study, model)),
     ]
     if count := settings.get("shards") or shards_in(earlier):
         return count
     size = network(study, model)
     if size is None or people(study) is None:
         return 1
-    slowest = max(row_seconds(row, size, config, study) for row in settings["variants"])
+    seconds = [row_seconds(row, size, config, study) for row in rows_of(study, model)]
     return number_of_shards(
         people(study),
-        slowest,
+        max(seconds, default=0.0),
         settings["shard_minutes"],
         threads=PREDICTION_THREADS,
     )

@@ -1,18 +1,49 @@
 # The page that the user came for.
 
 
-rule collect_result:
-    """Put what is known of a study together, as one file that the page, the figures and the report are made from."""
+rule collect_network:
+    """Put what is known of a network in a study together, in the form of a study's result."""
     input:
         metrics=per_row("metrics.json"),
-        latencies=per_model("latency.json"),
-        models=per_model("model.json"),
+        latency=f"{RESULTS}/latency.json",
+        model=f"{RESULTS}/model.json",
         operators=operators("md"),
         calibration="results/{study}/calibration.json",
         certificates=reduced("certificate.json"),
         recipes=recipe_records,
         attributions=attributions,
         pictures=reduced("pictures.json"),
+    output:
+        f"{RESULTS}/result.json",
+    log:
+        f"{RESULTS}/collect_network.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(5),
+    params:
+        code=code("collect_network"),
+        logs=per_row("evaluate.log"),
+        settings=settings_of_network,
+    shell:
+        'python "$SCRIPTS"/collect_network.py --study {wildcards.study}'
+        " --settings {params.settings:q} --metrics {input.metrics} --logs {params.logs}"
+        " --models {input.model} --latencies {input.latency}"
+        " --operators {input.operators} --calibration {input.calibration}"
+        " --certificates {input.certificates} --recipes {input.recipes}"
+        " --attributions {input.attributions} --pictures {input.pictures}"
+        " --links-from results/{wildcards.study} --out {output} > {log} 2>&1"
+
+
+rule collect_result:
+    """Put the results of a study's networks together, as one file that the page, the figures and the report are made from.
+
+    A command that named the files of all rows of very many networks would be longer than the system allows.
+    """
+    input:
+        per_model("result.json"),
     output:
         "results/{study}/result.json",
     log:
@@ -25,16 +56,8 @@ rule collect_result:
         runtime=growing(5),
     params:
         code=code("collect_result"),
-        logs=per_row("evaluate.log"),
-        settings=settings_of_study,
     shell:
-        'python "$SCRIPTS"/collect_result.py --study {wildcards.study}'
-        " --settings {params.settings:q} --metrics {input.metrics} --logs {params.logs}"
-        " --models {input.models} --latencies {input.latencies}"
-        " --operators {input.operators} --calibration {input.calibration}"
-        " --certificates {input.certificates} --recipes {input.recipes}"
-        " --attributions {input.attributions} --pictures {input.pictures}"
-        " --out {output} > {log} 2>&1"
+        'python "$SCRIPTS"/collect_result.py --networks {input} --out {output} > {log} 2>&1'
 
 
 rule pictures:

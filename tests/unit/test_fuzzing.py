@@ -12,7 +12,7 @@ from tests.unit.fuzzing import fuzz
 from tests.unit.mutations import mutated_bytes, mutated_lines, mutated_tree, read_or_refused
 from tests.unit.ncnn_fixtures import small_network, unfused_network
 
-from posequant.export.cut import cut, input_of, outputs_of
+from posequant.export.cut import cut, input_of, named_as_pnnx_does, outputs_of
 from posequant.export.fold import fold
 from posequant.ncnn_format.model import NcnnModel, encode_weights, format_param, parse_param, weight_slots
 from posequant.quantize.table import CalibrationTable
@@ -82,8 +82,8 @@ def test_network_to_take_in(folder: Path, text: str) -> None:
 
     def take_in() -> None:
         model = NcnnModel.read(param, bin_)
-        part = cut(model, input_of(model.layers, None), outputs_of(model.layers, None, 1))
-        taken, _ = fold(part, ["out0"])
+        ends = input_of(model.layers, None), outputs_of(model.layers, None, 1)
+        taken, _ = fold(named_as_pnnx_does(cut(model, *ends), *ends), ["out0"])
         for layer, weights in zip(taken.layers, taken.weights, strict=True):
             encode_weights(layer, weights)
 

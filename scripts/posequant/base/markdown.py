@@ -11,6 +11,11 @@ def table(lines: Iterable[Mapping[str, str]]) -> str:
     return markdown
 
 
+def unbroken_table(lines: Iterable[Mapping[str, str]]) -> str:
+    """Return a table whose cells do not wrap."""
+    return table({title: cell.replace(" ", "\N{NO-BREAK SPACE}") for title, cell in line.items()} for line in lines)
+
+
 def signed(difference: float) -> str:
     """Return a difference with its sign and four decimals; what rounds to zero is positive."""
     return f"{round(difference, 4) + 0.0:+.4f}"

@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +64,24 @@ def make_importable() -> None:
     sys.modules[_COMPILED_OPERATORS] = operators
 
 
+@cache
+def shipped_folder() -> Path | None:
+    """Return the folder of what mmpose ships beside its code, its configs and their index; None without mmpose.
+
+    Imports nothing.
+    """
+    mmpose = find_spec("mmpose")
+    folders = (mmpose.submodule_search_locations if mmpose else None) or []
+    return next((path for folder in folders if (path := Path(folder, ".mim")).is_dir()), None)
+
+
+@cache
+def shipped_configs() -> dict[str, Path]:
+    """Return the configs that mmpose ships, by their bare names; imports nothing."""
+    folder = shipped_folder()
+    return {path.stem: path for path in sorted((folder / "configs").rglob("*.py"))} if folder else {}
+
+
 def find_config(config: Path) -> Path:
     """Return the file of an mmpose config; imports nothing.
 
@@ -74,9 +93,7 @@ def find_config(config: Path) -> Path:
     """
     if config.is_file():
         return config
-    mmpose = find_spec("mmpose")
-    folders = (mmpose.submodule_search_locations if mmpose else None) or []
-    paths = {path.stem: path for folder in folders for path in sorted(Path(folder, ".mim/configs").rglob("*.py"))}
+    paths = shipped_configs()
     name = config.name.removesuffix(".py")
     if config.name == str(config) and name in paths:
         return paths[name]

@@ -65,9 +65,7 @@ def ends_of(layers: Sequence[Layer]) -> list[str]:
 
 
 def cut(model: NcnnModel, source: str, outputs: Sequence[str]) -> NcnnModel:
-    """Return the part of a network between a blob and others, whose names become `in0` and `out0`, `out1`, ...
-
-    Layers keep their names. Of Splits only those copies stay that are read.
+    """Return the part of a network between a blob and others, with an Input layer for that blob.
 
     Args:
         model: the network.
@@ -97,9 +95,24 @@ def cut(model: NcnnModel, source: str, outputs: Sequence[str]) -> NcnnModel:
         raise InputError(f"does not compute {list(outputs)} from '{source}'. Correct the keys 'input' and 'outputs'.")
     names = {layer.name for layer in kept.layers}
     entry = Layer("Input", _unlike("in0", names), (), (source,), {})
-    whole = NcnnModel([entry, *kept.layers], [{}, *kept.weights])
-    whole, outputs = _without_unread_copies(whole, outputs)
-    return _renamed(_with_copies(whole, outputs), source, outputs)
+    return NcnnModel([entry, *kept.layers], [{}, *kept.weights])
+
+
+def named_as_pnnx_does(part: NcnnModel, source: str, outputs: Sequence[str]) -> NcnnModel:
+    """Return what was `cut` with the input called `in0` and the outputs `out0`, `out1`, ...
+
+    Layers keep their names. Of Splits only those copies stay that are read.
+
+    Args:
+        part: the part of a network.
+        source: the blob that takes the crop.
+        outputs: the blobs to compute from it.
+
+    Raises:
+        InputError: another layer makes a blob that nothing reads, which would be an output.
+    """
+    part, outputs = _without_unread_copies(part, outputs)
+    return _renamed(_with_copies(part, outputs), source, outputs)
 
 
 def _without_unread_copies(model: NcnnModel, outputs: Sequence[str]) -> tuple[NcnnModel, list[str]]:

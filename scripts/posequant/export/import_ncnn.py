@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posequant.base.errors import InputError
-from posequant.base.files import named_as, require_file
+from posequant.base.files import named_as
 from posequant.base.model_spec import ModelSpec
 from posequant.base.supervision import crash_of, doing
 from posequant.base.verify import MIN_SQNR_DB, Tensor, hashes, require_same, verification, versions
 from posequant.export.audit import INT8_LAYERS, ncnn_has_layer
-from posequant.export.cut import cut, input_of, outputs_of
+from posequant.export.cut import cut, input_of, named_as_pnnx_does, outputs_of
 from posequant.export.fold import fold
-from posequant.ncnn_format.model import MAGIC, Layer, NcnnModel, Weights, read_param, weight_slots
+from posequant.ncnn_format.model import Layer, NcnnModel, Weights, weight_slots
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -71,12 +71,12 @@ def import_ncnn(source: Source, spec: ModelSpec, *, fp32: tuple[Path, Path], fp1
             computes in another way than it was meant, or do not take or give what `spec` says; ncnn crashes on them; a
             blob that the user names is not there. The message names the file, the layer, and what to do.
     """
-    full, ends, changes = taken_in(source, len(spec.output_shapes))
+    taken = taken_in(source, len(spec.output_shapes))
+    full = taken.model
     half = NcnnModel(full.layers, [_in_float16(*one) for one in zip(full.layers, full.weights, strict=True)])
     crop = np.random.default_rng(_SEED).standard_normal((1, *spec.input_shape)).astype(np.float32)
     outputs, halved = _forward(full, spec, crop, source), _forward(half, spec, crop, source)
-    given = _tried(source, partial(_as_given, source, ends, crop))
-    given = [one.reshape(other.shape) for one, other in zip(given, outputs, strict=True)]
+    given = [one.reshape(other.shape) for one, other in zip(_as_given(taken, crop, source), outputs, strict=True)]
     common = {"layers": dict(Counter(layer.type for layer in full.layers).most_common()), "seed": _SEED}
     records = {}
     for weights, model, files, reference, found in (
@@ -88,7 +88,7 @@ def import_ncnn(source: Source, spec: ModelSpec, *, fp32: tuple[Path, Path], fp1
         model.write(*files)
         records[weights] = {
             "reference": source.param.name if weights == "fp32" else fp32[0].name,
-            "changes": changes,
+            "changes": taken.changes,
             **verification(difference, crop, minimum),
             "weights": weights,
             **common,
@@ -108,8 +108,27 @@ def layers_table(layers: dict[str, int]) -> "DataFrame":
     )
 
 
-def taken_in(source: Source, wanted: int) -> tuple[NcnnModel, tuple[str, list[str]], list[str]]:
-    """Return a user's network as the steps behind want it, the names of its ends in the file, and what was changed.
+@dataclass(frozen=True)
+class Taken:
+    """A network that was taken in.
+
+    Attributes:
+        model: as the steps behind want it.
+        input: the name of its input in the user's file.
+        outputs: those of its outputs there.
+        part: what the user's file has between them; None where ncnn can load all that it has.
+        changes: what was changed, in words.
+    """
+
+    model: NcnnModel
+    input: str
+    outputs: list[str]
+    part: NcnnModel | None
+    changes: list[str]
+
+
+def taken_in(source: Source, wanted: int) -> Taken:
+    """Return a user's network as the steps behind want it.
 
     Args:
         source: the user's files.
@@ -118,12 +137,12 @@ def taken_in(source: Source, wanted: int) -> tuple[NcnnModel, tuple[str, list[st
     Raises:
         InputError: as `import_ncnn`, as far as that is seen in the files.
     """
-    _require_known_layers(source.param)
-    model = NcnnModel.read(source.param, source.bin)
+    model = read_source(source)
     try:
-        _require_float(model.layers)
         ends = input_of(model.layers, source.input), outputs_of(model.layers, source.outputs, wanted)
-        part = cut(model, *ends)
+        given = cut(model, *ends)
+        _require_float_and_known(given.layers)
+        part = named_as_pnnx_does(given, *ends)
         halves = sum(any(array.dtype == np.float16 for array in weights.values()) for weights in part.weights)
         layers = [_as_binary(_with_old_arrays(layer)) for layer in part.layers]
         part = NcnnModel(layers, [_in_float32(one) for one in part.weights])
@@ -137,28 +156,36 @@ def taken_in(source: Source, wanted: int) -> tuple[NcnnModel, tuple[str, list[st
     if halves:
         changes.append(f"weights of {halves} layers in float32, not float16")
     changes += [f"{count} {name} folded into the layers before them" for name, count in folded.items()]
-    return part, ends, changes
+    return Taken(part, *ends, None if all(ncnn_has_layer(layer.type) for layer in model.layers) else given, changes)
 
 
-def _require_known_layers(param: Path) -> None:
-    # Before the file is checked as a whole: pnnx doubles names where it leaves operators.
-    content = require_file(param).read_text(errors="replace")
-    if not content.lstrip().startswith(MAGIC):
-        read_param(param)
-    for line in content.splitlines()[2:]:
-        type_, name, *_ = [*line.split(), "", ""]
-        if type_ and not ncnn_has_layer(type_):
-            raise InputError(
-                f"{param}: ncnn has no layer of type {type_}, which '{name}' is. Replace it in the network, or name "
-                "blobs before it by the key 'outputs' if it only post-processes the heatmaps."
-            )
+def read_source(source: Source) -> NcnnModel:
+    """Return a user's network as its files have it; `InputError` where they are damaged, or ncnn lacks a layer."""
+    try:
+        return NcnnModel.read(source.param, source.bin)
+    except InputError as error:
+        # Where pnnx leaves operators, it doubles names; and what weights they have, nobody knows.
+        lines = source.param.read_text(errors="replace").splitlines()[2:] if source.param.is_file() else []
+        for type_, name, *_ in (line.split() for line in lines if len(line.split()) > 1):
+            if not ncnn_has_layer(type_):
+                raise InputError(f"{str(error).rstrip('.')}. {_lacking(type_, name)}") from error
+        raise
 
 
-def _require_float(layers: Sequence[Layer]) -> None:
+def _lacking(type_: str, name: str) -> str:
+    return (
+        f"ncnn has no layer of type {type_}, which '{name}' is. Replace it in the network, or name blobs before it by "
+        "the key 'outputs' if it only post-processes the heatmaps."
+    )
+
+
+def _require_float_and_known(layers: Sequence[Layer]) -> None:
     for layer in layers:
+        if not ncnn_has_layer(layer.type):
+            raise InputError(_lacking(layer.type, layer.name))
         if layer.int8_term:
             raise InputError(f"layer {layer.name} is INT8 already. Give the float network that it was made of.")
-        # ncnn up to 2022 put the channels last here; today's leaves them where they are, without a word.
+        # Older ncnn put the channels last here; today's leaves them where they are, without a word.
         if layer.type == "Reshape" and layer.integer(_PERMUTE):
             raise InputError(
                 f"layer {layer.name} is a Reshape that permutes ({_PERMUTE}=1), which ncnn no longer does. Convert the "
@@ -230,20 +257,27 @@ def _tried(source: Source, work: Callable[[], list[Tensor]]) -> list[Tensor]:
     return work()
 
 
-def _as_given(source: Source, ends: tuple[str, list[str]], crop: Tensor) -> list[Tensor]:
+def _as_given(taken: Taken, crop: Tensor, source: Source) -> list[Tensor]:
     """Run the user's files, as they are, on a crop (1, 3, H, W); return the outputs as ncnn shapes them."""
     from posequant.networks.ncnn import load_net, to_mat
 
-    with doing(f"ran {source.param} as it is in ncnn"):
-        net = load_net(source.param, source.bin, "fp32")
-        extractor = net.create_extractor()
-        status = extractor.input(ends[0], to_mat(crop[0]))
-        outputs = []
-        for name in ends[1]:
-            if status == 0:
+    def run(param: Path, bin_: Path) -> list[Tensor]:
+        with doing(f"ran {source.param} as it is in ncnn"):
+            net = load_net(param, bin_, "fp32")
+            extractor = net.create_extractor()
+            extractor.input(taken.input, to_mat(crop[0]))
+            outputs = []
+            for name in taken.outputs:
                 status, mat = extractor.extract(name)
-            # An array made of an empty Mat is a segmentation fault.
-            if status != 0 or mat.empty():
-                raise InputError(f"{source.param}: ncnn fails to compute '{name}' from '{ends[0]}' as the file is.")
-            outputs.append(np.array(mat))
-    return outputs
+                # An array made of an empty Mat is a segmentation fault.
+                if status != 0 or mat.empty():
+                    raise InputError(f"{source.param}: ncnn fails to compute blob '{name}' as the file is.")
+                outputs.append(np.array(mat))
+        return outputs
+
+    if taken.part is None:
+        return _tried(source, partial(run, source.param, source.bin))
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder, "part.param"), Path(folder, "part.bin")
+        taken.part.write(*files)
+        return _tried(source, partial(run, *files))

@@ -192,7 +192,7 @@ def storages(layers: Sequence[Layer], extents: Mapping[str, Extent]) -> dict[str
         group: _middle(found) for group, found in wanted.items() if not any(one.by_channel for one in found)
     }
     shifts |= {
-        group: (np.min([one.low for one in found], axis=0) + np.max([one.high for one in found], axis=0)) / 2
+        group: (_stack(one.low for one in found).min(axis=0) + _stack(one.high for one in found).max(axis=0)) / 2
         for group, found in wanted.items()
         if all(one.by_channel for one in found) and group not in scalar
     }
@@ -280,6 +280,10 @@ def _middle(extents: Sequence[Extent]) -> float:
     shifts = ends / 2
     reaches = np.maximum(shifts[:, np.newaxis], ends - shifts[:, np.newaxis])
     return float(f"{shifts[np.log(reaches).mean(axis=1).argmin()]:e}")
+
+
+def _stack(ends: Iterable[Shift]) -> Doubles:
+    return np.stack([np.asarray(end, np.float64) for end in ends])
 
 
 def _groups(layers: Sequence[Layer]) -> tuple[dict[str, str], set[str]]:

@@ -1,5 +1,6 @@
 """From what evaluation, measurement and certification wrote to the result of a study."""
 
+import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -92,11 +93,7 @@ def collect(
     tolerance = Tolerance.model_validate(of_study["tolerance"])
     ground = _ground(networks[0])
     for other in networks[1:]:
-        if _ground(other) != ground:
-            raise InputError(
-                f"{networks[0].spec.name} and {other.spec.name}: evaluated under different protocols or on different "
-                "people. Delete the predictions of the older one and run again."
-            )
+        _require_same_ground((networks[0].spec.name, ground), (other.spec.name, _ground(other)))
     versions: dict[str, str] = {}
     for network in networks:
         for row in network.rows:
@@ -111,8 +108,41 @@ def collect(
         calibration={key: value for key, value in calibration.items() if key != "people"}
         | {"people": len(calibration["people"])},
         versions=dict(sorted(versions.items())),
-        networks=[_network(network, settings, study, tolerance) for network in networks],
+        networks=_networks_told_apart([_network(network, settings, study, tolerance) for network in networks]),
     )
+
+
+def merge(results: Sequence[Result]) -> Result:
+    """Return the result of a study from those of its networks, each as `collect` makes it.
+
+    The settings are those of all; a model whose settings are in several of them is the same in each.
+
+    Raises:
+        InputError: networks were evaluated under different protocols or on different people.
+    """
+    first = results[0]
+    for other in results[1:]:
+        _require_same_ground((first.networks[0].name, first.ground), (other.networks[0].name, other.ground))
+    settings = copy.deepcopy(first.settings)
+    for other in results[1:]:
+        settings["studies"][first.study]["models"] |= other.settings["studies"][first.study]["models"]
+    versions = {name: version for one in results for name, version in one.versions.items()}
+    return first.model_copy(
+        update={
+            "settings": settings,
+            "versions": dict(sorted(versions.items())),
+            "networks": _networks_told_apart([network for one in results for network in one.networks]),
+        }
+    )
+
+
+def _require_same_ground(first: tuple[str, Ground], other: tuple[str, Ground]) -> None:
+    """Compare the grounds of two networks, each with its name."""
+    if first[1] != other[1]:
+        raise InputError(
+            f"{first[0]} and {other[0]}: evaluated under different protocols or on different people. Delete the "
+            "predictions of the older one and run again."
+        )
 
 
 def _ground(records: NetworkRecords) -> Ground:
@@ -164,6 +194,17 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
     return [
         row.model_copy(update={"title": f"{row.title} ({row.variant})"}) if titles[row.title] > 1 else row
         for row in rows
+    ]
+
+
+def _networks_told_apart(networks: Sequence[Network]) -> list[Network]:
+    """Return networks of which no two have the same title: where they had, their names are in their architectures."""
+    titles = Counter(network.title for network in networks)
+    return [
+        network.model_copy(update={"architecture": f"{network.architecture} ({network.name})"})
+        if titles[network.title] > 1
+        else network
+        for network in networks
     ]
 
 

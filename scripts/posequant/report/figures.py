@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_NETWORKS = 12
+"""Of more networks no picture is drawn: it would be metres high. The report has the figures of each."""
+
 NAMES = ("difference", "tradeoff", "moved", "joints", "sizes", "memory")
 """Of the figures, in the order of the page."""
 
@@ -45,9 +48,12 @@ _LARGEST_MARK = 420
 def draw(result: Result) -> list[Drawing]:
     """Return all figures of a study, in the order of `NAMES`; each has a panel, or a row of panels, for each network.
 
-    Rows without a certificate, and people or joints that nobody counts for, are left out where they have no figure.
+    Rows without a certificate, and people or joints that nobody counts for, are left out where they have no figure. Of
+    more than `MOST_NETWORKS` all are empty.
     """
     with figures.style():
+        if len(result.networks) > MOST_NETWORKS:
+            return [_empty(name, "", "", "Too many networks for a picture: see the report.") for name in NAMES]
         return [
             _difference(result),
             _tradeoff(result),
@@ -367,7 +373,7 @@ def _legend(figure: "Figure", entries: Sequence[tuple[str, str, str, str]]) -> N
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-def _empty(name: str, title: str, caption: str) -> Drawing:
+def _empty(name: str, title: str, caption: str, said: str = "No row of this study has such figures.") -> Drawing:
     figure = figures.new_figure(1)
-    figure.text(0.5, 0.5, "No row of this study has such figures.", ha="center", va="center")
+    figure.text(0.5, 0.5, said, ha="center", va="center")
     return Drawing(name, title, caption, figure, empty=True)

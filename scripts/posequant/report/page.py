@@ -6,9 +6,10 @@ from typing import Any
 
 import yaml
 
-from posequant.base.markdown import decibels, figure_or_dash, signed, table
+from posequant.base.markdown import decibels, figure_or_dash, signed, table, unbroken_table
 from posequant.certify.page import near, stated, verdicts
 from posequant.evaluate.ground import subset_words
+from posequant.report.overview import overview
 from posequant.report.published import comparisons, not_comparable
 from posequant.report.result import Ground, Network, Protocol, Result, Row
 from posequant.report.words import in_words
@@ -48,6 +49,7 @@ def render(result: Result, data: str, report: str, pictures: Sequence[Picture] =
                 f"# Result of the study {result.study}",
                 *_opening(result),
                 f"[{report}]({report}) shows the same with poses, and with figures that tell their numbers.",
+                *overview(result),
                 *_summaries(result),
                 *_shown(pictures),
                 "# Backends",
@@ -63,11 +65,6 @@ def render(result: Result, data: str, report: str, pictures: Sequence[Picture] =
         )
         + "\n"
     )
-
-
-def _unbroken(lines: Iterable[Mapping[str, str]]) -> str:
-    """Return a table whose cells do not wrap."""
-    return table({title: cell.replace(" ", "\N{NO-BREAK SPACE}") for title, cell in line.items()} for line in lines)
 
 
 def ground_words(ground: Ground) -> str:
@@ -122,7 +119,7 @@ def _summaries(result: Result) -> Iterable[str]:
         reference, cost = network.reference, network.measurement
         yield f"## {network.title}"
         yield from _verdicts(network)
-        yield _unbroken(_summary_line(row, reference) for row in network.rows)
+        yield unbroken_table(_summary_line(row, reference) for row in network.rows)
         yield (
             f"AP: the difference to {reference.title}. Latency: median of single crops on one thread of "
             f"{cost.cpu.name}; the rows were timed in turn, in one run. Speed: against {cost.reference}. Size: the "
@@ -130,10 +127,10 @@ def _summaries(result: Result) -> Iterable[str]:
         )
         if certified := [row for row in network.rows if row.certificate]:
             yield "### Against FP32 in the same runtime"
-            yield _unbroken(_against_fp32(row) for row in certified)
-            yield _unbroken(_nearness_line(row) for row in certified)
+            yield unbroken_table(_against_fp32(row) for row in certified)
+            yield unbroken_table(_nearness_line(row) for row in certified)
             if moved := [row for row in certified if _certificate(row)["without_labels"]["within"]]:
-                yield _unbroken(_within_line(row) for row in moved)
+                yield unbroken_table(_within_line(row) for row in moved)
             yield (
                 "OKS to FP32 takes the FP32 poses for the truth and needs no labels. SQNR: of the outputs, against "
                 "FP32, on calibration crops. Within: the share of the "
@@ -141,7 +138,7 @@ def _summaries(result: Result) -> Iterable[str]:
                 "own, so these intervals are narrow: they tell rows apart that AP cannot."
             )
         yield "### Costs"
-        yield _unbroken(_cost_line(row) for row in network.rows)
+        yield unbroken_table(_cost_line(row) for row in network.rows)
         yield measured_words(network)
         if departing := _rows_outside_tolerance(network, result.ground.protocol):
             yield f"**Not as published: {', '.join(departing)}.** See [Published figures](#published-figures)."
@@ -299,7 +296,7 @@ def _certificates(networks: Sequence[Network]) -> Iterable[str]:
         return
     yield "# Certificates"
     several = len(networks) > 1
-    yield _unbroken(
+    yield unbroken_table(
         {
             **({"Network": network.title} if several else {}),
             "Backend": f"[{row.title}]({row.links.certificate})" if row.links.certificate else row.title,
@@ -358,7 +355,7 @@ def _calibration(calibration: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _facts(lines: Mapping[str, str]) -> str:
-    return _unbroken({"Key": key, "Value": value} for key, value in lines.items())
+    return unbroken_table({"Key": key, "Value": value} for key, value in lines.items())
 
 
 def _hash(digest: str) -> str:
@@ -379,7 +376,7 @@ def _reproduction(result: Result) -> Iterable[str]:
 def _provenance(result: Result) -> Iterable[str]:
     yield ", ".join(f"{name} {version}" for name, version in result.versions.items()) + "."
     several = len(result.networks) > 1
-    yield _unbroken(
+    yield unbroken_table(
         {
             **({"Network": network.title} if several else {}),
             "Backend": row.title,

@@ -26,7 +26,7 @@ from posequant.study.study_file import (
     write_study,
 )
 from posequant.study.trial import LabelledPeople, Outcome, Trial, try_all
-from posequant.workflow.costs import Network, network_of, people_in
+from posequant.workflow.costs import network_of, people_in
 
 _FILES = (".onnx", ".param")
 # Where the workflow's own study of COCO takes people to calibrate on.
@@ -88,9 +88,9 @@ def new_study(wanted: Wanted, workflow: Path) -> str:
         opened = _opened(wanted, file)
         said, model = _tried(wanted, opened)
         width, height = opened.spec.input_size
-        network = network_of(weights=opened.weights, pixels=width * height, gmac=None) or Network()
+        network = network_of(weights=opened.weights, pixels=width * height, gmac=None)
     else:
-        model, said, network = _of_mmpose(wanted), [], Network()
+        model, said, network = _of_mmpose(wanted), [], None
     source = "mmpose" if isinstance(model, str) else str(model["source"])
     train, advice = _training_split(wanted, shipped)
     content = {
@@ -109,7 +109,8 @@ def new_study(wanted: Wanted, workflow: Path) -> str:
     first = f"A first study of {wanted.network}. docs/configuration.md describes the keys."
     config = write_study(target, text_of(content, [first, *said, advice]), shipped, workflow)
     people, cores = people_in(Path(wanted.annotations), None) or 0, os.cpu_count() or 1
-    return "\n\n".join([*said, advice, _commands(name, target, people, time_of(config, name, network, people, cores))])
+    time = time_of(config, name, network, people, cores) if network else None
+    return "\n\n".join([*said, advice, _commands(name, target, people, time)])
 
 
 def _require_sensible(wanted: Wanted) -> None:
@@ -209,9 +210,10 @@ def _training_split(wanted: Wanted, shipped: dict[str, Any]) -> tuple[dict[str, 
     )
 
 
-def _commands(name: str, target: Path, people: int, time: str) -> str:
+def _commands(name: str, target: Path, people: int, time: str | None) -> str:
     run = f"snakemake -c all --configfile {target}"
-    said = f"Wrote {target}. Run it, about {time} here beside downloads:\n\n  {run}\n"
+    duration = f", about {time} here beside downloads" if time else ""
+    said = f"Wrote {target}. Run it{duration}:\n\n  {run}\n"
     if people > _MANY:
         said += f"\nFor a quick answer first, on some of the {people:,} people:\n\n  {run} --config people={_QUICK}\n"
     return f"{said}\nThe page is results/{name}/result.md."

@@ -15,9 +15,9 @@ from posequant.base.onnx_files import image_inputs, load_onnx
 from posequant.base.supervision import crash_of
 from posequant.base.verify import run_onnx
 from posequant.export.cut import ends_of
-from posequant.export.import_ncnn import Source, taken_in
+from posequant.export.import_ncnn import Source, read_source, taken_in
 from posequant.export.import_onnx import import_onnx
-from posequant.ncnn_format.model import Layer, read_param
+from posequant.ncnn_format.model import Layer
 from posequant.networks.base import Network
 
 _CHANNELS = 3
@@ -79,10 +79,10 @@ def open_ncnn(source: Source, input_size: tuple[int, int] | None) -> Opened:
     """
     from posequant.networks.ncnn import NcnnNetwork
 
-    layers = read_param(source.param)
+    layers = read_source(source).layers
     size = input_size or _input_size(layers, source)
     try:
-        model, _, _ = taken_in(source, len(source.outputs or ends_of(layers)[:2]))
+        model = taken_in(source, len(source.outputs or ends_of(layers)[:2])).model
     except InputError as error:  # which speaks of a study's keys
         said = str(error).replace("the key 'outputs'", "--decoded").replace("the key 'input'", "--input")
         raise InputError(said) from error

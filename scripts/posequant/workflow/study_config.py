@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
+from posequant.base.errors import InputError
+from posequant.workflow.named_models import filled_from_index
 from posequant.workflow.settings.base import checked, nearest, not_valid
-from posequant.workflow.settings.config import CocoDataset, Config, Study, Variant
+from posequant.workflow.settings.config import CocoDataset, Config, NamedModel, Study, Variant
 from posequant.workflow.settings.precisions import TITLES
 from posequant.workflow.settings.quantize import METHODS
 
 
 def validate_config(config: dict[str, Any]) -> None:
-    """Check a configuration and fill in what it leaves to defaults, in place.
+    """Check a configuration and fill in what it leaves to defaults and to mmpose's model index, in place.
 
     The key `people` goes into the studies.
 
@@ -28,6 +30,11 @@ def validate_config(config: dict[str, Any]) -> None:
             study["dataset"]["val"]["people"] = people
     config.pop("people", None)
     config.update(filled)
+    for name, study in settings.studies.items():
+        for model, network in study.models.items():
+            if isinstance(network, NamedModel) and _is_run(study, model):
+                full = filled_from_index(network, study, settings.variants)
+                config["studies"][name]["models"][model] = full.filled()
 
 
 def _broken_references(config: Config) -> Iterator[str]:
@@ -71,7 +78,15 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
             f"{place}.protocol.boxes: 'detections' needs the file {place}.dataset.detections; name it, or evaluate on "
             "ground-truth boxes"
         )
+    for model in study.left_out:
+        if model not in study.models:
+            yield f"{place}.left_out: no model '{model}'{nearest(model, study.models)}"
     for model, network in study.models.items():
+        if isinstance(network, NamedModel) and _is_run(study, model):
+            try:
+                filled_from_index(network, study, config.variants)
+            except InputError as error:
+                yield f"{place}.models.{model}: {error}"
         for number, entry in enumerate(network.published):
             for name in entry.variants:
                 if name not in config.variants:
@@ -82,6 +97,8 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
 def _rows_without_a_network(place: str, name: str, study: Study, backend: str) -> Iterator[str]:
     """Yield what is wrong with the row `name` of a study, for each model that the row's `backend` cannot load."""
     for model, network in study.models.items():
+        if {"all", backend} & study.left_out.get(model, {}).keys():
+            continue
         if network.source == "onnx" and backend == "pytorch":
             yield f"{place}: '{name}' runs in PyTorch, but model '{model}' is an ONNX file; remove the variant"
         elif network.source == "ncnn" and backend != "ncnn":
@@ -89,6 +106,11 @@ def _rows_without_a_network(place: str, name: str, study: Study, backend: str) -
                 f"{place}: '{name}' runs in {TITLES[backend]}, but model '{model}' is ncnn's files, which no other "
                 "runtime loads; remove the variant, or give the model a study of its own"
             )
+
+
+def _is_run(study: Study, model: str) -> bool:
+    """Whether a study runs any row of a model. Of one that it leaves out, nothing more than its name need be known."""
+    return "all" not in study.left_out.get(model, {})
 
 
 def _is_ncnn_int8(variant: Variant) -> bool:

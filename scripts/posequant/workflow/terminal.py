@@ -234,10 +234,13 @@ def last_line(logs: tuple[Path, ...]) -> str:
 def summary(page: str) -> str:
     """Return of the page of a study what a terminal shows: of each network its name, its verdicts and its first table.
 
-    Tables are aligned; links are left out, and of a verdict all but the words in bold.
+    Of many networks it is their overview. Tables are aligned; links are left out, and of a verdict all but the words in
+    bold.
     """
     opening = re.split(r"\n# (?:Figures|Backends)\n", page)[0].replace("\N{NO-BREAK SPACE}", " ")
     opening = re.sub(r"^### .*?(?=^## |\Z)", "", opening, flags=re.MULTILINE | re.DOTALL)
+    if overview := re.search(r"^## Networks\n.*?(?=^## |\Z)", opening, flags=re.MULTILINE | re.DOTALL):
+        opening = overview[0]
     opening = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", opening)
     opening = re.sub(r"^- \*\*(.*?)\.?\*\*.*$", r"- \1", opening, flags=re.MULTILINE)
     blocks = re.findall(r"^## .*$|(?:^- .*\n?)+|(?:^\|.*\n?)+", opening, flags=re.MULTILINE)

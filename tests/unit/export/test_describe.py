@@ -137,5 +137,6 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_ncnn_network_has_the_names_that_it_gets() -> None:
     spec = describe_ncnn("mine", SETTINGS)
     assert (spec.input_name, spec.output_names, spec.input_shape) == ("in0", ("out0",), (3, 8, 6))
-    simcc = Codec(type="SimCCLabel", input_size=[6, 8], sigma=2.0)
-    assert describe_ncnn("mine", SETTINGS.model_copy(update={"codec": simcc})).output_names == ("out0", "out1")
+    simcc: dict[str, Any] = {"type": "SimCCLabel", "input_size": [6, 8], "sigma": 2.0}
+    settings = SETTINGS.model_copy(update={"codec": Codec(**simcc)})
+    assert describe_ncnn("mine", settings).output_names == ("out0", "out1")

@@ -195,6 +195,19 @@ def test_what_lies_behind_the_outputs_is_cut_off(tmp_path: Path) -> None:
     assert imported.changes == ["blob heatmap called out0", "1 layers left out that the outputs do not need"]
 
 
+def test_layer_that_ncnn_lacks_behind_the_outputs_is_cut_off(tmp_path: Path) -> None:
+    builder = plain("heatmap").add("ArgMaxOfMine", "argmax", "heatmap", "points")
+    imported = Imported(builder, tmp_path, outputs=["heatmap"])
+    assert imported.types == ["Input", "Convolution", "Convolution"]
+    assert imported.records["fp32"]["difference"]["sqnr_db"] is None
+
+
+def test_layers_of_one_name_that_pnnx_leaves_are_named(tmp_path: Path) -> None:
+    builder = plain("x").add("pnnx.Expression", "post", "x", "y").add("pnnx.Expression", "post", "y", "out0")
+    with pytest.raises(InputError, match=r"two layers are called post.*ncnn has no layer of type pnnx.Expression"):
+        Imported(builder, tmp_path)
+
+
 def test_what_lies_before_the_input_is_cut_off(tmp_path: Path) -> None:
     builder = (
         Builder()

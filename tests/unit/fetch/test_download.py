@@ -624,6 +624,18 @@ def test_images_that_are_known_are_copied_and_the_damaged_fetched(
 def test_all_images_of_an_evaluation_set_are_fetched(images: dict[ImageFile, str], tmp_path: Path) -> None:
     _, annotations = write_calibration_set(tmp_path, images)
     folder = tmp_path / "images"
+    with pytest.raises(InputError, match=r"image 99 has no coco_url .* the `images` of the dataset's `val`"):
+        fetch_evaluation_images(annotations, folder)
+    said = json.loads(annotations.read_text())
+    annotations.write_text(
+        json.dumps(
+            said
+            | {
+                "images": said["images"][:-1],
+                "annotations": [said["annotations"][0] | {"image_id": said["images"][0]["id"]}],
+            }
+        )
+    )
     fetch_evaluation_images(annotations, folder)
     assert {path.name for path in folder.iterdir()} == {image.file_name for image in images}
 

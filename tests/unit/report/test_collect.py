@@ -14,7 +14,7 @@ from tests.unit.result_fixtures import (
 )
 
 from posequant.base.errors import InputError
-from posequant.report.collect import Record, collect
+from posequant.report.collect import Record, collect, merge
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,22 @@ def test_rows_of_one_title_are_told_apart_by_their_names() -> None:
     rows = [metrics(name, "ncnn", "int8", 0.5) for name in ("ncnn-int8-a", "a", "b")]
     titles = [row.title for row in result(*map(row_records, rows)).networks[0].rows]
     assert titles == ["ncnn INT8 a (ncnn-int8-a)", "ncnn INT8 a (a)", "ncnn INT8 b"]
+
+
+def test_result_of_a_study_is_that_of_its_networks_together() -> None:
+    networks = [
+        network_records([row_records(metrics("ncnn", "ncnn", "fp32", 0.6, model=name))], name)
+        for name in ("one", "two")
+    ]
+    together = collect("mine", settings(networks), networks, CALIBRATION)
+    apart = [collect("mine", settings([network]), [network], CALIBRATION) for network in networks]
+    assert merge(apart) == together
+
+
+def test_networks_on_different_ground_are_not_put_together() -> None:
+    networks = [
+        network_records([row_records(metrics("ncnn", "ncnn", "fp32", 0.6, model=name, images=images))], name)
+        for name, images in (("one", 10), ("two", 11))
+    ]
+    with pytest.raises(InputError, match="one and two: evaluated under different protocols or on different people"):
+        merge([collect("mine", settings([network]), [network], CALIBRATION) for network in networks])

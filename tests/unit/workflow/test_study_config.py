@@ -6,6 +6,9 @@ import pytest
 import yaml
 
 from posequant.base.errors import InputError
+from posequant.base.model_index import networks
+from posequant.workflow import named_models
+from posequant.workflow.sources import parse_source
 from posequant.workflow.study_config import validate_config
 
 ROOT = Path(__file__).parents[3]
@@ -292,4 +295,105 @@ def test_shards_are_one_or_more(config: dict[str, Any]) -> None:
     assert config["studies"]["demo"]["shard_minutes"] == 10
     config["studies"]["demo"]["shards"] = 0
     with pytest.raises(InputError, match=r"studies\.demo\.shards: 0 is less than the minimum"):
+        validate_config(config)
+
+
+# Networks by name
+
+HOURGLASS = "td-hm_hourglass52_8xb32-210e_coco-256x256"
+ON_COCO = {
+    "dataset": {
+        "train": {"images": "train", "annotations": "train.json"},
+        "val": {
+            "images": "val",
+            "annotations": "https://host/all.zip/annotations/person_keypoints_val2017.json#sha256=feedfeed",
+        },
+    },
+    "variants": ["onnxruntime", "ncnn-int8"],
+}
+
+
+def resolved(config: dict[str, Any], model: Any, **study: Any) -> dict[str, Any]:
+    """The settings of a model of a study on COCO, all filled in."""
+    config["studies"]["mine"] = copy.deepcopy(ON_COCO) | study | {"models": {"net": model}}
+    validate_config(config)
+    found: dict[str, Any] = config["studies"]["mine"]["models"]["net"]
+    return found
+
+
+def test_name_stands_for_everything_that_the_index_says(config: dict[str, Any]) -> None:
+    assert resolved(config, HOURGLASS) == {
+        "source": "mmpose",
+        "architecture": "Hourglass",
+        "config": HOURGLASS,
+        "checkpoint": "https://download.openmmlab.com/mmpose/top_down/hourglass/hourglass52_coco_256x256-4ec713ba_20200709.pth",
+        "published": [
+            {
+                "variants": ["onnxruntime", "ncnn"],
+                "protocol": {"boxes": "detections", "flip_test": True},
+                "statistics": {"AP": 0.726, "AP50": 0.896, "AP75": 0.799, "AR": 0.78, "AR50": 0.934},
+                "tolerance": 0.002,
+                "source": "mmpose's model index, hourglass_coco.yml",
+            }
+        ],
+    }
+
+
+def test_what_is_said_beside_a_name_counts_more_than_the_index(config: dict[str, Any]) -> None:
+    said = {"checkpoint": "mine.pth", "architecture": "Mine", "gmac": 28.6, "license": "MIT", "published": []}
+    assert resolved(config, {"name": HOURGLASS, **said}) == {"source": "mmpose", "config": HOURGLASS, **said}
+
+
+def test_figures_of_another_dataset_are_not_those_of_the_study(config: dict[str, Any]) -> None:
+    assert resolved(config, HOURGLASS, dataset={"synthetic": {}})["published"] == []
+
+
+def test_every_network_of_the_index_that_has_a_config_and_a_checkpoint_can_be_named(config: dict[str, Any]) -> None:
+    names = [network.name for network in networks() if network.config and network.checkpoint]
+    assert len(names) == 353
+    config["studies"]["mine"] = ON_COCO | {"models": {f"net{place}": name for place, name in enumerate(names)}}
+    validate_config(config)
+    models = config["studies"]["mine"]["models"].values()
+    assert [model["config"] for model in models] == names
+    assert all(parse_source(model["checkpoint"]) for model in models)
+    assert sum(bool(model["published"]) for model in models) == 149
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "td-hm_hourglas52_coco-256x256",
+            f"models.net: mmpose's model index has no network .* nearest are {HOURGLASS}",
+        ),
+        ("td-hm_res101_8xb32-210e_coco-384x288", "models.net: .* the checkpoint of another network; give its own"),
+        ("swin_b_p4_w7_fpn_coco_256x192", "models.net: mmpose ships no config for 'swin_b_p4_w7_fpn_coco_256x192'"),
+    ],
+)
+def test_name_that_does_not_tell_all_is_an_error(config: dict[str, Any], name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolved(config, name)
+
+
+def test_what_the_index_lacks_can_be_said_beside_the_name(config: dict[str, Any]) -> None:
+    model = resolved(config, {"name": "td-hm_res101_8xb32-210e_coco-384x288", "checkpoint": "res101.pth"})
+    assert model["checkpoint"] == "res101.pth"
+
+
+def test_settings_that_came_from_a_name_are_taken_again(config: dict[str, Any]) -> None:
+    model = resolved(config, HOURGLASS)
+    assert resolved(config, copy.deepcopy(model)) == model
+
+
+def test_index_is_not_read_where_nothing_is_named(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> None:
+        raise AssertionError("the index is read")
+
+    monkeypatch.setattr(named_models, "find_network", refuse)
+    validate_config(config)
+
+
+def test_what_is_left_out_is_a_model(config: dict[str, Any]) -> None:
+    config["studies"]["demo"]["left_out"] = {"hourglas_demo": {"all": "why"}}
+    with pytest.raises(InputError, match=r"left_out: no model 'hourglas_demo'; did you mean 'hourglass_demo'"):
         validate_config(config)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -73,6 +74,10 @@ Rows = Annotated[
 ]
 
 
+Backend = Literal["pytorch", "onnxruntime", "openvino", "ncnn"]
+LeftOut = Literal["pytorch", "onnxruntime", "openvino", "ncnn", "all"]
+
+
 class Variant(Settings):
     """A row of the result: a runtime, the precision that it computes in and, for INT8 in ncnn, how it is calibrated."""
 
@@ -91,9 +96,7 @@ class Variant(Settings):
         }
     )
 
-    backend: Literal["pytorch", "onnxruntime", "openvino", "ncnn"] = Field(
-        description="The runtime that executes the network."
-    )
+    backend: Backend = Field(description="The runtime that executes the network.")
     precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         description="The arithmetic. Every backend has `fp32`, ncnn also `fp16` and `bf16`, all but pytorch `int8`."
     )
@@ -238,23 +241,52 @@ class NcnnModel(CropAndCodec, _Model):
     )
 
 
+class NamedModel(_Model):
+    """A network of mmpose's model index, by its name.
+
+    The index gives what is not said here. A plain name in place of the keys is short for `name`.
+    """
+
+    model_config = ConfigDict(title="by name")
+
+    source: Literal["mmpose"] = Field(default="mmpose", description="Where the network comes from.")
+    name: str = Field(
+        description="The name of the network in mmpose's model index, or that of its config; `make models` lists them."
+    )
+    config: str | None = Field(default=None, description="As of a network of mmpose; the default is that of the index.")
+    checkpoint: str | None = Field(
+        default=None, description="As of a network of mmpose; the default is that of the index."
+    )
+
+
 def _kind_of_model(content: Any) -> str | None:
-    source = content.get("source") if isinstance(content, dict) else getattr(content, "source", None)
-    return {"mmpose": "MmposeModel", "onnx": "OnnxModel", "ncnn": "NcnnModel"}.get(str(source))
+    if isinstance(content, dict):
+        source, named = content.get("source"), "name" in content
+    else:
+        source, named = getattr(content, "source", None), isinstance(content, NamedModel)
+    kinds = {"mmpose": "MmposeModel", "onnx": "OnnxModel", "ncnn": "NcnnModel"}
+    return "NamedModel" if named else kinds.get(str(source))
 
 
-Model = Annotated[
+def _named(content: Any) -> Any:
+    return {"name": content} if isinstance(content, str) else content
+
+
+_ModelOfKind = Annotated[
     Annotated[MmposeModel, Tag("MmposeModel")]
+    | Annotated[NamedModel, Tag("NamedModel")]
     | Annotated[OnnxModel, Tag("OnnxModel")]
     | Annotated[NcnnModel, Tag("NcnnModel")],
     Discriminator(
         _kind_of_model,
         custom_error_type="fault",
         custom_error_message=(
-            "does not say where the network comes from; give it 'source: mmpose', 'source: onnx' or 'source: ncnn'"
+            "does not say where the network comes from; give it 'source: mmpose', 'source: onnx' or 'source: ncnn', or "
+            "the name of a network of mmpose's model index"
         ),
     ),
 ]
+Model = Annotated[_ModelOfKind, BeforeValidator(_named, json_schema_input_type=str | _ModelOfKind)]
 
 
 class TrainingSplit(Settings):
@@ -369,7 +401,18 @@ class Study(Settings):
     )
     export: Export = Export()
     models: dict[ModelName, Model] = Field(
-        min_length=1, description="The networks. The key is the model's name and its folder."
+        min_length=1,
+        description=(
+            "The networks. The key is the model's name and its folder. In place of keys, the name of a network of "
+            "mmpose's model index says all of it: `hourglass52: td-hm_hourglass52_8xb32-210e_coco-256x256`."
+        ),
+    )
+    left_out: dict[str, dict[LeftOut, str]] = Field(
+        default={},
+        description=(
+            "What of `models` is not run, each with the reason, which the page states: of a model its rows of a "
+            "`backend`, or `all`, as in `{pvt: {all: mmdeploy cannot export it}}`."
+        ),
     )
     variants: Rows = Field(description="The rows to measure, in the order in which the result shows them.")
 

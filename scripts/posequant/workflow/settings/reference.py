@@ -70,7 +70,7 @@ def _sections(schema: Schema, defs: Schema, path: str = "") -> Iterator[tuple[st
     """Yield each mapping with known keys: its path, its kind where it can be of several, its schema."""
     if "$ref" in schema:
         schema = _resolved(schema, defs)
-    for one in schema.get("oneOf", []) if "properties" not in schema else []:
+    for one in schema.get("oneOf", schema.get("anyOf", [])) if "properties" not in schema else []:
         yield from _sections(one, defs, path)
     if "properties" in schema and schema["additionalProperties"] is False:
         yield path, schema.get("title", "") if path else "", schema
