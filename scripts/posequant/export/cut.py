@@ -39,15 +39,8 @@ def outputs_of(layers: Sequence[Layer], names: Sequence[str] | None, wanted: int
     Raises:
         InputError: there is no such blob, or they are more or fewer.
     """
-    read = {blob for layer in layers for blob in layer.bottoms}
-    # Converters leave copies that nothing reads; pnnx calls one so where it is an output.
-    ends = [
-        top
-        for layer in layers
-        for top in layer.tops
-        if top not in read and (layer.type != "Split" or re.fullmatch(r"out\d+", top))
-    ]
-    found = sorted(ends, key=lambda name: (len(name), name)) if names is None else list(names)
+    ends = ends_of(layers)
+    found = ends if names is None else list(names)
     if missing := [name for name in found if name not in _blobs(layers)]:
         raise InputError(f"has no blob '{missing[0]}', which the key 'outputs' names. No layer reads {ends}.")
     if len(found) != wanted:
@@ -56,6 +49,19 @@ def outputs_of(layers: Sequence[Layer], names: Sequence[str] | None, wanted: int
             f"{'it' if wanted == 1 else 'them in their order'} by the key 'outputs', or choose another codec."
         )
     return found
+
+
+def ends_of(layers: Sequence[Layer]) -> list[str]:
+    """Return the blobs that no layer reads; of two, pnnx's are in order."""
+    read = {blob for layer in layers for blob in layer.bottoms}
+    # Converters leave copies that nothing reads; pnnx calls one so where it is an output.
+    ends = [
+        top
+        for layer in layers
+        for top in layer.tops
+        if top not in read and (layer.type != "Split" or re.fullmatch(r"out\d+", top))
+    ]
+    return sorted(ends, key=lambda name: (len(name), name))
 
 
 def cut(model: NcnnModel, source: str, outputs: Sequence[str]) -> NcnnModel:

@@ -70,7 +70,7 @@ def import_ncnn(source: Source, spec: ModelSpec, *, fp32: tuple[Path, Path], fp1
             computes in another way than it was meant, or do not take or give what `spec` says; ncnn crashes on them; a
             blob that the user names is not there. The message names the file, the layer, and what to do.
     """
-    taken = _taken_in(source, len(spec.output_shapes))
+    taken = taken_in(source, len(spec.output_shapes))
     full = taken.model
     half = NcnnModel(full.layers, [_in_float16(*one) for one in zip(full.layers, full.weights, strict=True)])
     crop = np.random.default_rng(_SEED).standard_normal((1, *spec.input_shape)).astype(np.float32)
@@ -108,7 +108,7 @@ def layers_table(layers: dict[str, int]) -> "DataFrame":
 
 
 @dataclass(frozen=True)
-class _Taken:
+class Taken:
     """A network that was taken in.
 
     Attributes:
@@ -126,9 +126,17 @@ class _Taken:
     changes: list[str]
 
 
-def _taken_in(source: Source, wanted: int) -> _Taken:
-    """Return the network that takes a crop and gives so many outputs."""
-    model = _read(source)
+def taken_in(source: Source, wanted: int) -> Taken:
+    """Return a user's network as the steps behind want it.
+
+    Args:
+        source: the user's files.
+        wanted: how many outputs are decoded.
+
+    Raises:
+        InputError: as `import_ncnn`, as far as that is seen in the files.
+    """
+    model = read_source(source)
     try:
         ends = input_of(model.layers, source.input), outputs_of(model.layers, source.outputs, wanted)
         given = cut(model, *ends)
@@ -147,10 +155,11 @@ def _taken_in(source: Source, wanted: int) -> _Taken:
     if halves:
         changes.append(f"weights of {halves} layers in float32, not float16")
     changes += [f"{count} {name} folded into the layers before them" for name, count in folded.items()]
-    return _Taken(part, *ends, None if all(ncnn_has_layer(layer.type) for layer in model.layers) else given, changes)
+    return Taken(part, *ends, None if all(ncnn_has_layer(layer.type) for layer in model.layers) else given, changes)
 
 
-def _read(source: Source) -> NcnnModel:
+def read_source(source: Source) -> NcnnModel:
+    """Return a user's network as its files have it; `InputError` where they are damaged, or ncnn lacks a layer."""
     try:
         return NcnnModel.read(source.param, source.bin)
     except InputError as error:
@@ -247,7 +256,7 @@ def _tried(source: Source, work: Callable[[], list[Tensor]]) -> list[Tensor]:
     return work()
 
 
-def _as_given(taken: _Taken, crop: Tensor, source: Source) -> list[Tensor]:
+def _as_given(taken: Taken, crop: Tensor, source: Source) -> list[Tensor]:
     """Run the user's files, as they are, on a crop (1, 3, H, W); return the outputs as ncnn shapes them."""
     from posequant.networks.ncnn import load_net, to_mat
 
