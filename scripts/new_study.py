@@ -14,6 +14,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--annotations", required=True, help="COCO keypoint annotations of these images; some of their people are tried"
     )
+    parser.add_argument(
+        "--keypoints", help="set of keypoints of the annotations, as a study's dataset.keypoints (default: COCO's)"
+    )
     parser.add_argument("--train-images", help="folder of images to calibrate on (default: COCO's, fetched)")
     parser.add_argument("--train-annotations", help="COCO keypoint annotations of these images")
     parser.add_argument("--name", help="of the study and its model (default: from the network's)")

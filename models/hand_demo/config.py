@@ -11,7 +11,7 @@ was trained:
 _base_ = ["../hourglass_demo/config.py"]
 
 # runtime
-train_cfg = dict(max_epochs=10, val_interval=10)
+train_cfg = dict(max_epochs=40, val_interval=40)
 
 # optimizer
 optim_wrapper = dict(optimizer=dict(lr=3e-3))

@@ -30,6 +30,8 @@ SKELETON = (
 FLIP_INDICES = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 """For each keypoint its partner in a mirrored person."""
 
+_UNKNOWN = "unknown"
+
 
 @dataclass(frozen=True)
 class KeypointSet:
@@ -75,7 +77,12 @@ class KeypointSet:
     @classmethod
     def unknown(cls, names: tuple[str, ...]) -> "KeypointSet":
         """Return the set of a file that says the names of its keypoints, at most."""
-        return cls("unknown", names, (), tuple(range(len(names))), None)
+        return cls(_UNKNOWN, names, (), tuple(range(len(names))), None)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anybody has said what they are: not so for `unknown`."""
+        return self.name != _UNKNOWN
 
 
 def _listed(value: Any) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posequant.base.errors import InputError
-from posequant.base.keypoints import NUM_KEYPOINTS
+from posequant.base.keypoints import COCO, KeypointSet
 
 Triple = tuple[float, float, float]
 
@@ -80,24 +80,28 @@ def normalisations() -> list[Normalisation]:
     return found + swapped
 
 
-def readings(shapes: Sequence[tuple[int, ...]], input_size: tuple[int, int], owner: str) -> list[Reading]:
+def readings(
+    shapes: Sequence[tuple[int, ...]], input_size: tuple[int, int], owner: str, keypoints: KeypointSet = COCO
+) -> list[Reading]:
     """Return how outputs of such shapes may be read, the most usual first.
 
     Args:
         shapes: of the outputs for one crop.
         input_size: width and height of the crop.
         owner: of the outputs, for messages.
+        keypoints: that the annotations have.
 
     Raises:
-        InputError: they are no heatmaps and no distributions along two sides of COCO's keypoints; the message says what
+        InputError: they are no heatmaps and no distributions along two sides of these keypoints; the message says what
             they look like, and what to do.
     """
+    count = len(keypoints)
     dimensions = [len(shape) for shape in shapes]
-    coordinates = len(shapes) == 1 and shapes[0][-2:] in {(NUM_KEYPOINTS, 2), (NUM_KEYPOINTS, 3)}
+    coordinates = len(shapes) == 1 and shapes[0][-2:] in {(count, 2), (count, 3)}
     if dimensions == [3] and not coordinates:
-        return _of_heatmaps(shapes[0], input_size, owner)
+        return _of_heatmaps(shapes[0], input_size, owner, keypoints)
     if dimensions == [2, 2]:
-        return _of_distributions([shapes[0], shapes[1]], input_size, owner)
+        return _of_distributions([shapes[0], shapes[1]], input_size, owner, keypoints)
     found = " and ".join("x".join(map(str, shape)) for shape in shapes)
     if len(shapes) > 1 and len(set(shapes)) == 1 and dimensions[0] == 3:
         raise InputError(
@@ -109,7 +113,7 @@ def readings(shapes: Sequence[tuple[int, ...]], input_size: tuple[int, int], own
             f"{owner}: gives coordinates, {found} for a crop, not heatmaps. Export the network up to its heatmaps or "
             "SimCC vectors, without what decodes them; a network that regresses coordinates is not supported."
         )
-    if len(shapes) == 1 and len(shapes[0]) == 2 and 3 * NUM_KEYPOINTS + 4 <= min(shapes[0]) <= 3 * NUM_KEYPOINTS + 90:
+    if len(shapes) == 1 and len(shapes[0]) == 2 and 3 * count + 4 <= min(shapes[0]) <= 3 * count + 90:
         raise InputError(
             f"{owner}: gives {found}, which looks like the boxes and keypoints of all people in an image (YOLO-pose). "
             "Only top-down networks are supported: one person's crop in, heatmaps or SimCC vectors out."
@@ -120,19 +124,22 @@ def readings(shapes: Sequence[tuple[int, ...]], input_size: tuple[int, int], own
     )
 
 
-def _of_heatmaps(shape: tuple[int, ...], input_size: tuple[int, int], owner: str) -> list[Reading]:
+def _of_heatmaps(
+    shape: tuple[int, ...], input_size: tuple[int, int], owner: str, keypoints: KeypointSet
+) -> list[Reading]:
     planes, height, width = shape
+    plain, combined = len(keypoints), _COMBINED_PLANES * len(keypoints)
     said = "x".join(map(str, shape))
-    if planes not in (NUM_KEYPOINTS, _COMBINED_PLANES * NUM_KEYPOINTS):
-        if width in (NUM_KEYPOINTS, _COMBINED_PLANES * NUM_KEYPOINTS):
+    if planes not in (plain, combined):
+        if width in (plain, combined):
             raise InputError(
                 f"{owner}: gives {said} for a crop, which has the channels last. Export the network with channels "
                 "first (NCHW), as from PyTorch."
             )
         raise InputError(
-            f"{owner}: gives {planes} heatmaps for a crop ({said}), where COCO's {NUM_KEYPOINTS} keypoints make "
-            f"{NUM_KEYPOINTS}, or {_COMBINED_PLANES * NUM_KEYPOINTS} with offsets. Networks of other keypoints "
-            "cannot be scored on COCO's annotations."
+            f"{owner}: gives {planes} heatmaps for a crop ({said}), where the keypoints of the annotations, "
+            f"{keypoints}, make {plain}, or {combined} with offsets. Give annotations of the keypoints that the "
+            "network finds."
         )
     if width * input_size[1] != height * input_size[0]:
         raise InputError(
@@ -142,7 +149,7 @@ def _of_heatmaps(shape: tuple[int, ...], input_size: tuple[int, int], owner: str
         )
     large = max(input_size) >= _LARGE
     sizes = {"input_size": [*input_size], "heatmap_size": [width, height]}
-    if planes != NUM_KEYPOINTS:
+    if planes == combined:
         codec = {"type": "UDPHeatmap", **sizes, "heatmap_type": "combined"}
         return [Reading("UDPHeatmap with offsets", codec, use_udp=True, flip_mode="udp_combined")]
     sigma, blur = (3, 17) if large else (2, 11)
@@ -157,12 +164,14 @@ def _of_heatmaps(shape: tuple[int, ...], input_size: tuple[int, int], owner: str
     ]
 
 
-def _of_distributions(shapes: Sequence[tuple[int, ...]], input_size: tuple[int, int], owner: str) -> list[Reading]:
+def _of_distributions(
+    shapes: Sequence[tuple[int, ...]], input_size: tuple[int, int], owner: str, keypoints: KeypointSet
+) -> list[Reading]:
     said = " and ".join("x".join(map(str, shape)) for shape in shapes)
-    if any(shape[0] != NUM_KEYPOINTS for shape in shapes):
+    if any(shape[0] != len(keypoints) for shape in shapes):
         raise InputError(
-            f"{owner}: gives two outputs, {said} for a crop, where SimCC of COCO's {NUM_KEYPOINTS} keypoints has as "
-            "many rows in each. Networks of other keypoints cannot be scored on COCO's annotations."
+            f"{owner}: gives two outputs, {said} for a crop, where SimCC of the annotations' keypoints, {keypoints}, "
+            "has as many rows in each. Give annotations of the keypoints that the network finds."
         )
     lengths = [shape[1] for shape in shapes]
     ratios = [length / side for length, side in zip(lengths, input_size, strict=True)]

@@ -9,7 +9,9 @@ import yaml
 
 from posequant.base.errors import InputError
 from posequant.base.files import require_file
-from posequant.data.dataset import load_annotations
+from posequant.base.keypoints import KeypointSet
+from posequant.base.measures import AP, PCK
+from posequant.data.dataset import Annotations, load_annotations
 from posequant.export.describe import describe_mmpose
 from posequant.export.import_ncnn import Source
 from posequant.study.candidates import Normalisation, normalisations, readings, triple
@@ -27,6 +29,7 @@ from posequant.study.study_file import (
 )
 from posequant.study.trial import LabelledPeople, Outcome, Trial, try_all
 from posequant.workflow.costs import network_of, people_in
+from posequant.workflow.keypoint_sets import find_keypoints, known_sets
 
 _FILES = (".onnx", ".param")
 # Where the workflow's own study of COCO takes people to calibrate on.
@@ -42,6 +45,7 @@ class Wanted:
     network: str
     images: str
     annotations: str
+    keypoints: str | None = None
     train_images: str | None = None
     train_annotations: str | None = None
     name: str | None = None
@@ -78,6 +82,7 @@ def new_study(wanted: Wanted, workflow: Path) -> str:
     """
     _require_sensible(wanted)
     shipped = yaml.safe_load(require_file(workflow / "config.yaml").read_text(encoding="utf-8"))
+    annotations = _annotations(wanted)
     file = Path(wanted.network)
     name = name_from(wanted.name or (file.stem if file.suffix in _FILES else wanted.network))
     target = wanted.out or Path(f"{name}.yaml")
@@ -86,11 +91,11 @@ def new_study(wanted: Wanted, workflow: Path) -> str:
     model: dict[str, Any] | str
     if file.suffix in _FILES:
         opened = _opened(wanted, file)
-        said, model = _tried(wanted, opened)
+        said, model = _tried(wanted, opened, annotations)
         width, height = opened.spec.input_size
         network = network_of(weights=opened.weights, pixels=width * height, gmac=None)
     else:
-        model, said, network = _of_mmpose(wanted), [], None
+        model, said, network = _of_mmpose(wanted, annotations.keypoints), [], None
     source = "mmpose" if isinstance(model, str) else str(model["source"])
     train, advice = _training_split(wanted, shipped)
     content = {
@@ -100,6 +105,7 @@ def new_study(wanted: Wanted, workflow: Path) -> str:
                 "dataset": {
                     "train": train,
                     "val": {"images": wanted.images, "annotations": wanted.annotations},
+                    **({"keypoints": wanted.keypoints} if wanted.keypoints else {}),
                 },
                 "models": {name: model},
                 "variants": wanted.variants or default_rows(source),
@@ -132,6 +138,21 @@ def _require_sensible(wanted: Wanted) -> None:
         raise InputError("--train-images needs the annotations of these images; give --train-annotations")
 
 
+def _annotations(wanted: Wanted) -> Annotations:
+    """Return the annotations to try on, with their set of keypoints."""
+    path = Path(wanted.annotations)
+    annotations = load_annotations(path, find_keypoints(wanted.keypoints) if wanted.keypoints else None)
+    if annotations.keypoints.is_known:
+        return annotations
+    count = len(annotations.keypoints)
+    alike = [name for name in known_sets() if len(find_keypoints(name)) == count]
+    raise InputError(
+        f"{path}: people have {count} keypoints, which are not COCO's. Say which by --keypoints: a file that names "
+        "them, or the name of a set that mmpose ships"
+        + (f", of which {', '.join(alike)} have as many." if alike else ".")
+    )
+
+
 def _opened(wanted: Wanted, file: Path) -> Opened:
     """Return the user's network, opened."""
     if file.suffix == ".param":
@@ -149,14 +170,14 @@ def _opened(wanted: Wanted, file: Path) -> Opened:
     return replace(opened, spec=replace(opened.spec, padding=wanted.padding))
 
 
-def _tried(wanted: Wanted, opened: Opened) -> tuple[list[str], dict[str, Any]]:
+def _tried(wanted: Wanted, opened: Opened, annotations: Annotations) -> tuple[list[str], dict[str, Any]]:
     """Return what the trial found in words, and the keys of the model."""
     size = opened.spec.input_size
-    possible = readings(opened.output_shapes, size, str(opened.file))
+    possible = readings(opened.output_shapes, size, str(opened.file), annotations.keypoints)
     known = normalisations()
     if wanted.mean and wanted.std:
         known = [Normalisation("given", triple(wanted.mean), triple(wanted.std), to_rgb=not wanted.bgr)]
-    people = LabelledPeople.choose(load_annotations(Path(wanted.annotations)), wanted.people, wanted.seed)
+    people = LabelledPeople.choose(annotations, wanted.people, wanted.seed)
     trial = Trial(opened.network, opened.spec, people, Path(wanted.images), threads=wanted.threads)
     outcome = try_all(trial, known, possible, dark=wanted.dark)
     _require_a_fit(outcome, wanted, opened.file)
@@ -165,7 +186,9 @@ def _tried(wanted: Wanted, opened: Opened) -> tuple[list[str], dict[str, Any]]:
     said = [f"The network takes 3x{size[1]}x{size[0]} (channels, height, width) and gives {maps}, {shapes}."]
     if len(opened.output_shapes) == 1:
         said[0] += f" Their stride is {size[0] / opened.output_shapes[0][2]:g}."
-    said += findings(outcome, f"{len(people.instances)} people of {wanted.annotations} (seed {wanted.seed})")
+    found = findings(outcome, f"{len(people.instances)} people of {wanted.annotations} (seed {wanted.seed})")
+    measure = AP if annotations.keypoints.sigmas else PCK
+    said += map(measure.said, found)
     return said, opened.settings | model_settings(outcome, size, wanted.padding)
 
 
@@ -180,14 +203,14 @@ def _require_a_fit(outcome: Outcome, wanted: Wanted, file: Path) -> None:
         )
 
 
-def _of_mmpose(wanted: Wanted) -> dict[str, Any] | str:
+def _of_mmpose(wanted: Wanted, keypoints: KeypointSet) -> dict[str, Any] | str:
     """Return the keys of a network of mmpose, or its name where that is enough."""
     name = wanted.network
     if name.endswith((".pth", ".pt", ".bin", ".tflite", ".xml")):
         raise InputError(f"{name}: give an .onnx file, ncnn's .param, or the name of a config of mmpose")
     if not wanted.checkpoint and (short := named_model(name)):
         return short
-    describe_mmpose(name, name)
+    describe_mmpose(name, name, keypoints)
     if not wanted.checkpoint:
         raise InputError(f"{name}: give the path or address of its weights by --checkpoint")
     return {"source": "mmpose", "config": name, "checkpoint": wanted.checkpoint}

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from posequant.base.keypoints import KeypointSet
 from posequant.base.model_spec import ModelSpec
 from posequant.data.crops import Cropper, crops_of_images
-from posequant.data.dataset import CHUNK, NUM_KEYPOINTS, Annotations, Instances, ground_truth_instances, say_notices
+from posequant.data.dataset import CHUNK, Annotations, Instances, ground_truth_instances, say_notices
 from posequant.evaluate.decode import Decoder
 from posequant.evaluate.oks import similarity
 from posequant.networks.base import Network, join_rows
@@ -129,15 +130,17 @@ class LabelledPeople:
 
     Attributes:
         instances: their boxes and images.
-        keypoints: as annotated, float64 (N, 17, 2), in pixels of the image.
-        labelled: which of them are, bool (N, 17).
+        keypoints: as annotated, float64 (N, K, 2), in pixels of the image.
+        labelled: which of them are, bool (N, K).
         areas: of the people, in square pixels, float64 (N,).
+        of: what is annotated.
     """
 
     instances: Instances
     keypoints: Scores
     labelled: NDArray[np.bool_]
     areas: Scores
+    of: KeypointSet
 
     @classmethod
     def choose(cls, annotations: Annotations, count: int, seed: int) -> "LabelledPeople":
@@ -147,13 +150,13 @@ class LabelledPeople:
         order = np.random.default_rng(seed).permutation(len(everyone))[:count]
         instances = everyone.select(order)
         entries = [annotations.coco.anns[int(identifier)] for identifier in instances.ids]
-        triplets = np.array([entry["keypoints"] for entry in entries], np.float64).reshape(-1, NUM_KEYPOINTS, 3)
+        triplets = np.array([entry["keypoints"] for entry in entries], np.float64).reshape(len(order), -1, 3)
         areas = np.array([entry["area"] for entry in entries], np.float64)
-        return cls(instances, triplets[..., :2], triplets[..., 2] > 0, areas)
+        return cls(instances, triplets[..., :2], triplets[..., 2] > 0, areas, annotations.keypoints)
 
     def oks(self, keypoints: Floats) -> Scores:
-        """Return the OKS of poses (N, 17, 2), float64 (N,)."""
-        agreement = similarity(keypoints, self.keypoints, self.areas) * self.labelled
+        """Return the OKS of poses (N, K, 2), float64 (N,); without sigmas 1 - NME, as `similarity` has it."""
+        agreement = similarity(keypoints, self.keypoints, self.areas, self.of.sigmas) * self.labelled
         oks: Scores = agreement.sum(axis=1) / np.maximum(self.labelled.sum(axis=1), 1)
         return oks
 

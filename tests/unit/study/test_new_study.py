@@ -18,7 +18,7 @@ from tests.unit.ncnn_fixtures import Builder
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.data.dataset import load_annotations
-from posequant.demo.people import write_dataset
+from posequant.demo.scenes import HAND, PERSON, Kind, write_dataset
 from posequant.study.candidates import Normalisation, normalisations, readings
 from posequant.study.new_study import Wanted, new_study
 from posequant.study.opened import open_onnx
@@ -284,7 +284,7 @@ def test_inputs_that_are_refused(shape: list[int | None], message: str, tmp_path
     [
         ([(17, 24, 16), (17, 24, 16)], "2 sets of heatmaps"),
         ([(24, 16, 17)], "channels last"),
-        ([(21, 24, 16)], "21 heatmaps"),
+        ([(21, 24, 16)], "21 heatmaps .* coco .17 keypoints., make 17, or 51 with offsets"),
         ([(17, 16, 24)], "another aspect ratio"),
         ([(17, 2)], "coordinates"),
         ([(1, 17, 3)], "coordinates"),
@@ -319,12 +319,22 @@ def test_network_of_mmpose(dataset: dict[str, Any], tmp_path: Path) -> None:
             made(name, dataset, tmp_path)
 
 
-def test_the_demos_network_on_drawn_people(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "drawn", {"train": 1, "val": 12}, seed=0, processes=1)
-    files = [ROOT / "models" / "hourglass_demo" / name for name in ("config.py", "checkpoint.pth")]
+def drawn_people(folder: Path, kind: Kind) -> dict[str, Any]:
+    """Draw a few, and return the options of `new_study` that name them."""
+    write_dataset(folder, {"train": 1, "val": 12}, seed=0, processes=1, kind=kind)
+    return {
+        f"{prefix}{key}": str(folder / path)
+        for prefix, split in (("", "val"), ("train_", "train"))
+        for key, path in (("images", split), ("annotations", f"annotations/person_keypoints_{split}.json"))
+    }
+
+
+def exported(name: str, side: int, folder: Path) -> str:
+    """Return the ONNX file of a network that the project ships, for square crops."""
+    files = [ROOT / "models" / name / file for file in ("config.py", "checkpoint.pth")]
     spec = ModelSpec(
-        name="demo",
-        input_size=(128, 128),
+        name=name,
+        input_size=(side, side),
         mean=IMAGENET.mean,
         std=IMAGENET.std,
         to_rgb=True,
@@ -336,12 +346,28 @@ def test_the_demos_network_on_drawn_people(tmp_path: Path) -> None:
         input_name="input",
         output_names=("output",),
     )
-    network = export_onnx(Model(files[0], files[1], spec), tmp_path / "network.onnx")
-    drawn: dict[str, Any] = {
-        f"{prefix}{key}": str(tmp_path / "drawn" / path)
-        for prefix, split in (("", "val"), ("train_", "train"))
-        for key, path in (("images", split), ("annotations", f"annotations/person_keypoints_{split}.json"))
-    }
-    _, model = made(str(network), drawn, tmp_path)
+    return str(export_onnx(Model(files[0], files[1], spec), folder / "network.onnx"))
+
+
+def test_the_demos_network_on_drawn_people(tmp_path: Path) -> None:
+    _, model = made(exported("hourglass_demo", 128, tmp_path), drawn_people(tmp_path / "drawn", PERSON), tmp_path)
     assert (model["input_size"], model["mean"], model.get("to_rgb", True)) == ([128, 128], [*IMAGENET.mean], True)
     assert model["codec"] == {"type": "MSRAHeatmap", "input_size": [128, 128], "heatmap_size": [32, 32], "sigma": 2}
+
+
+def test_a_network_of_other_keypoints_needs_their_name(tmp_path: Path) -> None:
+    network, hands = exported("hand_demo", 96, tmp_path), drawn_people(tmp_path / "drawn", HAND)
+    with pytest.raises(InputError, match=r"have 21 keypoints.*--keypoints.*coco_wholebody_hand.* have as many"):
+        made(network, hands, tmp_path)
+    _, model = made(network, hands, tmp_path, keypoints="coco_wholebody_hand")
+    assert (model["mean"], model["codec"]["heatmap_size"]) == ([*IMAGENET.mean], [24, 24])
+    study = yaml.safe_load((tmp_path / "mine.yaml").read_text())["studies"]["network"]
+    assert study["dataset"]["keypoints"] == "coco_wholebody_hand"
+
+
+def test_without_sigmas_networks_are_tried_by_nme(tmp_path: Path) -> None:
+    said, model = made(
+        exported("hand_demo", 96, tmp_path), drawn_people(tmp_path / "drawn", HAND), tmp_path, keypoints="onehand10k"
+    )
+    assert "Mean 1 - NME of" in said
+    assert model["mean"] == [*IMAGENET.mean]
