@@ -348,10 +348,10 @@ def own_table(wildcards) -> list[str]:
     return [f"{row}/model.table"] if wildcards.variant in NCNN_INT8 else []
 
 
-def network_license(wildcards) -> str:
-    """The licence of a model's network, empty where the configuration does not say it."""
-    model = config["studies"][wildcards.study]["models"][wildcards.model]
-    return model.get("license") or ""
+def network_license_option(wildcards) -> str:
+    """Option that says the licence of a model's network, where the configuration does."""
+    named = config["studies"][wildcards.study]["models"][wildcards.model].get("license")
+    return f"--network-license {shlex.quote(named)}" if named else ""
 
 
 def recipe_records(wildcards) -> list[str]:

@@ -25,9 +25,9 @@ rule package:
         runtime=growing(15),
     params:
         code=code("package"),
-        license=network_license,
+        license=network_license_option,
     shell:
         'python "$SCRIPTS"/package.py --model {input.model} --artifact {input.artifact:q}'
         " --metrics {input.metrics} --certificate {input.certificate} --table {input.table}"
-        ' --license "$SCRIPTS"/../LICENSE --network-license {params.license:q}'
+        ' --license "$SCRIPTS"/../LICENSE {params.license}'
         " --out {output} > {log} 2>&1"

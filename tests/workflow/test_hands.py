@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from collections import Counter
 
 import numpy as np
@@ -19,6 +20,7 @@ SMALL = {
     "dataset": {"synthetic": {"kind": "hand", "train_images": 12, "val_images": 16}},
     "calibration": {"people": 8},
     "variants": VARIANTS,
+    "models": {"hand_demo": {"license": None}},
 }
 
 
@@ -59,6 +61,17 @@ def test_the_page_has_a_section_for_every_row(finished: Workflow) -> None:
     page = (finished.folder / "results/hand/result.md").read_text()
     sections = re.findall(r"^## (.*)$", page.partition("# Backends")[2], flags=re.MULTILINE)
     assert sections == ["ncnn FP32", "ncnn INT8", "ncnn INT8 tuned"]
+
+
+def test_a_package_names_the_keypoints_of_hands_and_no_licence_that_is_not_said(
+    finished: Workflow, hands: KeypointSet
+) -> None:
+    package = f"{MODEL}/ncnn-int8/package.zip"
+    finished.run(package)
+    with zipfile.ZipFile(finished.folder / package) as archive:
+        description = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("model.json"))))
+    assert description["keypoints"]["names"] == [*hands.names]
+    assert not description["license"]
 
 
 def test_nothing_is_left_to_do(finished: Workflow) -> None:

@@ -34,7 +34,7 @@ _CONTENTS = {
     "CMakeLists.txt": "builds it",
     "certificate.md": "what INT8 or another reduced precision costs beside FP32, and how sure that is",
     "certificate.json": "the same as data",
-    "golden/image.png": "a drawn person",
+    "golden/image.png": "a drawn person or hand",
     "golden/crop.png": "what the network sees of the person",
     "golden/image.ppm": "the same image for `pose.cpp`",
     "golden/crop.ppm": "the same crop for `pose.cpp`",
