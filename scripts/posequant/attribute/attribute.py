@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from posequant.attribute.pair import Pair, factors_among
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
+from posequant.base.measures import measure_for
 from posequant.base.model_spec import ModelSpec
 from posequant.base.signal import Powers
 from posequant.base.verify import versions
@@ -96,6 +97,7 @@ def attribute(
     activations = _activations_only(pair, network, yardstick, images, threads)
     return {
         "model": spec.name,
+        "judged_by": measure_for(spec.keypoints.sigmas).loss,
         "variant": variant,
         "crops": count,
         "waterfall": _waterfall(in_8_bits, weights if below else None, int8),

@@ -6,6 +6,7 @@ from typing import Any
 
 from posequant.base import figures
 from posequant.base.figures import Drawing
+from posequant.base.measures import measure_in
 
 # More layers than these cannot be named in a picture: then only the noisiest are, so far apart as their names need.
 _NAMED, _WORST_NAMED, _NAME_WIDTH = 45, 12, 1 / 45
@@ -19,7 +20,7 @@ def draw(attribution: Mapping[str, Any]) -> list[Drawing]:
 
 def _steps(attribution: Mapping[str, Any]) -> Drawing:
     """Draw what each step adds to the one before it, and the activations alone by themselves."""
-    side = attribution["activations_only"]
+    side, measure = attribution["activations_only"], measure_in(attribution)
     steps = [*attribution["waterfall"], side]
     starts = [0.0, *(step["noise"] for step in steps[:-2]), 0.0]
     added = [100 * (step["noise"] - start) for step, start in zip(steps, starts, strict=True)]
@@ -30,10 +31,10 @@ def _steps(attribution: Mapping[str, Any]) -> Drawing:
     figures.name_lines(panel, [*(step["step"] for step in steps[:-1]), f"beside it: {side['step']}"])
     for line, (step, start) in enumerate(zip(steps, starts, strict=True)):
         if step["sqnr_db"] is not None:
-            loss = "" if step["oks_loss"] is None else f", OKS {-step['oks_loss'] + 0.0:+.4f}"
+            change = "" if step["oks_loss"] is None else measure.said(f", OKS {-step['oks_loss'] + 0.0:+.4f}")
             place = 100 * max(step["noise"], start)
             panel.annotate(
-                f"{step['sqnr_db']:.1f} dB{loss}", (place, line), (5, 0), textcoords="offset points", va="center",
+                f"{step['sqnr_db']:.1f} dB{change}", (place, line), (5, 0), textcoords="offset points", va="center",
                 fontsize=9,
             )  # fmt: skip
     for line, step in enumerate(steps[:-2]):
@@ -52,13 +53,13 @@ def _steps(attribution: Mapping[str, Any]) -> Drawing:
 
 def _layers(attribution: Mapping[str, Any]) -> Drawing:
     """Draw noise, loss and work of each layer alone, in the network's order."""
-    layers = attribution["layers"]
+    layers, lost = attribution["layers"], measure_in(attribution).said("OKS loss")
     figure = figures.new_figure(7.4)
     noise, poses, work, time = figure.subplots(4, 1, height_ratios=[1.4, 1, 1, 1], sharex=True)
     colours = [figures.VERMILION if layer["bits"] else figures.BLUE for layer in layers]
     for panel, values, label in (
         (noise, [100 * layer["noise"] for layer in layers], "noise in\n% of the signal"),
-        (poses, [nan if layer["oks_loss"] is None else layer["oks_loss"] for layer in layers], "OKS loss"),
+        (poses, [nan if layer["oks_loss"] is None else layer["oks_loss"] for layer in layers], lost),
         (work, [100 * layer["macs_share"] for layer in layers], "% of\nthe work"),
         (time, [layer["int8_ms"] for layer in layers], "time\nin ms"),
     ):

@@ -9,6 +9,7 @@ from posequant.attribute.times import CONVERSIONS
 from posequant.base.errors import InputError
 from posequant.base.figures import Drawing
 from posequant.base.markdown import decibels, signed, table
+from posequant.base.measures import measure_in
 
 WORST = 10
 
@@ -44,7 +45,7 @@ def render(attribution: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> s
         attribution: the attribution.
         pictures: those of it, by the links to their files.
     """
-    return "\n\n".join(_paragraphs(attribution, pictures)) + "\n"
+    return measure_in(attribution).said("\n\n".join(_paragraphs(attribution, pictures)) + "\n")
 
 
 def worst_first(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -5,8 +5,9 @@ Pages are written in the words of the first. `Measure.said` puts them into those
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -15,10 +16,12 @@ class Measure:
 
     Attributes:
         score: the statistic against annotations.
+        loss: what the poses of two networks are compared by.
         words: what stands for the words of AP and OKS; empty where these are meant.
     """
 
     score: str
+    loss: str
     words: tuple[tuple[str, str], ...] = ()
 
     def said(self, text: str) -> str:
@@ -29,9 +32,10 @@ class Measure:
         return re.sub("|".join(rf"\b{re.escape(word)}\b" for word in words), lambda found: words[found[0]], text)
 
 
-AP = Measure("AP")
+AP = Measure("AP", "OKS")
 PCK = Measure(
     "PCK",
+    "NME",
     (
         # The longer ones first.
         (
@@ -40,7 +44,8 @@ PCK = Measure(
             "has no sigmas, so there is neither OKS nor AP. NME to FP32 is by the root of 0.53 times the box's area",
         ),
         ("COCO's average precision of keypoints", "share of keypoints within 0.2 of the longer side of the box"),
-        ("1 - the mean OKS of a row's poses with those", "NME of a row's poses with those"),
+        ("1 - the mean OKS of", "NME of"),
+        ("OKS loss**: 1 - mean OKS to the poses", "NME**: normalised mean error to the poses"),
         ("1 - mean OKS to the poses", "NME to the poses"),
         ("1 - OKS with the pose", "NME with the pose"),
         ("loss of its part in OKS", "NME of it"),
@@ -52,6 +57,16 @@ PCK = Measure(
         ("AP", "PCK"),
     ),
 )
+
+
+def measure_for(sigmas: Sequence[float] | None) -> Measure:
+    """Return what networks of keypoints with these sigmas are judged by, or of keypoints without any."""
+    return AP if sigmas else PCK
+
+
+def measure_in(record: Mapping[str, Any]) -> Measure:
+    """Return what the network of a record is judged by: its key `judged_by` has the `loss`."""
+    return AP if record["judged_by"] == AP.loss else PCK
 
 
 def measure_of(statistics: Iterable[str]) -> Measure:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from posequant.base import figures
 from posequant.base.figures import Drawing
+from posequant.base.measures import measure_in
 from posequant.base.pareto import pareto_front
 from posequant.recipe.page import TITLES, bound_of, loss_of, outcome_of
 from posequant.recipe.recipe import budget_of
@@ -47,12 +48,13 @@ def _draw(record: Mapping[str, Any]) -> Drawing:
         panel.set(xlabel=label)
         if outcome := outcome_of(record, measure):
             _draw_outcome(panel, price[record["taken"]], outcome)
-    panels[0].set(ylabel=TITLES[measure], title=record["model"])
+    title = measure_in(record).said(TITLES[measure])
+    panels[0].set(ylabel=title, title=record["model"])
     handles, labels = panels[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
     caption = (
         f"Each mark is a network that was tried, with its line in the table below. Further down loses less "
-        f"({TITLES[measure]}); further left is faster in the one panel, smaller in the other. The stepped line joins "
+        f"({title}); further left is faster in the one panel, smaller in the other. The stepped line joins "
         "those that no other beats in both."
     )
     if limited:

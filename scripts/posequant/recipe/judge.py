@@ -44,14 +44,12 @@ class Panel:
             crops: of N people, float32 (N, 3, H, W).
             people: who they are.
             threads: how many crops are computed at a time.
-            labelled: whether AP is measured, too, by the people's labels.
+            labelled: whether AP is measured, too, or PCK without sigmas, by the people's labels.
         """
         self.crops, self._threads = crops, threads
         self._yardstick = Yardstick(spec, people, network.forward_on_threads(crops, threads))
         self._draws = Draws.of(people.image_ids)
         poses = self._yardstick.keypoints, self._yardstick.scores
-        # Keypoints without sigmas have no AP.
-        labelled = labelled and spec.keypoints.sigmas is not None
         self._precision = PrecisionLoss(people, *poses, self._draws.drawn, spec.keypoints) if labelled else None
 
     def evidence(self, network: NcnnNetwork) -> Evidence:

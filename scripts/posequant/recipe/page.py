@@ -5,6 +5,7 @@ from typing import Any
 
 from posequant.base.figures import Drawing
 from posequant.base.markdown import decibels, figure_or_dash, signed, table
+from posequant.base.measures import measure_in
 from posequant.recipe.budget import Budget
 from posequant.recipe.parts import MIN_PEOPLE
 from posequant.recipe.recipe import budget_of
@@ -22,7 +23,7 @@ def render(record: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> str:
         record: as `apply_recipe_to_files` makes it.
         pictures: those of it, by the links to their files.
     """
-    return "\n\n".join(_paragraphs(record, pictures)) + "\n"
+    return measure_in(record).said("\n\n".join(_paragraphs(record, pictures)) + "\n")
 
 
 def _paragraphs(record: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> Iterable[str]:
@@ -70,12 +71,12 @@ def _paragraphs(record: Mapping[str, Any], pictures: Mapping[str, Drawing]) -> I
     )
     yield "\n".join(
         (
-            "- **OKS loss**: 1 - mean OKS with the float network's poses as the truth. It needs no labels.",
+            "- **OKS loss**: 1 - mean OKS to the poses of the float network. It needs no labels.",
             "- **Expected**: the same on other people. It is the noise of the outputs times the ratio of loss to noise "
             "of all lines together, so less of it is chance.",
             f"- **At most**: the one-sided upper bound of the {title} at 95%, by a bootstrap over the images.",
-            "- **AP**: of these people, each in an image of its own, as a difference to the float network. "
-            "In brackets, its 95% interval by a paired bootstrap.",
+            "- **AP**: of these people, each in an image of its own, as a difference to the float network. In "
+            "brackets, its 95% interval by a paired bootstrap.",
             "- **SQNR**: of the network's outputs.",
             "- **Work in INT8**: share of the float network's multiply-accumulates, of all layers with weights.",
             "- **Latency**: one crop on one thread, timed in turn with the first line.",

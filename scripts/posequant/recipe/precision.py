@@ -1,4 +1,4 @@
-"""What AP a network loses on labelled people, and how sure that is."""
+"""What AP a network loses on labelled people, or PCK where there are no sigmas, and how sure that is."""
 
 from pathlib import Path
 
@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from posequant.base.errors import InputError
 from posequant.base.keypoints import COCO, KeypointSet
+from posequant.base.measures import PCK
 from posequant.data.crop_files import People
 from posequant.data.dataset import Annotations, index_annotations
 from posequant.evaluate.bootstrap import Counts, average_precision, match
+from posequant.evaluate.distances import Distances
 from posequant.evaluate.keypoint_metrics import person_scores
 
 Floats = NDArray[np.float32]
@@ -19,7 +21,7 @@ class PrecisionLoss:
     """AP of N labelled people, each in an image of its own, beside that of a reference.
 
     Of people nobody is missed or found twice, so AP is higher than in their images; the difference of two networks is
-    what it is for.
+    what it is for. Where the keypoints have no sigmas, PCK is in the place of AP.
     """
 
     def __init__(
@@ -32,14 +34,15 @@ class PrecisionLoss:
             keypoints: the reference's, float32 (N, K, 2), in pixels of the image.
             scores: theirs, float32 (N, K).
             draws: how often each of B draws has each person, int32 (B, N).
-            found: the K keypoints, with sigmas.
+            found: the K keypoints.
 
         Raises:
             InputError: nobody has a labelled keypoint.
         """
         if not people.visible.any():
             raise InputError("none of the people that AP is measured on has a labelled keypoint. Calibrate on others.")
-        self._annotations, self._draws = _annotations(people, found), draws
+        self._people, self._found, self._draws = people, found, draws
+        self._annotations = _annotations(people, found)
         self._reference = self._precision(keypoints, scores)
 
     def __call__(self, keypoints: Floats, scores: Floats) -> NDArray[np.float64]:
@@ -50,6 +53,8 @@ class PrecisionLoss:
         return self._reference - self._precision(keypoints, scores)
 
     def _precision(self, keypoints: Floats, scores: Floats) -> NDArray[np.float64]:
+        if self._found.sigmas is None:
+            return self._distances(keypoints).statistics(self._draws)[PCK.score]
         triplets = np.concatenate([keypoints, scores[..., np.newaxis]], axis=2)
         results = [
             {
@@ -65,6 +70,12 @@ class PrecisionLoss:
         matches = match(self._annotations, results)["all"]
         precision: NDArray[np.float64] = average_precision(matches, self._draws)[0].mean(axis=1)
         return precision
+
+    def _distances(self, keypoints: Floats) -> Distances:
+        boxes = self._people.bboxes.astype(np.float64)
+        sizes = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+        pixels = np.linalg.norm(keypoints.astype(np.float64) - self._people.keypoints, axis=2)
+        return Distances(pixels=pixels, counted=self._people.visible, sizes=sizes, units=sizes)
 
 
 def _annotations(people: People, found: KeypointSet) -> Annotations:

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from posequant.base.errors import InputError
 from posequant.base.files import whole
+from posequant.base.measures import measure_for
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import hashes, versions
 from posequant.data.crop_files import People, load_crops
@@ -201,9 +202,10 @@ def apply_recipe_to_files(
         measured: whether to measure what the draft does not depend on, too: times, AP and the outcome.
 
     Returns:
-        What was done, for JSON: the `recipe`, the `target` and what was `decided` for it; the layers in float; numbers
-        of `people`; the `rungs` that were measured, each with its score by all of them, and the place of the one that
-        was `taken`; the `outcome` on the people that tell, None without them; and what all was made of.
+        What was done, for JSON: what networks are `judged_by`, OKS or NME; the `recipe`, the `target` and what was
+        `decided` for it; the layers in float; numbers of `people`; the `rungs` that were measured, each with its
+        score by all of them, and the place of the one that was `taken`; the `outcome` on the people that tell, None
+        without them; and what all was made of.
 
     Raises:
         InputError: a file is missing or damaged, or as `apply_recipe`.
@@ -241,6 +243,7 @@ def apply_recipe_to_files(
             draft.reference.write(*reference)
     return {
         "model": spec.name,
+        "judged_by": measure_for(spec.keypoints.sigmas).loss,
         "recipe": given.filled(),
         "target": target,
         "decided": said,

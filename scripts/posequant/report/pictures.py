@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.keypoints import KeypointSet
+from posequant.base.measures import measure_for
 from posequant.base.model_spec import ModelSpec
 from posequant.certify.joints import nearest_box
 from posequant.data.crops import Cropper
@@ -95,7 +96,7 @@ def make_pictures(
         "boxes": ours["protocol"]["boxes"],
         "keypoint_names": list(pair.reference.keypoints.names),
         "skeleton": [list(limb) for limb in pair.reference.keypoints.skeleton],
-        "judged_by": "OKS" if pair.reference.keypoints.sigmas else "NME",
+        "judged_by": measure_for(pair.reference.keypoints.sigmas).loss,
         "least_score": KEYPOINT_SCORE_THRESHOLD,
         "people": [
             person.drawn(maps, (theirs["variant"], ours["variant"]), folder, link)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from posequant.base.measures import AP, PCK
+from posequant.base.measures import measure_in
 
 _HEADINGS = {
     "worst": "The largest losses",
@@ -14,7 +14,7 @@ _HEADINGS = {
 
 def render(pictures: Mapping[str, Any]) -> str:
     """Return the page of what `make_pictures` returned; its links are those in there."""
-    return (AP if pictures["judged_by"] == "OKS" else PCK).said("\n\n".join(_paragraphs(pictures)) + "\n")
+    return measure_in(pictures).said("\n\n".join(_paragraphs(pictures)) + "\n")
 
 
 def _paragraphs(pictures: Mapping[str, Any]) -> Iterable[str]:

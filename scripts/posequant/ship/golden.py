@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.data.crops import Cropper
-from posequant.demo.scenes import HAND, PERSON, draw_scene
+from posequant.demo.hand import HAND
+from posequant.demo.person import PERSON
+from posequant.demo.scenes import draw_scene
 from posequant.evaluate.decode import Decoder
 from posequant.networks.base import Network
 

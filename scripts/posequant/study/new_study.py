@@ -10,7 +10,7 @@ import yaml
 from posequant.base.errors import InputError
 from posequant.base.files import require_file
 from posequant.base.keypoints import KeypointSet
-from posequant.base.measures import AP, PCK
+from posequant.base.measures import measure_for
 from posequant.data.dataset import Annotations, load_annotations
 from posequant.export.describe import describe_mmpose
 from posequant.export.import_ncnn import Source
@@ -187,8 +187,7 @@ def _tried(wanted: Wanted, opened: Opened, annotations: Annotations) -> tuple[li
     if len(opened.output_shapes) == 1:
         said[0] += f" Their stride is {size[0] / opened.output_shapes[0][2]:g}."
     found = findings(outcome, f"{len(people.instances)} people of {wanted.annotations} (seed {wanted.seed})")
-    measure = AP if annotations.keypoints.sigmas else PCK
-    said += map(measure.said, found)
+    said += map(measure_for(annotations.keypoints.sigmas).said, found)
     return said, opened.settings | model_settings(outcome, size, wanted.padding)
 
 

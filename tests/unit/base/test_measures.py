@@ -1,6 +1,6 @@
 """Words of pages about sets of keypoints with and without sigmas."""
 
-from posequant.base.measures import AP, PCK, measure_of
+from posequant.base.measures import AP, PCK, measure_for, measure_in, measure_of
 
 
 def test_sets_with_sigmas_are_judged_by_ap() -> None:
@@ -17,3 +17,9 @@ def test_sets_without_sigmas_are_judged_by_pck_and_nme() -> None:
 def test_a_page_says_that_there_are_no_sigmas() -> None:
     said = PCK.said("Metric: COCO keypoints (OKS) by pycocotools; scoring, rescoring and NMS as in mmpose.")
     assert "The dataset has no sigmas, so there is neither OKS nor AP." in said
+
+
+def test_a_record_says_what_its_network_is_judged_by() -> None:
+    for measure, sigmas in ((AP, [0.1]), (PCK, None)):
+        assert measure_for(sigmas) is measure
+        assert measure_in({"judged_by": measure.loss}) is measure

@@ -69,3 +69,17 @@ def test_other_keypoints_count_by_their_own_sigmas() -> None:
         found = KeypointSet("own", tuple("abcde"), (), tuple(range(5)), (sigma,) * 5)
         losses[sigma] = PrecisionLoss(few, few.keypoints, SCORES[:, :5], DRAWS, found)(moved, SCORES[:, :5])[0]
     assert losses == {0.05: pytest.approx(13 / 101), 1000.0: 0}
+
+
+def test_without_sigmas_pck_is_lost() -> None:
+    people = draw_people(COUNT)
+    people = replace(people, visible=people.visible | True)
+    moved = people.keypoints.copy()
+    # One of 17 keypoints of one person is farther off than a fifth of the box.
+    moved[0, 0] += 0.3 * (people.bboxes[0, 2:] - people.bboxes[0, :2]).max()
+    found = KeypointSet("own", tuple(map(str, range(17))), (), tuple(range(17)), None)
+    loss = PrecisionLoss(people, people.keypoints, SCORES, DRAWS, found)(moved, SCORES)
+    assert loss[0] == pytest.approx(1 / (17 * COUNT))
+    # In the draws, that person is there from never to a few times.
+    assert loss[1:].min() == 0
+    assert set(np.round(loss[1:] * 17 * COUNT, 6)) <= set(range(COUNT + 1))

@@ -18,7 +18,10 @@ from tests.unit.ncnn_fixtures import Builder
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.data.dataset import load_annotations
-from posequant.demo.scenes import HAND, PERSON, Kind, write_dataset
+from posequant.demo.drawing import Kind
+from posequant.demo.hand import HAND
+from posequant.demo.person import PERSON
+from posequant.demo.scenes import write_dataset
 from posequant.study.candidates import Normalisation, normalisations, readings
 from posequant.study.new_study import Wanted, new_study
 from posequant.study.opened import open_onnx
