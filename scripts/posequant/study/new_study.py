@@ -90,7 +90,7 @@ def new_study(wanted: Wanted, workflow: Path) -> str:
         raise InputError(f"{target}: is there already. Remove it, or name another file by --out.")
     model: dict[str, Any] | str
     if file.suffix in _FILES:
-        opened = _opened(wanted, file)
+        opened = _opened(wanted, file, annotations.keypoints)
         said, model = _tried(wanted, opened, annotations)
         width, height = opened.spec.input_size
         network = network_of(weights=opened.weights, pixels=width * height, gmac=None)
@@ -153,8 +153,8 @@ def _annotations(wanted: Wanted) -> Annotations:
     )
 
 
-def _opened(wanted: Wanted, file: Path) -> Opened:
-    """Return the user's network, opened."""
+def _opened(wanted: Wanted, file: Path, keypoints: KeypointSet) -> Opened:
+    """Return the user's network for these keypoints, opened."""
     if file.suffix == ".param":
         weights = wanted.bin or file.with_suffix(".bin")
         require_file(file)
@@ -167,7 +167,7 @@ def _opened(wanted: Wanted, file: Path) -> Opened:
             raise InputError(
                 f"{file}: takes crops of {opened.spec.input_size} (width, height), not --input-size {wanted.input_size}"
             )
-    return replace(opened, spec=replace(opened.spec, padding=wanted.padding))
+    return replace(opened, spec=replace(opened.spec, padding=wanted.padding, keypoints=keypoints))
 
 
 def _tried(wanted: Wanted, opened: Opened, annotations: Annotations) -> tuple[list[str], dict[str, Any]]:
