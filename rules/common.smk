@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -170,6 +171,8 @@ OFFICIAL = [
     if config["variants"][variant]["calibration"] in METHODS
 ]
 WITH_RECIPE = [variant for variant in NCNN_INT8 if variant not in OFFICIAL]
+# Those that run on a Vulkan device.
+VULKAN = variants_with(backend="ncnn-vulkan")
 # How many people each of the latter distills on, of those whose recipe has that step.
 DISTILLED = {
     variant: step["distill"]["people"]

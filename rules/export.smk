@@ -58,12 +58,11 @@ rule export:
     params:
         code=code("export"),
         settings=study_settings("export"),
-        vulkan=vulkan_option,
     shell:
         'python "$SCRIPTS"/export.py --config {input.config:q}'
         " --checkpoint {input.checkpoint:q} --model {input.model} --crops {input.crops}"
         " --opset {params.settings[opset]} --precision {params.settings[precision]}"
-        " {params.vulkan} --out {output.onnx} --out-deploy-config {output.deploy_config}"
+        " --out {output.onnx} --out-deploy-config {output.deploy_config}"
         " --out-record {output.record} --out-table {output.table} --out-page {output.page}"
         " > {log} 2>&1"
 

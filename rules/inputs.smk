@@ -49,7 +49,10 @@ def variant_options(wildcards) -> str:
     """Options of a variant's network."""
     name = wildcards.variant
     variant = config["variants"][name]
-    return f"--variant {name} --backend {variant['backend']} --precision {variant['precision']}"
+    return (
+        f"--variant {name} --backend {variant['backend']} --precision {variant['precision']}"
+        f"{vulkan_option([name])}"
+    )
 
 
 def prediction_options(wildcards) -> str:
@@ -60,10 +63,11 @@ def prediction_options(wildcards) -> str:
     return f"{variant_options(wildcards)} {flip_test}{shard}"
 
 
-def vulkan_option(wildcards) -> str:
-    """Option that says whether the export is meant for Vulkan."""
-    settings = config["studies"][wildcards.study]["export"]
-    return "--use-vulkan" if settings["use_vulkan"] else "--no-use-vulkan"
+def vulkan_option(rows) -> str:
+    """Option that names the Vulkan device, where one of the rows runs on it and the configuration says which."""
+    if "vulkan_device" not in config or not set(rows) & set(VULKAN):
+        return ""
+    return f" --vulkan-device {shlex.quote(str(config['vulkan_device']))}"
 
 
 def model_file(key: str):
@@ -228,7 +232,7 @@ def artifact(wildcards) -> list[str]:
 def artifact_of(variant: str, wildcards) -> list[str]:
     """The files that a variant's backend loads, of the wildcards' model, and the record of the step that made them."""
     folder = RESULTS.format(**wildcards)
-    own, converted = f"{folder}/{variant}", f"{folder}/converted"
+    own, converted = f"{folder}/{quantized_as(variant)}", f"{folder}/converted"
     match config["variants"][variant]:
         case {"backend": "onnxruntime", "precision": "int8"}:
             return [f"{own}/model.onnx", f"{own}/quantize.json"]
@@ -248,6 +252,21 @@ def artifact_of(variant: str, wildcards) -> list[str]:
             # bf16 is what the runtime makes of the fp32 weights when it loads them.
             network = f"{converted}/ncnn-{'fp16' if precision == 'fp16' else 'fp32'}"
             return [f"{network}.{ending}" for ending in ("param", "bin", "json")]
+
+
+def quantized_as(variant: str) -> str:
+    """The variant whose INT8 network a variant runs: on Vulkan that of the same calibration on the CPU, else its own."""
+    if variant not in VULKAN:
+        return variant
+    calibration = config["variants"][variant].get("calibration")
+    return next(
+        (
+            name
+            for name in NCNN_INT8
+            if config["variants"][name]["calibration"] == calibration
+        ),
+        variant,
+    )
 
 
 def fp32_variant(wildcards) -> str:
@@ -344,8 +363,9 @@ def own_certificate(wildcards) -> list[str]:
 
 def own_table(wildcards) -> list[str]:
     """Input function: the calibration table of a row, if ncnn runs it in INT8."""
-    row = f"{RESULTS}/{{variant}}".format(**wildcards)
-    return [f"{row}/model.table"] if wildcards.variant in NCNN_INT8 else []
+    quantized = quantized_as(wildcards.variant)
+    row = RESULTS.format(**wildcards) + f"/{quantized}"
+    return [f"{row}/model.table"] if quantized in NCNN_INT8 else []
 
 
 def network_license_option(wildcards) -> str:
@@ -399,6 +419,9 @@ def settings_of_network(wildcards) -> str:
         # What a row in reduced precision is compared with, whether the study lists it or not.
         for name in variants_with(backend=backend, precision="fp32"):
             variants.setdefault(name, config["variants"][name])
+    for name in list(variants):
+        quantized = quantized_as(name)
+        variants.setdefault(quantized, config["variants"][quantized])
     used = {variant.get("calibration") for variant in variants.values()}
     return json.dumps(
         {
@@ -577,8 +600,9 @@ def latency_memory(wildcards, input, attempt) -> int:
 
 def latency_options(wildcards) -> str:
     """Options that name all rows of a model."""
-    rows = latency_rows(wildcards).values()
-    return " ".join(f"--row {shlex.join(row)}" for row in rows)
+    rows = latency_rows(wildcards)
+    named = " ".join(f"--row {shlex.join(row)}" for row in rows.values())
+    return named + vulkan_option(rows)
 
 
 def prunable() -> list[str]:

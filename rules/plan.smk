@@ -131,6 +131,26 @@ def refuse_to_prune(dag) -> None:
         )
 
 
+def require_vulkan(dag) -> None:
+    """End a run at once that has rows on Vulkan, where this machine has no such device.
+
+    Where jobs run elsewhere, or in environments of their own, they look for it themselves.
+    """
+    if not workflow.local_exec or workflow.deployment_settings.deployment_method:
+        return
+    jobs = list(dag.needrun_jobs())
+    rows = {job.wildcards.get("variant") for job in jobs} & set(VULKAN)
+    if not rows:
+        return
+    command = [sys.executable, ROOT / "scripts" / "vulkan_devices.py"]
+    done = subprocess.run(
+        [*command, *shlex.split(vulkan_option(rows))], capture_output=True, text=True
+    )
+    if done.returncode:
+        *_, said = done.stderr.split("error: ")
+        raise WorkflowError(f"{', '.join(sorted(rows))}: {said.strip()}")
+
+
 def unknown(study: str, models) -> str:
     """What an estimate does not know of a study before it is fetched; empty where it knows all."""
     wildcards = SimpleNamespace(study=study)

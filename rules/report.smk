@@ -194,6 +194,7 @@ onstart:
         if workflow.executor_plugin.name == "slurm":
             watch_queue(Path.cwd(), logger.warning)
         refuse_to_prune(workflow.dag)
+        require_vulkan(workflow.dag)
         said, warning = estimate(workflow.dag)
         for line in said:
             logger.info(line)

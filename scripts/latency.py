@@ -8,6 +8,7 @@ from pathlib import Path
 
 from posequant.base.command import command
 from posequant.base.errors import InputError
+from posequant.workflow.settings.precisions import PRECISIONS, add_device_option
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -21,9 +22,10 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="WORD",
-        help="a network, once for each: its name, its backend (pytorch, onnxruntime, openvino, ncnn), its precision "
+        help=f"a network, once for each: its name, its backend ({', '.join(PRECISIONS)}), its precision "
         "(fp32, fp16, bf16, int8), the files that the backend loads, and, if there is one, the record of their maker",
     )
+    add_device_option(parser)
     parser.add_argument(
         "--reference",
         type=Path,
@@ -73,18 +75,19 @@ def main() -> None:
     from posequant.benchmark.load import measure_load, opener
     from posequant.benchmark.throughput import network_throughputs
     from posequant.data.crop_files import load_crops
-    from posequant.networks.opening import import_runtime, open_network
+    from posequant.networks.opening import device_record, import_runtime, open_network
     from posequant.workflow.settings.precisions import TITLES
 
     spec, crops, threads = ModelSpec.load(arguments.model), load_crops(arguments.crops, limit=32), arguments.threads
+    device = arguments.vulkan_device
     parsed = parse_rows(arguments.rows)
     made = {name: as_made(files) for name, (_, _, files) in parsed.items()}
     rows = {name: (backend, precision, list(made[name])) for name, (backend, precision, _) in parsed.items()}
     for backend in dict.fromkeys(backend for backend, _, _ in rows.values()):
         import_runtime(backend)
     # In processes of their own, while nothing is open in this one.
-    loads = {name: measure_load(opener(*row, spec, crops[:1]), name) for name, row in rows.items()}
-    networks = {name: open_network(*row, spec, threads) for name, row in rows.items()}
+    loads = {name: measure_load(opener(*row, spec, crops[:1], device=device), name) for name, row in rows.items()}
+    networks = {name: open_network(*row, spec, threads, device=device) for name, row in rows.items()}
     in_ncnn = arguments.reference[0].suffix == ".param"
     of_reference = ("ncnn" if in_ncnn else "onnxruntime", "fp32", arguments.reference)
     same = [name for name, row in rows.items() if row == of_reference]
@@ -111,6 +114,7 @@ def main() -> None:
             **asdict(loads[name]),
             "size_bytes": sum(path.stat().st_size for path in files),
             "sha256": {path.name: digest for path, digest in files.items()},
+            **({"device": found} if (found := device_record(networks[name])) else {}),
         }
         for (name, files), latency, speed in zip(made.items(), latencies, per_second, strict=True)
     }

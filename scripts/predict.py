@@ -47,6 +47,7 @@ def main() -> None:
         crops=arguments.crops,
         shard=arguments.shard,
         shards=arguments.shards,
+        device=arguments.vulkan_device,
     )
     predictions.save(arguments.out)
 

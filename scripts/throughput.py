@@ -48,14 +48,19 @@ def main() -> None:
     from posequant.data.crops import Cropper, crops_of_images
     from posequant.data.dataset import evaluation_instances, shard_of
     from posequant.data.evaluation_crops import open_crops
-    from posequant.networks.opening import open_network
+    from posequant.networks.opening import device_record, open_network
 
     spec = ModelSpec.load(arguments.model)
     everyone = evaluation_instances(arguments.annotations, arguments.detections, spec.keypoints)
     instances = shard_of(everyone, 1, arguments.shards)
     crops = open_crops(arguments.crops, spec, instances) if arguments.crops else None
     network = open_network(
-        arguments.backend, arguments.precision, list(as_made(arguments.artifact)), spec, arguments.threads
+        arguments.backend,
+        arguments.precision,
+        list(as_made(arguments.artifact)),
+        spec,
+        arguments.threads,
+        device=arguments.vulkan_device,
     )
     throughput = measure_throughput(
         network,
@@ -67,6 +72,8 @@ def main() -> None:
         seconds=arguments.seconds,
     )
     record = {"model": spec.name, "variant": arguments.variant, "cpu": this_processor().name, **asdict(throughput)}
+    if device := device_record(network):
+        record["device"] = device
     write_json(arguments.out, record)
     print(", ".join(f"{name} {value}" for name, value in record.items()))
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.networks.opening import open_network
+from posequant.workflow.settings.precisions import NCNN
 
 LOADS = 3
 # Inferences after which the memory of a network does not grow any more.
@@ -56,7 +57,13 @@ def measure_load(first_inference: Callable[[], Callable[[], object]], name: str)
 
 
 def opener(
-    backend: str, precision: str, artifacts: Sequence[Path], spec: ModelSpec, crop: NDArray[np.float32]
+    backend: str,
+    precision: str,
+    artifacts: Sequence[Path],
+    spec: ModelSpec,
+    crop: NDArray[np.float32],
+    *,
+    device: str | None = None,
 ) -> Callable[[], Callable[[], object]]:
     """Return what opens the network of a row as an application does, infers a crop and returns what infers it again.
 
@@ -68,10 +75,11 @@ def opener(
         artifacts: see there.
         spec: see there.
         crop: float32 (1, 3, H, W).
+        device: as for `open_network`. The time to start it belongs to that of loading.
     """
 
     def first_inference() -> Callable[[], object]:
-        infer = _bare_ncnn(artifacts, precision, crop) if backend == "ncnn" else None
+        infer = _bare_ncnn(backend, precision, artifacts, crop, device) if backend in NCNN else None
         if infer is None:
             network = open_network(backend, precision, artifacts, spec)
             infer = lambda: network.forward(crop)  # noqa: E731
@@ -81,11 +89,14 @@ def opener(
     return first_inference
 
 
-def _bare_ncnn(artifacts: Sequence[Path], precision: str, crop: NDArray[np.float32]) -> Callable[[], object]:
+def _bare_ncnn(
+    backend: str, precision: str, artifacts: Sequence[Path], crop: NDArray[np.float32], device: str | None
+) -> Callable[[], object]:
     from posequant.networks.ncnn import load_net, to_mat
+    from posequant.networks.vulkan import find_device
 
     param, weights = artifacts
-    net = load_net(param, weights, precision)
+    net = load_net(param, weights, precision, device=find_device(device) if backend == "ncnn-vulkan" else None)
     inputs, outputs = net.input_names(), net.output_names()
 
     def infer() -> object:

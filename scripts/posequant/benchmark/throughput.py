@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from posequant.base.devices import device_words
 from posequant.base.markdown import table
 from posequant.base.model_spec import ModelSpec
 from posequant.base.timing import time_in_turn
@@ -129,9 +130,10 @@ def network_throughputs(
 
 
 def throughput_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return one line for each record: the fields of `Throughput`, after `model`, `variant` and `cpu`."""
-    fields = ["model", "variant", "cpu", *Throughput.__annotations__]
-    return pd.DataFrame([{field: record[field] for field in fields} for record in records])
+    """Return one line for each record: the fields of `Throughput`, after `model`, `variant`, `cpu` and `device`."""
+    fields = ["model", "variant", "cpu", "device", *Throughput.__annotations__]
+    said = [{**record, "device": device_words(record["device"]) if "device" in record else ""} for record in records]
+    return pd.DataFrame([{field: record[field] for field in fields} for record in said])
 
 
 def throughput_page(records: pd.DataFrame) -> str:
@@ -139,7 +141,7 @@ def throughput_page(records: pd.DataFrame) -> str:
     shown = [
         {
             "Model": str(record["model"]),
-            "Variant": str(record["variant"]),
+            "Variant": str(record["variant"]) + (f" on {record['device']}" if record["device"] else ""),
             "Threads": str(record["threads"]),
             "People": str(record["people"]),
             "Rounds": str(record["rounds"]),

@@ -25,7 +25,9 @@ from posequant.evaluate.paired import bootstrap_predictions
 from posequant.networks import ncnn_layers
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.opening import open_network
+from posequant.networks.vulkan import find_device
 from posequant.workflow.settings.certify import Sampling
+from posequant.workflow.settings.precisions import NCNN
 
 # What a quantized network must keep of the FP32 one's quality in MLPerf Inference, by benchmark and difficulty (Reddi
 # et al., MLPerf Inference Benchmark, ISCA 2020; mlcommons/inference_policies, inference_rules.adoc).
@@ -74,9 +76,10 @@ def certify(
     spec = ModelSpec.load(model)
     backend, precision = (candidate.identity[key] for key in ("backend", "precision"))
     # Only INT8 of ncnn is run on all of them, with Winograd's algorithm and without.
-    tensors = load_crops(crops, limit=None if (backend, precision) == ("ncnn", "int8") else _CROPS_COMPARED)
-    float_outputs = open_network(backend, "fp32", list(pair.reference_made), spec).forward(tensors[:_CROPS_COMPARED])
-    outputs, arithmetic = _run(backend, precision, list(pair.made), spec, tensors)
+    tensors = load_crops(crops, limit=None if backend in NCNN and precision == "int8" else _CROPS_COMPARED)
+    reference_network = open_network(backend, "fp32", list(pair.reference_made), spec, device=full.device)
+    float_outputs = reference_network.forward(tensors[:_CROPS_COMPARED])
+    outputs, arithmetic = _run(backend, precision, list(pair.made), spec, tensors, device=candidate.device)
     first_outputs = [values[:_CROPS_COMPARED] for values in outputs]
     # The last bit of a matrix product depends on how many threads share it; a certificate does not.
     with threadpool_limits(1):
@@ -97,6 +100,7 @@ def certify(
         "without_labels": asdict(without_labels),
         "outputs": {"crops": len(float_outputs[0]), **asdict(compare(float_outputs, first_outputs))},
         **arithmetic,
+        **({"device": candidate.identity["device"]} if candidate.device else {}),
         "calibration": _calibration(calibration, annotated, annotations),
         "sha256": {
             "artifact": candidate.identity["sha256"]["artifact"],
@@ -111,7 +115,13 @@ def certify(
 
 
 def _run(
-    backend: str, precision: str, artifacts: Sequence[Path], spec: ModelSpec, crops: NDArray[np.float32]
+    backend: str,
+    precision: str,
+    artifacts: Sequence[Path],
+    spec: ModelSpec,
+    crops: NDArray[np.float32],
+    *,
+    device: str | None,
 ) -> tuple[Sequence[NDArray[np.float32]], dict[str, Any]]:
     """Open a network, once, and run it on crops.
 
@@ -138,7 +148,14 @@ def _run(
                 operators = runtime_operators.onnxruntime_operators(onnx, optimized)
             return onnxruntime.forward(first), runtime_operators.arithmetic(operators)
     param, weights = artifacts
-    network = NcnnNetwork(param, weights, precision, spec.input_shape, spec.output_shapes)
+    network = NcnnNetwork(
+        param,
+        weights,
+        precision,
+        spec.input_shape,
+        spec.output_shapes,
+        device=find_device(device) if backend == "ncnn-vulkan" else None,
+    )
     describe, some = (ncnn_layers.arithmetic, crops) if precision == "int8" else (ncnn_layers.float_arithmetic, first)
     outputs = network.forward_on_threads(some, 1)
     return outputs, describe(param, weights, network, some, outputs)

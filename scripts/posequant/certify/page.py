@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from posequant.base.devices import device_words
 from posequant.base.markdown import decibels, figure_or_dash, signed, table
 from posequant.base.measures import AP, measure_of
 from posequant.evaluate.ground import subset_words
@@ -102,6 +103,8 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
         f"against FP32 on {outputs['crops']} calibration crops; the greatest difference is {outputs['max_abs']:.3g}."
     )
     yield "## Arithmetic"
+    if device := certificate.get("device"):
+        yield f"Computed by Vulkan on {device_words(device)}."
     if "as_fp32" in certificate:
         yield from _float(certificate, precision)
     elif certificate["overflow"] is None:
@@ -186,6 +189,7 @@ def _moved(first: dict[str, str], part: Mapping[str, Any]) -> dict[str, str]:
 
 def _float(certificate: Mapping[str, Any], precision: str) -> Iterable[str]:
     layers, run = certificate["layers"], certificate["as_fp32"]
+    where = "this device" if "device" in certificate else "this processor"
     stored = sorted({layer["stored"] for layer in layers})
     yield (
         f"All of the {certificate['work']['macs'] / 1e6:.1f} million multiply-accumulates of a crop are float. The "
@@ -194,13 +198,13 @@ def _float(certificate: Mapping[str, Any], precision: str) -> Iterable[str]:
     if run["equal"]:
         yield (
             f"The same files give the same bits in {precision} and in FP32 on {run['crops']} calibration crops: on "
-            "this processor ncnn computes them in float32, and only the stored weights differ from those of FP32. "
+            f"{where} ncnn computes them in float32, and only the stored weights differ from those of FP32. "
             "Another processor may compute in reduced precision, and what is certified here need not hold on it."
         )
     else:
         yield (
             f"On {run['crops']} calibration crops the same files give outputs up to {run['largest_difference']:.3g} "
-            f"apart in {precision} and in FP32: on this processor ncnn holds values in reduced precision. How it sums "
+            f"apart in {precision} and in FP32: on {where} ncnn holds values in reduced precision. How it sums "
             "them depends on the processor."
         )
     yield "There are no integers to overflow."

@@ -27,13 +27,14 @@ from posequant.data.evaluation_crops import open_crops
 from posequant.evaluate.decode import Decoder, average_with_mirrored, mirror
 from posequant.evaluate.predictions import Poses, Predictions
 from posequant.networks.base import Network
-from posequant.networks.opening import open_network
+from posequant.networks.opening import device_record, open_network
 
 _PACKAGES = {
     "pytorch": ("torch", "mmpose"),
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino",),
     "ncnn": ("ncnn",),
+    "ncnn-vulkan": ("ncnn",),
 }
 
 
@@ -52,6 +53,7 @@ def make_predictions(
     crops: Path | None = None,
     shard: int = 1,
     shards: int = 1,
+    device: str | None = None,
 ) -> Predictions:
     """Predict the pose of every person of an evaluation set, or of one shard of it.
 
@@ -69,9 +71,10 @@ def make_predictions(
         crops: where `keep_crops` wrote the people's crops; without, they are cut out of the images.
         shard: which of the shards to predict, from 1; their identity is that of the whole.
         shards: how many there are.
+        device: see `open_network`.
 
     Raises:
-        InputError: an input is missing, damaged or does not fit the others; there is no such shard.
+        InputError: an input is missing, damaged or does not fit the others; there is no such shard or device.
     """
     spec, made = ModelSpec.load(model), as_made(artifacts)
     instances = evaluation_instances(annotations, detections, spec.keypoints)
@@ -102,7 +105,9 @@ def make_predictions(
         require_sizes(images, instances, shard, shards)
     instances = shard_of(instances, shard, shards)
     source = open_crops(crops, spec, instances) if crops else None
-    network = open_network(backend, precision, list(made), spec, threads)
+    network = open_network(backend, precision, list(made), spec, threads, device=device)
+    if found := device_record(network):
+        identity["device"] = found
     return Predictions(
         ids=instances.ids,
         image_ids=instances.image_ids,

@@ -4,7 +4,7 @@ import json
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,11 @@ class _Hashes(_Checked):
     detections: str | None
 
 
+class _Device(_Checked):
+    name: str
+    kind: str
+
+
 class Identity(_Checked):
     """What the identity of predictions has, at least, and so have metrics."""
 
@@ -59,6 +64,8 @@ class Identity(_Checked):
     instances: int
     sha256: _Hashes
     versions: dict[str, str]
+    # Of rows that do not run on the CPU.
+    device: _Device | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,12 @@ def _rows(keypoints: int) -> dict[str, tuple[int, ...]]:
     return {"keypoints": (keypoints, 2), "keypoint_scores": (keypoints,), "centers": (2,), "scales": (2,)}
 
 
+def device_in(identity: Mapping[str, Any]) -> str | None:
+    """Return the name of the device in the identity of predictions, or in metrics; None where it is the CPU."""
+    device = identity.get("device")
+    return device["name"] if device else None
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Poses with what is needed to score them, and where they come from.
@@ -123,6 +136,11 @@ class Predictions:
         """What the poses have; COCO's where the identity does not say it."""
         content = self.identity.get("keypoints")
         return COCO if content is None else KeypointSet.of(content)
+
+    @property
+    def device(self) -> str | None:
+        """The name of the device that the network ran on; None for the CPU."""
+        return device_in(self.identity)
 
     def save(self, path: Path) -> None:
         """Write an .npz file; the same predictions give the same bytes."""

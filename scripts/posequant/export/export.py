@@ -51,7 +51,9 @@ def write_deploy_config(spec: ModelSpec, settings: Export, target: Path) -> None
             "input_shape": list(spec.input_size),
             "dynamic_axes": None,
         },
-        "backend_config": {"type": "ncnn", "precision": settings.precision, "use_vulkan": settings.use_vulkan},
+        # Without `use_vulkan`: mmdeploy's converters do not read it. The same files run on the CPU and on Vulkan, and a
+        # variant says on which.
+        "backend_config": {"type": "ncnn", "precision": settings.precision},
     }
     with whole(target) as draft:
         Config(content).dump(draft)

@@ -3,8 +3,10 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import ncnn
@@ -16,6 +18,7 @@ from posequant.base.files import named_as
 from posequant.base.supervision import doing, note
 from posequant.ncnn_format.model import PAIR_HINT, Layer, NcnnModel, is_grouped, weighted_inputs
 from posequant.networks.base import join_rows, require_crops
+from posequant.networks.vulkan import Device
 
 # ncnn.Option fields of each precision that are on; all others of these are off (ncnn: src/option.h).
 _PRECISION_OPTIONS = {
@@ -27,10 +30,10 @@ _PRECISION_OPTIONS = {
 
 
 class NcnnNetwork:
-    """A pose network run by ncnn on the CPU, one thread per call.
+    """A pose network run by ncnn on the CPU, one thread per call, or on a Vulkan device.
 
     `forward` may be called from several threads at once: the weights are loaded once and ncnn releases the interpreter
-    lock while it computes.
+    lock while it computes. A Vulkan device computes one crop at a time: threads wait for each other.
 
     Precisions, by ncnn's options: `fp32` has all reduced storage and arithmetic off; `fp16` and `bf16` have theirs on
     (on x86 ncnn computes fp16 in float32, so there only a float16 `.bin` makes a difference); `int8` runs the layers
@@ -40,6 +43,7 @@ class NcnnNetwork:
         input_shape: channels, height and width of a crop.
         output_names: the outputs, `out0`, `out1`, ...
         output_shapes: shape of each for one crop.
+        device: the Vulkan device; None for the CPU.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class NcnnNetwork:
         *,
         int8_winograd: bool = False,
         packing: bool = True,
+        device: Device | None = None,
     ) -> None:
         """Load the network and run it once on zeros.
 
@@ -68,11 +73,12 @@ class NcnnNetwork:
                 overflow the results are the same.
             packing: whether channels may lie side by side in memory, as ncnn has it by default. Without, INT8 is
                 slower, and of the same bits on x86 and ARM.
+            device: the Vulkan device to run it on; None for the CPU.
 
         Raises:
             InputError: if a file is missing, damaged or not the other's, if the model's INT8 marks do not fit the
-                precision, if ncnn is known to compute a layer wrongly in it, or if the network does not take such crops
-                or give such outputs.
+                precision, if ncnn is known to compute a layer wrongly in it, if the network does not take such crops
+                or give such outputs, or if the Vulkan device cannot run it.
         """
         if precision not in _PRECISION_OPTIONS:
             raise InputError(f"{precision!r} is no precision of ncnn. Choose one of {', '.join(_PRECISION_OPTIONS)}.")
@@ -84,9 +90,14 @@ class NcnnNetwork:
         self._input, self.output_names = _input_and_outputs(self._layers, param)
         self._blobs = {top for layer in self._layers for top in layer.tops}
 
-        with doing(f"loaded {param} in ncnn"):
-            self._net = load_net(param, bin_, precision, int8_winograd=int8_winograd, packing=packing)
+        self.device = device
+        self._turn: AbstractContextManager[Any] = Lock() if device else nullcontext()
+        on = f" on the Vulkan device {device.name}" if device else ""
+        with doing(f"loaded {param} in ncnn{on}"):
+            self._net = load_net(param, bin_, precision, int8_winograd=int8_winograd, packing=packing, device=device)
             self.output_shapes = self._try_out()
+        if device:
+            note(f"ran {param} on the Vulkan device {device.name}, whose driver may be at fault")
         if output_shapes is not None:
             self.output_shapes = _without_batch(self.output_shapes, output_shapes, param)
 
@@ -209,6 +220,23 @@ class NcnnNetwork:
             extractor.input(blob, to_mat(values))
         return [self._extract(extractor, name, "the crop given") for name in self.output_names]
 
+    def device_record(self) -> dict[str, Any] | None:
+        """Return what is recorded of the Vulkan device that the network runs on; None for the CPU.
+
+        Returns:
+            `name`, `kind` and `driver` of the device; `fp16`, what it does with float16: `arithmetic`, or `storage`
+            where it sums in float32, None in other precisions; `on_cpu`, the types of the layers that ncnn computes on
+            the CPU because it has no Vulkan kernel for them.
+        """
+        if not self.device:
+            return None
+        options, fp16 = self._net.opt, None
+        if options.use_fp16_packed or options.use_fp16_storage:
+            fp16 = "arithmetic" if options.use_fp16_arithmetic else "storage"
+        on_cpu = sorted({layer.type for layer in self._net.layers() if not layer.support_vulkan})
+        named = {"name": self.device.name, "kind": self.device.kind, "driver": self.device.driver}
+        return {**named, "fp16": fp16, "on_cpu": on_cpu}
+
     def _check_layers(self, precision: str) -> None:
         marked = [layer.name for layer in self._layers if layer.int8_term]
         if precision == "int8" and not marked:
@@ -252,11 +280,12 @@ class NcnnNetwork:
             raise InputError("a crop holds NaN or infinity. Check how it was normalised.")
 
     def _run(self, crop: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        extractor = self._extractor(crop)
-        return [
-            self._take(extractor, name).reshape(1, *shape)
-            for name, shape in zip(self.output_names, self.output_shapes, strict=True)
-        ]
+        with self._turn:
+            extractor = self._extractor(crop)
+            return [
+                self._take(extractor, name).reshape(1, *shape)
+                for name, shape in zip(self.output_names, self.output_shapes, strict=True)
+            ]
 
     def _extractor(self, crop: NDArray[np.float32]) -> Any:
         extractor = self._net.create_extractor()
@@ -309,8 +338,18 @@ def _without_batch(
     return shapes
 
 
-def load_net(param: Path, bin_: Path, precision: str, *, int8_winograd: bool = False, packing: bool = True) -> ncnn.Net:
+def load_net(
+    param: Path,
+    bin_: Path,
+    precision: str,
+    *,
+    int8_winograd: bool = False,
+    packing: bool = True,
+    device: Device | None = None,
+) -> ncnn.Net:
     """Return ncnn's own network of two files, as an application loads it: nothing is checked but what ncnn checks.
+
+    Where ncnn would leave a Vulkan device for the CPU, or crash on it, that is an error.
 
     Args:
         param: the `.param`.
@@ -318,26 +357,47 @@ def load_net(param: Path, bin_: Path, precision: str, *, int8_winograd: bool = F
         precision: one of `fp32`, `fp16`, `bf16`, `int8`.
         int8_winograd: see `NcnnNetwork`.
         packing: see there, too.
+        device: see there, too.
 
     Raises:
-        InputError: ncnn refuses a file.
+        InputError: ncnn refuses a file, or the device lacks what the precision needs.
     """
     net = ncnn.Net()
-    set_options(net.opt, precision, int8_winograd)
+    set_options(net.opt, precision, int8_winograd=int8_winograd, vulkan=device is not None)
     net.opt.use_packing_layout = packing
+    if device:
+        net.set_vulkan_device(device.index)
     if net.load_param(str(param)) != 0:
         raise InputError(f"{param}: ncnn cannot load it; its reason is above. Convert the model again.")
+    if device:
+        _require_device(net, device, precision)
     if net.load_model(str(bin_)) != 0:
         raise InputError(f"{bin_}: ncnn cannot load it; its reason is above. {PAIR_HINT}")
     return net
 
 
-def set_options(options: Any, precision: str, int8_winograd: bool = False) -> None:
+def _require_device(net: ncnn.Net, device: Device, precision: str) -> None:
+    """Raise `InputError` unless a network that has its layers, but no weights yet, will run on a device.
+
+    ncnn switches off what a device lacks. Without the options below it computes in float32, and of INT8 weights it
+    crashes.
+    """
+    if not net.opt.use_vulkan_compute:
+        raise InputError(f"ncnn cannot use the Vulkan device {device.name}. Update its driver, or choose another.")
+    needed = {"fp16": ("use_fp16_packed", "use_fp16_storage"), "int8": ("use_int8_packed", "use_int8_storage")}
+    if precision in needed and not any(getattr(net.opt, switch) for switch in needed[precision]):
+        raise InputError(
+            f"the Vulkan device {device.name} cannot hold numbers of {precision}. Leave that row out of the variants, "
+            "or choose another device."
+        )
+
+
+def set_options(options: Any, precision: str, *, int8_winograd: bool = False, vulkan: bool = False) -> None:
     """Set the fields of an `ncnn.Option` for a precision, as for `NcnnNetwork`, and for one thread."""
     for switch in set().union(*_PRECISION_OPTIONS.values()):
         setattr(options, switch, switch in _PRECISION_OPTIONS[precision])
     options.num_threads = 1
-    options.use_vulkan_compute = False
+    options.use_vulkan_compute = vulkan
     options.use_winograd_convolution = precision != "int8" or int8_winograd
 
 

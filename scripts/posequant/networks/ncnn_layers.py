@@ -70,7 +70,13 @@ def arithmetic(
     """
     records = describe_layers(NcnnModel.read(param, bin_), network)
     with_winograd = NcnnNetwork(
-        param, bin_, "int8", network.input_shape, network.output_shapes, int8_winograd=True
+        param,
+        bin_,
+        "int8",
+        network.input_shape,
+        network.output_shapes,
+        int8_winograd=True,
+        device=network.device,
     ).forward_on_threads(crops, 1)
     return {
         "layers": [asdict(record) for record in records],
@@ -107,7 +113,8 @@ def float_arithmetic(
         InputError: a file is missing or damaged.
     """
     records = describe_layers(NcnnModel.read(param, bin_), network)
-    as_fp32 = NcnnNetwork(param, bin_, "fp32", network.input_shape, network.output_shapes).forward_on_threads(crops, 1)
+    full = NcnnNetwork(param, bin_, "fp32", network.input_shape, network.output_shapes, device=network.device)
+    as_fp32 = full.forward_on_threads(crops, 1)
     return {
         "layers": [asdict(record) for record in records],
         "work": totals(records),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
@@ -9,7 +10,15 @@ from posequant.networks.base import Network
 from posequant.workflow.settings.precisions import PRECISIONS
 
 
-def open_network(backend: str, precision: str, artifacts: Sequence[Path], spec: ModelSpec, threads: int = 1) -> Network:
+def open_network(
+    backend: str,
+    precision: str,
+    artifacts: Sequence[Path],
+    spec: ModelSpec,
+    threads: int = 1,
+    *,
+    device: str | None = None,
+) -> Network:
     """Load the artifact of a variant.
 
     Args:
@@ -19,9 +28,11 @@ def open_network(backend: str, precision: str, artifacts: Sequence[Path], spec: 
             .bin; ncnn's .param and .bin.
         spec: the input and output contract that the artifact must keep.
         threads: how many threads will call `forward` at the same time.
+        device: for `ncnn-vulkan`, the device, as for `find_device`; others run on the CPU.
 
     Raises:
-        InputError: the backend has no such precision; a file is missing, damaged or does not keep the contract.
+        InputError: the backend has no such precision; a file is missing, damaged or does not keep the contract; there
+            is no such device.
     """
     match backend, precision:
         case "pytorch", "fp32":
@@ -44,8 +55,22 @@ def open_network(backend: str, precision: str, artifacts: Sequence[Path], spec: 
 
             param, weights = _one_each(artifacts, "a .param file", "a .bin file")
             return NcnnNetwork(param, weights, precision, spec.input_shape, spec.output_shapes)
+        case "ncnn-vulkan", "fp32" | "fp16" | "int8":
+            from posequant.networks.ncnn import NcnnNetwork
+            from posequant.networks.vulkan import find_device
+
+            param, weights = _one_each(artifacts, "a .param file", "a .bin file")
+            return NcnnNetwork(
+                param, weights, precision, spec.input_shape, spec.output_shapes, device=find_device(device)
+            )
     offered = "; ".join(f"{name}: {', '.join(precisions)}" for name, precisions in PRECISIONS.items())
     raise InputError(f"backend '{backend}' with precision '{precision}' is not offered. Choose from {offered}")
+
+
+def device_record(network: Network) -> dict[str, Any] | None:
+    """Return what is recorded of a network's device, as by `NcnnNetwork.device_record`; None for the CPU."""
+    record = getattr(network, "device_record", None)
+    return record() if record else None
 
 
 def import_runtime(backend: str) -> None:
@@ -66,7 +91,8 @@ def import_runtime(backend: str) -> None:
             from posequant.networks import onnxruntime  # noqa: F401
         case "openvino":
             from posequant.networks import openvino  # noqa: F401
-        case "ncnn":
+        case "ncnn" | "ncnn-vulkan":
+            # Vulkan itself starts with the first network: whoever forks has not started it.
             from posequant.networks import ncnn  # noqa: F401
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posequant import __version__
+from posequant.base.devices import is_software
 from posequant.base.errors import InputError
 from posequant.base.model_spec import ModelSpec
 from posequant.evaluate.ground import require_common_ground
@@ -229,12 +230,14 @@ def _row(
     variant, backend, precision = (metrics[key] for key in ("variant", "backend", "precision"))
     return Row(
         variant=variant,
-        title=variant_title(variant, backend, precision),
+        # Of every table and figure that shows times: those of a software driver are not a GPU's.
+        title=variant_title(variant, backend, precision) + (" (no GPU)" if is_software(cost.get("device")) else ""),
         backend=backend,
         precision=precision,
         reference=variant == reference,
         statistics=metrics["statistics"],
         sha256=files,
+        device=metrics.get("device"),
         cost=Cost.model_validate({key: value for key, value in cost.items() if key != "sha256"}),
         links=records.links,
         certificate=certificate.content if certificate else None,

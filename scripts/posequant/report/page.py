@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from posequant.base.devices import SOFTWARE, device_words
 from posequant.base.markdown import decibels, figure_or_dash, signed, table, unbroken_table
 from posequant.base.measures import AP
 from posequant.certify.page import near, stated, verdicts
@@ -101,7 +102,22 @@ def measured_words(network: Network) -> str:
         f"as fast as FP32 in the same runtime. Throughput: crops per second of the bare network on {threads} "
         f"{'thread' if threads == 1 else 'threads'}. Memory: the peak that opening the network and inferring single "
         "crops adds. Load: from the files to the output of the first crop."
+        + "".join(f" {said}" for said in _devices(network))
     )
+
+
+def _devices(network: Network) -> Iterable[str]:
+    """Yield a sentence for each device on which rows ran, other than the CPU."""
+    timed: dict[str, list[str]] = {}
+    for row in network.rows:
+        if row.cost.device:
+            timed.setdefault(device_words(row.cost.device.model_dump()), []).append(row.title)
+        if row.device and row.cost.device and row.device.name != row.cost.device.name:
+            yield f"The people of {row.title} were predicted on another device, {row.device.name}."
+    for words, titles in timed.items():
+        yield f"{', '.join(titles)}: on {words}, one crop at a time."
+    if any(row.cost.device and row.cost.device.kind == SOFTWARE for row in network.rows):
+        yield "Rows with (no GPU) say what is computed; their times are not those of a GPU."
 
 
 def _opening(result: Result) -> Iterable[str]:

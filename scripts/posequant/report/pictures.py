@@ -288,7 +288,7 @@ def _heatmaps(people: Sequence[_Person], pair: Pair, spec: ModelSpec) -> list[He
     found = []
     for predictions, made in ((pair.reference, pair.reference_made), (pair.candidate, pair.made)):
         identity = predictions.identity
-        network = open_network(identity["backend"], identity["precision"], list(made), spec)
+        network = open_network(identity["backend"], identity["precision"], list(made), spec, device=predictions.device)
         outputs = network.forward(crops)
         if identity["protocol"]["flip_test"]:
             outputs = average_with_mirrored(outputs, network.forward(mirror(crops)), spec)

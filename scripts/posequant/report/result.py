@@ -25,7 +25,7 @@ def variant_title(variant: str, backend: str, precision: str) -> str:
 
     `ncnn-int8` becomes `ncnn INT8`, `ncnn-int8-aciq` becomes `ncnn INT8 aciq`.
     """
-    rest = [part for part in variant.split("-") if part not in (backend, precision)]
+    rest = [part for part in variant.split("-") if part not in (*backend.split("-"), precision)]
     return " ".join([TITLES[backend], precision.upper(), *rest])
 
 
@@ -51,6 +51,20 @@ class Throughput(Part):
     threads: int
 
 
+class Device(Part):
+    """A Vulkan device that a network ran on."""
+
+    name: str
+    kind: str = Field(
+        description="`discrete GPU`, `integrated GPU`, `virtual GPU`; `CPU` of a driver that is no GPU's."
+    )
+    driver: int = Field(description="Version of its driver, as its maker counts.")
+    fp16: Literal["arithmetic", "storage"] | None = Field(
+        default=None, description="Of FP16: whether it computes in float16, or holds values in it and sums in float32."
+    )
+    on_cpu: list[str] = Field(default=[], description="Types of the layers that ncnn computed on the CPU.")
+
+
 class Cost(Part):
     """What a row costs to run."""
 
@@ -64,6 +78,7 @@ class Cost(Part):
         )
     )
     size_bytes: int = Field(description="The files that the runtime loads.")
+    device: Device | None = Field(default=None, description="What it was measured on, where it is not the CPU.")
 
 
 class Links(Part):
@@ -81,7 +96,7 @@ class Row(Part):
 
     variant: str = Field(description="Its name in the configuration.")
     title: str = Field(description="Its name in words, such as `ncnn INT8 tuned`.")
-    backend: Literal["pytorch", "onnxruntime", "openvino", "ncnn"]
+    backend: Literal["pytorch", "onnxruntime", "openvino", "ncnn", "ncnn-vulkan"]
     precision: Literal["fp32", "fp16", "bf16", "int8"]
     reference: bool = Field(description="Whether the differences of AP in the summary are taken to this row.")
     statistics: dict[str, float | None] = Field(
@@ -91,6 +106,7 @@ class Row(Part):
         )
     )
     sha256: dict[str, str] = Field(description="Of the files that the runtime loads, by their names.")
+    device: Device | None = Field(default=None, description="What its people were predicted on, if not the CPU.")
     cost: Cost
     links: Links
     certificate: dict[str, Any] | None = Field(

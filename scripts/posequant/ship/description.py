@@ -13,11 +13,16 @@ from posequant.base.measures import measure_of
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import installed, versions
 from posequant.ncnn_format.model import NcnnModel
-from posequant.workflow.settings.precisions import TITLES
+from posequant.workflow.settings.precisions import NCNN, TITLES
 
 # Goes up where a key is taken away or means something else.
 SCHEMA = "posequant-package/1"
-_FILES = {"ncnn": ("model.param", "model.bin"), "onnxruntime": ("model.onnx",), "openvino": ("model.xml", "model.bin")}
+_FILES = {
+    "ncnn": ("model.param", "model.bin"),
+    "ncnn-vulkan": ("model.param", "model.bin"),
+    "onnxruntime": ("model.onnx",),
+    "openvino": ("model.xml", "model.bin"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Runtime:
     """How a package runs its network.
 
     Attributes:
-        name: as a variant's backend.
+        name: of the library, which is ncnn for Vulkan, too.
         precision: the arithmetic.
         title: for people.
         files: of the network, by their names in the package.
@@ -48,19 +53,20 @@ def runtime_of(backend: str, precision: str) -> Runtime:
         raise InputError(
             f"no package is made of a network in {backend}: an app runs it in {known}. Choose a row of one of these."
         )
+    name = "ncnn" if backend in NCNN else backend
     return Runtime(
-        name=backend,
+        name=name,
         precision=precision,
         title=f"{TITLES[backend]} {precision.upper()}",
         files=_FILES[backend],
         options=_options(backend, precision),
-        packages=installed(backend, "numpy", "opencv-python-headless"),
+        packages=installed(name, "numpy", "opencv-python-headless"),
     )
 
 
 def blobs_of(backend: str, spec: ModelSpec, files: Sequence[Path]) -> tuple[str, str]:
     """Return the names of the input and the output in the `files` of a network that has one of each."""
-    if backend != "ncnn":
+    if backend not in NCNN:
         return spec.input_name, spec.output_names[0]
     layers = NcnnModel.read(*files).layers
     read = {blob for layer in layers for blob in layer.bottoms}
@@ -142,11 +148,11 @@ def in_bytes(described: Mapping[str, Any]) -> bytes:
 
 def _options(backend: str, precision: str) -> dict[str, Any]:
     match backend:
-        case "ncnn":
+        case "ncnn" | "ncnn-vulkan":
             from posequant.networks.ncnn import set_options
 
             options = SimpleNamespace()
-            set_options(options, precision)
+            set_options(options, precision, vulkan=backend == "ncnn-vulkan")
             # How many threads compute is the app's choice.
             return {name: value for name, value in sorted(vars(options).items()) if name != "num_threads"}
         case "openvino":

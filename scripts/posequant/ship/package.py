@@ -14,11 +14,13 @@ from posequant.base.errors import InputError
 from posequant.base.files import read_json, require_file, sha256, whole
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import as_made
+from posequant.evaluate.predictions import device_in
 from posequant.networks.opening import open_network
 from posequant.ship.codecs import Reading, reading_of
 from posequant.ship.description import blobs_of, describe, in_bytes, runtime_of
 from posequant.ship.golden import find_golden
 from posequant.ship.words import certified, measured
+from posequant.workflow.settings.precisions import NCNN
 
 # What the files are, in the order in which the README names them.
 _CONTENTS = {
@@ -87,7 +89,7 @@ def write_package(row: Row, out: Path, *, license_file: Path, network_license: s
     certificate = _of_these_files(row.certificate[0], row.metrics, hashes) if row.certificate else None
     backend, precision = metrics["backend"], metrics["precision"]
     runtime, reading = runtime_of(backend, precision), reading_of(spec)
-    network = open_network(backend, precision, list(made), spec)
+    network = open_network(backend, precision, list(made), spec, device=device_in(metrics))
     golden = find_golden(network, spec)
 
     packed = {f"model{path.suffix}": path.read_bytes() for path in made}
@@ -96,7 +98,7 @@ def write_package(row: Row, out: Path, *, license_file: Path, network_license: s
     if row.certificate:
         data, page = row.certificate
         packed |= {"certificate.json": data.read_bytes(), "certificate.md": require_file(page).read_bytes()}
-    packed |= golden.files(portable=backend == "ncnn" and reading.in_cpp)
+    packed |= golden.files(portable=backend in NCNN and reading.in_cpp)
     described = describe(
         spec,
         metrics=metrics,
@@ -141,6 +143,7 @@ def _programs(
         "backend": backend,
         "files": runtime["files"],
         "options": runtime["options"],
+        "vulkan": runtime["options"].get("use_vulkan_compute", False),
         "version": runtime["version"],
         "version_of": described["versions"],
         "input_name": described["input"]["name"],

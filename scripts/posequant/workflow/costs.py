@@ -21,6 +21,10 @@ RATES = {
     ("ncnn", "fp16"): 104.0,
     ("ncnn", "bf16"): 118.0,
     ("ncnn", "int8"): 173.0,
+    # A guess, as of the CPU: a GPU is faster, and a driver that computes on the CPU some twenty times as slow.
+    ("ncnn-vulkan", "fp32"): 104.0,
+    ("ncnn-vulkan", "fp16"): 104.0,
+    ("ncnn-vulkan", "int8"): 104.0,
 }
 # People in an image that is drawn for the demo, about.
 DRAWN = 1.5

@@ -8,7 +8,7 @@ from posequant.workflow.keypoint_sets import find_keypoints, is_file, known_sets
 from posequant.workflow.named_models import filled_from_index
 from posequant.workflow.settings.base import checked, nearest, not_valid
 from posequant.workflow.settings.config import CocoDataset, Config, NamedModel, Study, Variant
-from posequant.workflow.settings.precisions import TITLES
+from posequant.workflow.settings.precisions import NCNN, TITLES
 from posequant.workflow.settings.quantize import METHODS
 
 
@@ -53,12 +53,25 @@ def _broken_references(config: Config) -> Iterator[str]:
                 f"variants: those of {backend} are compared with {backend} in fp32, which is missing; add a variant "
                 f"{{backend: {backend}, precision: fp32}}"
             )
+    yield from _vulkan_rows_without_a_network(config)
     sources: dict[str, str] = {}
     for name, study in config.studies.items():
         yield from _broken_references_of(f"studies.{name}", study, config)
         for model, network in study.models.items():
             if sources.setdefault(model, network.source) != network.source:
                 yield f"studies.{name}.models.{model}: the same name has another source in another study; rename it"
+
+
+def _vulkan_rows_without_a_network(config: Config) -> Iterator[str]:
+    """Yield what is wrong with variants in INT8 on Vulkan: each runs the network of one on the CPU."""
+    made = {one.calibration for one in config.variants.values() if one.backend == "ncnn"}
+    for name, variant in config.variants.items():
+        if variant.backend == "ncnn-vulkan" and variant.calibration not in made | {None}:
+            yield (
+                f"variants.{name}: runs on Vulkan what a variant of ncnn runs on the CPU, and there is none with "
+                f"calibration '{variant.calibration}'; add a variant "
+                f"{{backend: ncnn, precision: int8, calibration: {variant.calibration}}}"
+            )
 
 
 def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[str]:
@@ -103,7 +116,7 @@ def _rows_without_a_network(place: str, name: str, study: Study, backend: str) -
             continue
         if network.source == "onnx" and backend == "pytorch":
             yield f"{place}: '{name}' runs in PyTorch, but model '{model}' is an ONNX file; remove the variant"
-        elif network.source == "ncnn" and backend != "ncnn":
+        elif network.source == "ncnn" and backend not in NCNN:
             yield (
                 f"{place}: '{name}' runs in {TITLES[backend]}, but model '{model}' is ncnn's files, which no other "
                 "runtime loads; remove the variant, or give the model a study of its own"

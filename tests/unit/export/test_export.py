@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from mmengine import Config
 from tests.unit.export_fixtures import ExportedNetwork, exported_network, write_config
 
 from posequant.base.errors import InputError
@@ -34,7 +33,7 @@ def test_deploy_config_as_mmdeploy_reads_it(tmp_path: Path) -> None:
 
     spec = describe_mmpose("tiny", write_config(tmp_path))
     path = tmp_path / "deploy_config.py"
-    write_deploy_config(spec, Export(opset=12, precision="FP16", use_vulkan=True), path)
+    write_deploy_config(spec, Export(opset=12, precision="FP16"), path)
     assert get_codebase(str(path)).value == "mmpose"
     assert get_task_type(str(path)).value == "PoseDetection"
     assert get_input_shape(str(path)) == [64, 96]
@@ -42,7 +41,6 @@ def test_deploy_config_as_mmdeploy_reads_it(tmp_path: Path) -> None:
     assert get_ir_config(str(path))["output_names"] == ["output"]
     assert get_backend(str(path)).value == "ncnn"
     assert get_precision(str(path)) == "FP16"
-    assert Config.fromfile(path).backend_config.use_vulkan is True
 
 
 def test_onnx_runtime_computes_what_pytorch_does(network: ExportedNetwork) -> None:

@@ -134,8 +134,8 @@ def test_options_are_taken_by_their_types() -> None:
     assert chosen(Sampling, parse(Sampling, "--resamples", "100", "--confidence", "0.5")) == Sampling(
         resamples=100, confidence=0.5
     )
-    given = parse(Export, "--precision", "FP16", "--use-vulkan")
-    assert chosen(Export, given) == Export(precision="FP16", use_vulkan=True)
+    given = parse(Export, "--precision", "FP16", "--opset", "12")
+    assert chosen(Export, given) == Export(precision="FP16", opset=12)
     assert chosen(Curve, parse(Curve, "--people", "8", "16")).people == [8, 16]
 
 

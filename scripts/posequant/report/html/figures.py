@@ -14,7 +14,13 @@ from posequant.report.result import Network, Row
 from posequant.report.verdict import Judgement, lost
 
 _WITHIN_COLOURS = {"1": PURPLE, "2": BLUE, "4": ORANGE}
-_SYMBOLS = {"pytorch": "circle", "onnxruntime": "square", "openvino": "diamond", "ncnn": "triangle-up"}
+_SYMBOLS = {
+    "pytorch": "circle",
+    "onnxruntime": "square",
+    "openvino": "diamond",
+    "ncnn": "triangle-up",
+    "ncnn-vulkan": "triangle-down",
+}
 # Of intervals; seen on light and on dark.
 _BAR = "#7d858f"
 _ROW_HEIGHT, _FRAME_HEIGHT = 34, 110
@@ -192,8 +198,9 @@ def _tradeoff(network: Network, key: str) -> Figure:
     }
     caption = (
         "Left is faster, up is nearer to FP32. Colour: grey FP32, blue FP16, green BF16, orange INT8; shape: the "
-        "runtime (circle PyTorch, square ONNX Runtime, diamond OpenVINO, triangle ncnn); marks grow with the size on "
-        "disk. Rows in reduced precision are compared with FP32 in the same runtime, with intervals; FP32 with "
+        "runtime (circle PyTorch, square ONNX Runtime, diamond OpenVINO, triangle ncnn, on its tip ncnn on Vulkan); "
+        "marks grow with the size on disk. Rows in reduced precision are compared with FP32 in the same runtime, with "
+        "intervals; FP32 with "
         f"{network.reference.title}. The dotted line joins the rows that no other beats in both; where intervals "
         "overlap, that may be chance."
     )

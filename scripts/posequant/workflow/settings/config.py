@@ -24,7 +24,7 @@ from posequant.workflow.settings.certify import Sampling
 from posequant.workflow.settings.data import Calibration, EvaluationCrops, EvaluationPeople
 from posequant.workflow.settings.demo import Synthetic
 from posequant.workflow.settings.export import CropAndCodec, Export
-from posequant.workflow.settings.precisions import PRECISIONS
+from posequant.workflow.settings.precisions import NCNN, PRECISIONS
 from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.settings.recipe import Curve, Recipe, Target
 from posequant.workflow.settings.report import Pictures, Tolerance
@@ -74,8 +74,8 @@ Rows = Annotated[
 ]
 
 
-Backend = Literal["pytorch", "onnxruntime", "openvino", "ncnn"]
-LeftOut = Literal["pytorch", "onnxruntime", "openvino", "ncnn", "all"]
+Backend = Literal["pytorch", "onnxruntime", "openvino", "ncnn", "ncnn-vulkan"]
+LeftOut = Literal["pytorch", "onnxruntime", "openvino", "ncnn", "ncnn-vulkan", "all"]
 
 
 class Variant(Settings):
@@ -90,19 +90,27 @@ class Variant(Settings):
                 }
                 for backend, precisions in PRECISIONS.items()
             ],
-            "if": {"properties": {"backend": {"const": "ncnn"}, "precision": {"const": "int8"}}},
+            "if": {"properties": {"backend": {"enum": list(NCNN)}, "precision": {"const": "int8"}}},
             "then": {"required": ["calibration"]},
             "else": {"not": {"required": ["calibration"]}},
         }
     )
 
-    backend: Backend = Field(description="The runtime that executes the network.")
+    backend: Backend = Field(
+        description="The runtime that executes the network. `ncnn-vulkan` is ncnn on a GPU, by Vulkan."
+    )
     precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(
-        description="The arithmetic. Every backend has `fp32`, ncnn also `fp16` and `bf16`, all but pytorch `int8`."
+        description=(
+            "The arithmetic. Every backend has `fp32`, ncnn also `fp16` and `bf16`, ncnn-vulkan also `fp16`, all but "
+            "pytorch `int8`."
+        )
     )
     calibration: str | None = Field(
         default=None,
-        description="For ncnn's `int8`: `kl` or `aciq`, the methods of ncnn2table, or the name of a recipe.",
+        description=(
+            "For ncnn's `int8`: `kl` or `aciq`, the methods of ncnn2table, or the name of a recipe. A variant of "
+            "ncnn-vulkan runs the network of the variant of ncnn with the same `calibration`."
+        ),
     )
 
     note: str | None = Field(
@@ -119,7 +127,7 @@ class Variant(Settings):
 
     @model_validator(mode="after")
     def _require_calibration_where_it_belongs(self) -> "Variant":
-        belongs = (self.backend, self.precision) == ("ncnn", "int8")
+        belongs = self.backend in NCNN and self.precision == "int8"
         if belongs and self.calibration is None:
             raise fault(f"key 'calibration' is missing; give {' or '.join(METHODS)}, or the name of a recipe")
         if not belongs and self.calibration is not None:
@@ -439,6 +447,14 @@ class Config(Settings):
         description=(
             "For one run, in place of `dataset.val.people` of the studies: `--config people=1000` is a quick answer "
             "before the full one."
+        ),
+    )
+    vulkan_device: Annotated[int, Field(ge=0)] | str | None = Field(
+        default=None,
+        description=(
+            "What rows of ncnn-vulkan run on: the number of a Vulkan device, or a part of its name, as in `--config "
+            "vulkan_device=nvidia`; `python scripts/vulkan_devices.py` lists them. The default is ncnn's choice: a "
+            "discrete GPU before an integrated one, and both before any other."
         ),
     )
     tools: Tools = Tools()

@@ -18,13 +18,6 @@ class Export(Settings):
     precision: Literal["FP32", "FP16", "INT8"] = Field(
         default="INT8", description="Precision named in the `backend_config` for ncnn."
     )
-    use_vulkan: bool = Field(
-        default=False,
-        description=(
-            "The `use_vulkan` of the `backend_config` for ncnn. It is written into the deploy config and has no other "
-            "effect."
-        ),
-    )
 
 
 class Codec(BaseModel):
