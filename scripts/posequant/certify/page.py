@@ -112,7 +112,7 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
     else:
         yield from _layers(certificate)
         yield "## Overflow"
-        yield from _overflow(certificate["overflow"])
+        yield from _overflow(certificate["overflow"], vulkan="device" in certificate)
     yield "## Ground"
     yield _ground(certificate)
     yield ", ".join(f"{name} {number}" for name, number in sorted(certificate["versions"].items())) + "."
@@ -263,10 +263,15 @@ def _largest(bounds: Iterable[Mapping[str, Any]], kind: str) -> str:
     return f"{max(shares):.1%}" if shares else "-"
 
 
-def _overflow(overflow: Mapping[str, Any]) -> Iterable[str]:
+def _overflow(overflow: Mapping[str, Any], *, vulkan: bool) -> Iterable[str]:
     run, can = overflow["winograd_on_and_off"], overflow["can_overflow"]
     agreement = "the same bits" if run["equal"] else f"outputs up to {run['largest_difference']:.3g} apart"
     yield f"With INT8 Winograd on and off the network gives {agreement} on {run['crops']} calibration crops."
+    if vulkan and not run["equal"]:
+        yield (
+            "On Vulkan INT8 Winograd multiplies a layer's integer sums by a scale that holds its own factor. The product "
+            "may differ in the last bit, and the next layer then rounds it to the neighbouring integer."
+        )
     if can:
         yield f"**Some input can make these layers overflow: {', '.join(can)}.** Quantize the model again."
     else:

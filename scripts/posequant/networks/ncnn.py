@@ -95,6 +95,8 @@ class NcnnNetwork:
         on = f" on the Vulkan device {device.name}" if device else ""
         with doing(f"loaded {param} in ncnn{on}"):
             self._net = load_net(param, bin_, precision, int8_winograd=int8_winograd, packing=packing, device=device)
+            if device:
+                self._check_layers_on_cpu()
             self.output_shapes = self._try_out()
         if device:
             note(f"ran {param} on the Vulkan device {device.name}, whose driver may be at fault")
@@ -233,7 +235,7 @@ class NcnnNetwork:
         options, fp16 = self._net.opt, None
         if options.use_fp16_packed or options.use_fp16_storage:
             fp16 = "arithmetic" if options.use_fp16_arithmetic else "storage"
-        on_cpu = sorted({layer.type for layer in self._net.layers() if not layer.support_vulkan})
+        on_cpu = sorted({layer.type for layer in self._layers if layer.name in self._on_cpu()})
         named = {"name": self.device.name, "kind": self.device.kind, "driver": self.device.driver}
         return {**named, "fp16": fp16, "on_cpu": on_cpu}
 
@@ -249,6 +251,21 @@ class NcnnNetwork:
             raise InputError(
                 f"{self._param}: ncnn computes grouped convolutions such as {grouped[0]} wrongly in bf16. Leave "
                 "ncnn-bf16 out of the variants."
+            )
+
+    def _on_cpu(self) -> set[str]:
+        """Return the names of the layers that have no Vulkan kernel: ncnn computes them on the CPU, without a word."""
+        return {layer.name for layer in self._net.layers() if not layer.support_vulkan}
+
+    def _check_layers_on_cpu(self) -> None:
+        on_cpu = self._on_cpu()
+        # What leaves the CPU in INT8, ncnn takes for float on its way to the device, and crashes.
+        requantized = [layer.name for layer in self._layers if layer.int8_term > 100 and layer.name in on_cpu]
+        if requantized:
+            raise InputError(
+                f"{self._param}: layer {requantized[0]} hands on INT8 and has no Vulkan kernel, as no INT8 layer has "
+                "that is padded with another value than 0; ncnn would crash behind it. Quantize with `target: vulkan` "
+                "in the study, by which nothing is padded so."
             )
 
     def _try_out(self) -> list[tuple[int, ...]]:
