@@ -67,7 +67,7 @@ def vulkan_option(rows) -> str:
     """Option that names the Vulkan device, where one of the rows runs on it and the configuration says which."""
     if "vulkan_device" not in config or not set(rows) & set(VULKAN):
         return ""
-    return f" --vulkan-device {shlex.quote(str(config['vulkan_device']))}"
+    return f" --vulkan-device {shlex.quote(config['vulkan_device'])}"
 
 
 def model_file(key: str):

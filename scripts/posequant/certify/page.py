@@ -269,8 +269,8 @@ def _overflow(overflow: Mapping[str, Any], *, vulkan: bool) -> Iterable[str]:
     yield f"With INT8 Winograd on and off the network gives {agreement} on {run['crops']} calibration crops."
     if vulkan and not run["equal"]:
         yield (
-            "On Vulkan INT8 Winograd multiplies a layer's integer sums by a scale that holds its own factor. The product "
-            "may differ in the last bit, and the next layer then rounds it to the neighbouring integer."
+            "On Vulkan INT8 Winograd multiplies a layer's integer sums by a scale that holds its own factor. The "
+            "product may differ in the last bit, and the next layer then rounds it to the neighbouring integer."
         )
     if can:
         yield f"**Some input can make these layers overflow: {', '.join(can)}.** Quantize the model again."

@@ -75,6 +75,11 @@ def _require_pair(full: Predictions, candidate: Predictions, full_path: Path, ca
             f"{candidate_path}: made by {ours['backend']}, and {full_path} by {theirs['backend']}. Give those of one "
             "runtime."
         )
+    if candidate.device != full.device:
+        raise InputError(
+            f"{candidate_path}: predicted on {candidate.device}, and {full_path} on {full.device}. Predict both on one "
+            "device."
+        )
     require_same_people(candidate, full, (candidate_path, full_path))
 
 

@@ -53,7 +53,6 @@ def _broken_references(config: Config) -> Iterator[str]:
                 f"variants: those of {backend} are compared with {backend} in fp32, which is missing; add a variant "
                 f"{{backend: {backend}, precision: fp32}}"
             )
-    yield from _vulkan_rows_without_a_network(config)
     sources: dict[str, str] = {}
     for name, study in config.studies.items():
         yield from _broken_references_of(f"studies.{name}", study, config)
@@ -62,16 +61,16 @@ def _broken_references(config: Config) -> Iterator[str]:
                 yield f"studies.{name}.models.{model}: the same name has another source in another study; rename it"
 
 
-def _vulkan_rows_without_a_network(config: Config) -> Iterator[str]:
-    """Yield what is wrong with variants in INT8 on Vulkan: each runs the network of one on the CPU."""
+def _int8_of_nothing(place: str, name: str, config: Config) -> Iterator[str]:
+    """Yield what is wrong with the row `name` of a study, if it runs the INT8 of a variant that is not there."""
+    variant = config.variants[name]
     made = {one.calibration for one in config.variants.values() if one.backend == "ncnn"}
-    for name, variant in config.variants.items():
-        if variant.backend == "ncnn-vulkan" and variant.calibration not in made | {None}:
-            yield (
-                f"variants.{name}: runs on Vulkan what a variant of ncnn runs on the CPU, and there is none with "
-                f"calibration '{variant.calibration}'; add a variant "
-                f"{{backend: ncnn, precision: int8, calibration: {variant.calibration}}}"
-            )
+    if variant.backend == "ncnn-vulkan" and variant.calibration not in made | {None}:
+        yield (
+            f"{place}: '{name}' runs on Vulkan what a variant of ncnn runs on the CPU, and there is none with "
+            f"calibration '{variant.calibration}'; add {{backend: ncnn, precision: int8, calibration: "
+            f"{variant.calibration}}} to the variants"
+        )
 
 
 def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[str]:
@@ -80,6 +79,7 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
             yield f"{place}.variants: no variant '{name}'{nearest(name, config.variants)}"
         else:
             yield from _rows_without_a_network(f"{place}.variants", name, study, config.variants[name].backend)
+            yield from _int8_of_nothing(f"{place}.variants", name, config)
     for name in study.attribution:
         if name not in study.variants:
             yield f"{place}.attribution: '{name}' is no row of the study{nearest(name, study.variants)}"

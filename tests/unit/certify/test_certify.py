@@ -12,6 +12,7 @@ from tests.unit.certificate_fixtures import Case, make_case
 from tests.unit.export_fixtures import in_a_process_of_its_own, save_onnx_by_hand
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, draw_crops, small_network, write_crops
 from tests.unit.pose_fixtures import SPEC
+from tests.vulkan import needs_vulkan
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from posequant.base.errors import InputError
@@ -30,6 +31,7 @@ from posequant.export.convert import convert_to_openvino
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import describe_layers, kernel_class, totals
+from posequant.networks.vulkan import find_device
 from posequant.quantize.ncnn2int8 import quantize_files
 from posequant.quantize.ncnn2table import write_table
 from posequant.quantize.onnxruntime import quantize_onnxruntime
@@ -535,6 +537,41 @@ def test_float_networks_are_certified_by_what_they_store_and_compute(
     assert f"{said} {precision.upper()}" in page
     assert "There are no integers to overflow." in page
     assert "INT8" not in page
+
+
+@needs_vulkan
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_rows_on_vulkan_are_certified_on_the_device_that_predicted(case: Case, precision: str, tmp_path: Path) -> None:
+    device = find_device()
+    identity: dict[str, Any] = {"backend": "ncnn-vulkan", "device": {"name": device.name, "kind": device.kind}}
+    files = case.artifacts if precision == "int8" else case.reference_artifacts
+    certificate = case.certify(
+        predictions=with_identity(case.predictions, tmp_path / "p.npz", files, precision=precision, **identity),
+        reference=with_identity(case.reference, tmp_path / "r.npz", case.reference_artifacts, **identity),
+        artifacts=files,
+    )
+    page = render(certificate)
+    assert certificate["device"] == identity["device"]
+    assert f"Computed by Vulkan on {device.name}" in page
+    if precision == "fp16":
+        assert not certificate["as_fp32"]["equal"]
+        assert "on this device ncnn holds values in reduced precision" in page
+    else:
+        on_cpu = case.certify()
+        assert certificate["work"] == on_cpu["work"]
+        assert certificate["layers"] == on_cpu["layers"]
+        assert certificate["outputs"]["sqnr_db"] == pytest.approx(on_cpu["outputs"]["sqnr_db"], abs=1)
+
+
+def test_rows_of_two_devices_are_refused(case: Case, tmp_path: Path) -> None:
+    devices = [{"name": name, "kind": "discrete GPU"} for name in ("one", "two")]
+    files = case.artifacts, case.reference_artifacts
+    paths = [
+        with_identity(path, tmp_path / f"{place}.npz", files[place], backend="ncnn-vulkan", device=devices[place])
+        for place, path in enumerate((case.predictions, case.reference))
+    ]
+    with pytest.raises(InputError, match=r"predicted on one, and .*1\.npz on two. Predict both on one device"):
+        case.certify(predictions=paths[0], reference=paths[1])
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, draw_crops, small_network, sqnr, weight, write_crops
 from tests.unit.pose_fixtures import SPEC, pose_network
 from tests.vulkan import NO_DEVICE, needs_vulkan
 
-from posequant.base.devices import SOFTWARE
 from posequant.base.errors import InputError
 from posequant.base.files import read_json
 from posequant.networks.ncnn import NcnnNetwork
@@ -41,8 +39,8 @@ def int8_model(float_model: Pair, tmp_path_factory: pytest.TempPathFactory) -> P
     return pair
 
 
-def on_vulkan(pair: Pair, precision: str, **options: bool) -> NcnnNetwork:
-    return NcnnNetwork(*pair, precision, INPUT_SHAPE, device=find_device(), **options)
+def on_vulkan(pair: Pair, precision: str) -> NcnnNetwork:
+    return NcnnNetwork(*pair, precision, INPUT_SHAPE, device=find_device())
 
 
 def on_cpu(pair: Pair, precision: str) -> NcnnNetwork:

@@ -3,14 +3,19 @@ from typing import Any
 import pytest
 import yaml
 from tests.unit.result_fixtures import (
+    CALIBRATION,
     GROUND_TRUTH,
     certificate,
+    cost,
     metrics,
+    network_records,
     result,
     row_records,
+    settings,
     small_result,
 )
 
+from posequant.report.collect import collect
 from posequant.report.page import Picture, render
 from posequant.report.result import Result
 
@@ -50,6 +55,37 @@ def test_costs_of_every_row() -> None:
     assert cells(page, "ncnn FP32")[-1] == ["ncnn FP32", "18.52 ms", "-", "150/s", "12 MB", "30 ms"]
     assert "a CPU (AVX2), in one run" in page
     assert "on 2 threads" in page
+
+
+def on_vulkan(predicted: str, timed: str, kind: str) -> Result:
+    """A study with a row on Vulkan, and the same on the CPU."""
+    rows = (
+        metrics("ncnn", "ncnn", "fp32", 0.59),
+        metrics("ncnn-vulkan", "ncnn-vulkan", "fp32", 0.59, device={"name": predicted, "kind": kind, "driver": 1}),
+    )
+    costs = {"ncnn-vulkan": cost(rows[1], device={"name": timed, "kind": kind, "driver": 1, "on_cpu": ["Softmax"]})}
+    networks = [network_records([row_records(row) for row in rows], costs=costs)]
+    return collect("mine", settings(networks), networks, CALIBRATION)
+
+
+def test_times_of_a_driver_that_is_no_gpu_are_marked_wherever_they_stand() -> None:
+    page = page_of(on_vulkan("llvmpipe", "llvmpipe", "CPU"))
+    assert len(cells(page, "ncnn Vulkan FP32 (no GPU)")) == 3  # summary, costs, files
+    assert not cells(page, "ncnn Vulkan FP32")
+    said = (
+        "on llvmpipe, a driver that computes on the processor and is no GPU, layers without a Vulkan kernel on the CPU"
+    )
+    assert f"ncnn Vulkan FP32 (no GPU): {said} (Softmax), one crop at a time." in page
+    assert "their times are not those of a GPU" in page
+    assert "another device" not in page
+
+
+def test_a_gpu_is_named() -> None:
+    page = page_of(on_vulkan("a GPU", "a GPU", "discrete GPU"))
+    assert "ncnn Vulkan FP32: on a GPU, discrete GPU, layers" in page
+    assert "no GPU" not in page
+    moved = page_of(on_vulkan("an old GPU", "a GPU", "discrete GPU"))
+    assert "The people of ncnn Vulkan FP32 were predicted on another device, an old GPU." in moved
 
 
 def test_tables_do_not_wrap() -> None:

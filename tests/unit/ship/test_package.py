@@ -23,6 +23,7 @@ from tests.unit.evaluation_fixtures import Dataset, draw_dataset, export_onnx, m
 from tests.unit.ncnn_fixtures import draw_crops, write_crops
 from tests.unit.pose_fixtures import SPEC, pose_network
 from tests.unit.ship.ncnn_library import ncnn_library
+from tests.vulkan import NO_DEVICE, needs_vulkan
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, sha256, write_json
@@ -45,6 +46,7 @@ ROWS = (
     "openvino-msra",
     "ncnn",
     "ncnn-int8",
+    pytest.param("ncnn-vulkan", marks=needs_vulkan),
 )
 
 
@@ -94,6 +96,8 @@ def make_row(name: str, dataset: Dataset, folder: Path) -> Packed:
         spec = replace(SPEC, mean=(123.675, 116.28, 103.53), std=(58, 57, 57.375))
         files = [folder / "float.param", folder / "float.bin"]
         pose_network().write(*files)
+        if codec == "vulkan":
+            backend = name
         if codec == "int8":
             precision, table, (param, weights) = "int8", folder / "model.table", files
             write_crops(folder / "crops", draw_crops(4))
@@ -176,6 +180,21 @@ def test_self_test_passes_without_posequant(packed: Callable[[str], Packed], nam
     assert done.returncode == 0, done.stdout + done.stderr
     assert "self-test passed" in done.stdout
     assert not re.search(r"^\s*(?:from|import) posequant", (packed(name).folder / "pose.py").read_text(), re.MULTILINE)
+
+
+@needs_vulkan
+def test_package_for_vulkan_stops_where_there_is_no_device(
+    packed: Callable[[str], Packed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left to itself, ncnn computes on the CPU."""
+    row = packed("ncnn-vulkan")
+    assert row.describes()["runtime"]["options"]["use_vulkan_compute"] is True
+    assert "#error" in (row.folder / "pose.cpp").read_text()
+    for name, value in NO_DEVICE.items():
+        monkeypatch.setenv(name, value)
+    done = run(row.folder, "--self-test", elsewhere=tmp_path)
+    assert done.returncode == 1
+    assert "ncnn finds no Vulkan device: install the driver of the GPU" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["onnxruntime-msra", "openvino-msra", "ncnn-int8"])

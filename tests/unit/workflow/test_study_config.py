@@ -150,7 +150,7 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
         ("variants.openvino-int8.calibration", "kl", "variants.openvino-int8: key 'calibration' does not belong here"),
         ("variants.pytorch.precision", "int8", "variants.pytorch.precision: 'pytorch' does not compute in int8"),
         ("variants.openvino.precision", "fp16", "'openvino' does not compute in fp16; choose fp32 or int8"),
-        ("variants.openvino.backend", "openvin", "'openvin' is not 'pytorch', 'onnxruntime', 'openvino' or 'ncnn'"),
+        ("variants.openvino.backend", "openvin", "'openvino', 'ncnn' or 'ncnn-vulkan'"),
         ("variants.openvino.backend", "openvin", "; did you mean 'openvino'?"),
         ("studies.demo.calibration", {"people": 0}, "studies.demo.calibration.people: 0 is less than the minimum of 1"),
         (
@@ -158,6 +158,12 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
             {"backend": "onnxruntime", "precision": "fp32"},
             "variants: those of openvino are compared with openvino in fp32, which is missing; add a variant ",
         ),
+        (
+            "variants.ncnn-vulkan.precision",
+            "bf16",
+            "'ncnn-vulkan' does not compute in bf16; choose fp32 or fp16 or int8",
+        ),
+        ("vulkan_device", 1.5, "vulkan_device: 1.5 is not text"),
         ("study", "demmo", "study: there is no study 'demmo'; did you mean 'demo'?"),
         ("studies.demo.variants", ["ncnn-int9"], "no variant 'ncnn-int9'; did you mean 'ncnn-int8'?"),
         ("studies.demo.protocol", {"boxes": "detections"}, "needs the file studies.demo.dataset.detections"),
@@ -238,6 +244,16 @@ def ncnn_study(**more: Any) -> dict[str, Any]:
 def test_study_of_ncnns_files_has_rows_of_ncnn(config: dict[str, Any]) -> None:
     config["studies"]["mine"] = ncnn_study(input="data", outputs=["heatmap"])
     validate_config(config)
+
+
+def test_int8_on_vulkan_is_that_of_a_variant_on_the_cpu(config: dict[str, Any]) -> None:
+    config["studies"]["mine"] = ncnn_study() | {"variants": ["ncnn-vulkan", "ncnn-vulkan-fp16", "ncnn-vulkan-int8"]}
+    config["vulkan_device"] = 1
+    validate_config(config)
+    assert config["vulkan_device"] == "1"
+    config["variants"]["ncnn-int8"]["calibration"] = "aciq"
+    with pytest.raises(InputError, match=r"'ncnn-vulkan-int8' runs on Vulkan .* none with calibration 'kl'; add "):
+        validate_config(config)
 
 
 @pytest.mark.parametrize(

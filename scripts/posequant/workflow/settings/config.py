@@ -432,6 +432,13 @@ class Study(Settings):
     variants: Rows = Field(description="The rows to measure, in the order in which the result shows them.")
 
 
+def _number_as_text(content: Any) -> Any:
+    return str(content) if type(content) is int else content
+
+
+VulkanDevice = Annotated[str, BeforeValidator(_number_as_text, json_schema_input_type=str | int)]
+
+
 class Config(Settings):
     """All of config.yaml."""
 
@@ -449,7 +456,7 @@ class Config(Settings):
             "before the full one."
         ),
     )
-    vulkan_device: Annotated[int, Field(ge=0)] | str | None = Field(
+    vulkan_device: VulkanDevice | None = Field(
         default=None,
         description=(
             "What rows of ncnn-vulkan run on: the number of a Vulkan device, or a part of its name, as in `--config "

@@ -124,6 +124,8 @@ def _value(schema: Schema, defs: Schema) -> str:
             return ", ".join(["whole number" if kind == "integer" else "number", *_range(schema)])
         case {"type": "string"}:
             return "text"
+        case {"anyOf": [{"type": "string"}, {"type": "integer"}]}:
+            return "text or whole number"
         case {"propertyNames": {"enum": names}, "additionalProperties": value}:
             return f"{', '.join(f'`{name}`' for name in names)}, each a {_value(value, defs)}"
     return "keys below" if schema.get("additionalProperties") is False or "oneOf" in schema else "keys"
