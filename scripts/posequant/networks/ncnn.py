@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from pathlib import Path
 from threading import Lock
@@ -54,7 +53,7 @@ class NcnnNetwork:
         input_shape: tuple[int, int, int],
         output_shapes: Sequence[tuple[int | None, ...]] | None = None,
         *,
-        int8_winograd: bool = False,
+        int8_winograd: bool | None = None,
         packing: bool = True,
         device: Device | None = None,
     ) -> None:
@@ -69,8 +68,8 @@ class NcnnNetwork:
                 it is None. Where pnnx finds operators that mix the axes, as in attention, it keeps the batch's axis of
                 1 in the network: given the shapes, `forward` drops it.
             int8_winograd: whether INT8 3x3 convolutions may use Winograd's algorithm. It can overflow silently where
-                weights exceed 6 bits, takes several times the memory and is no faster on x86: off by default. Without
-                overflow the results are the same.
+                weights exceed 6 bits, takes several times the memory and is no faster on x86: off by default. On a
+                Vulkan device it is on by default, as ncnn has it. Without overflow the sums are the same.
             packing: whether channels may lie side by side in memory, as ncnn has it by default. Without, INT8 is
                 slower, and of the same bits on x86 and ARM.
             device: the Vulkan device to run it on; None for the CPU.
@@ -91,15 +90,13 @@ class NcnnNetwork:
         self._blobs = {top for layer in self._layers for top in layer.tops}
 
         self.device = device
-        self._turn: AbstractContextManager[Any] = Lock() if device else nullcontext()
+        self._turn = Lock()
         on = f" on the Vulkan device {device.name}" if device else ""
         with doing(f"loaded {param} in ncnn{on}"):
             self._net = load_net(param, bin_, precision, int8_winograd=int8_winograd, packing=packing, device=device)
             if device:
                 self._check_layers_on_cpu()
             self.output_shapes = self._try_out()
-        if device:
-            note(f"ran {param} on the Vulkan device {device.name}, whose driver may be at fault")
         if output_shapes is not None:
             self.output_shapes = _without_batch(self.output_shapes, output_shapes, param)
 
@@ -297,12 +294,18 @@ class NcnnNetwork:
             raise InputError("a crop holds NaN or infinity. Check how it was normalised.")
 
     def _run(self, crop: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        with self._turn:
-            extractor = self._extractor(crop)
-            return [
-                self._take(extractor, name).reshape(1, *shape)
-                for name, shape in zip(self.output_names, self.output_shapes, strict=True)
-            ]
+        if self.device is None:
+            return self._outputs(crop)
+        ran = f"ran {self._param} on the Vulkan device {self.device.name}, whose driver may be at fault"
+        with self._turn, doing(ran):
+            return self._outputs(crop)
+
+    def _outputs(self, crop: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        extractor = self._extractor(crop)
+        return [
+            self._take(extractor, name).reshape(1, *shape)
+            for name, shape in zip(self.output_names, self.output_shapes, strict=True)
+        ]
 
     def _extractor(self, crop: NDArray[np.float32]) -> Any:
         extractor = self._net.create_extractor()
@@ -360,7 +363,7 @@ def load_net(
     bin_: Path,
     precision: str,
     *,
-    int8_winograd: bool = False,
+    int8_winograd: bool | None = None,
     packing: bool = True,
     device: Device | None = None,
 ) -> ncnn.Net:
@@ -409,13 +412,13 @@ def _require_device(net: ncnn.Net, device: Device, precision: str) -> None:
         )
 
 
-def set_options(options: Any, precision: str, *, int8_winograd: bool = False, vulkan: bool = False) -> None:
+def set_options(options: Any, precision: str, *, int8_winograd: bool | None = None, vulkan: bool = False) -> None:
     """Set the fields of an `ncnn.Option` for a precision, as for `NcnnNetwork`, and for one thread."""
     for switch in set().union(*_PRECISION_OPTIONS.values()):
         setattr(options, switch, switch in _PRECISION_OPTIONS[precision])
     options.num_threads = 1
     options.use_vulkan_compute = vulkan
-    options.use_winograd_convolution = precision != "int8" or int8_winograd
+    options.use_winograd_convolution = precision != "int8" or (vulkan if int8_winograd is None else int8_winograd)
 
 
 def _input_and_outputs(layers: list[Layer], param: Path) -> tuple[str, list[str]]:

@@ -61,21 +61,21 @@ def arithmetic(
     Args:
         param: the INT8 model's `.param`.
         bin_: its `.bin`.
-        network: the same, loaded, without Winograd's algorithm.
-        crops: float32 (N, 3, H, W), which are run with Winograd's algorithm.
-        outputs: what they give without. Where nothing overflows both give the same bits.
+        network: the same, loaded, with or without Winograd's algorithm, as it is by default.
+        crops: float32 (N, 3, H, W), which are run the other way.
+        outputs: what they give by default. Where nothing overflows both give the same bits, on the CPU.
 
     Raises:
         InputError: a file is missing or damaged.
     """
     records = describe_layers(NcnnModel.read(param, bin_), network)
-    with_winograd = NcnnNetwork(
+    other_way = NcnnNetwork(
         param,
         bin_,
         "int8",
         network.input_shape,
         network.output_shapes,
-        int8_winograd=True,
+        int8_winograd=network.device is None,
         device=network.device,
     ).forward_on_threads(crops, 1)
     return {
@@ -84,7 +84,7 @@ def arithmetic(
         "overflow": {
             "can_overflow": [record.name for record in records if record.can_overflow],
             "winograd_safe": [record.name for record in records if record.winograd_safe],
-            "winograd_on_and_off": agreement(with_winograd, outputs),
+            "winograd_on_and_off": agreement(other_way, outputs),
         },
     }
 
