@@ -364,8 +364,8 @@ def own_certificate(wildcards) -> list[str]:
 def own_table(wildcards) -> list[str]:
     """Input function: the calibration table of a row, if ncnn runs it in INT8."""
     quantized = quantized_as(wildcards.variant)
-    row = RESULTS.format(**wildcards) + f"/{quantized}"
-    return [f"{row}/model.table"] if quantized in NCNN_INT8 else []
+    table = f"{RESULTS.format(**wildcards)}/{quantized}/model.table"
+    return [table] if quantized in NCNN_INT8 else []
 
 
 def network_license_option(wildcards) -> str:
