@@ -117,3 +117,11 @@ def test_other_errors_name_the_row() -> None:
 
     with pytest.raises(InputError, match="row: cannot be opened: RuntimeError"):
         measure_load(fail, "row")
+
+
+def test_memory_that_is_given_back_at_the_beginning_is_no_peak() -> None:
+    pieces = [bytes(50_000) for _ in range(1000)]
+    keep = pieces[-1]  # or the heap would shrink
+    del pieces
+    assert measure_load(allocating(10 * MEGABYTE), "row").memory_mb < 20
+    assert keep
