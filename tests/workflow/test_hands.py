@@ -54,7 +54,7 @@ def test_every_row_finds_the_keypoints_of_hands(finished: Workflow, hands: Keypo
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_row_is_scored_by_the_average_precision_of_hands(finished: Workflow, variant: str) -> None:
     statistics = json.loads((finished.folder / MODEL / variant / "metrics.json").read_text())["statistics"]
-    assert statistics["AP"] > 0.05
+    assert statistics["AP"] > 0.1
 
 
 def test_the_page_has_a_section_for_every_row(finished: Workflow) -> None:
