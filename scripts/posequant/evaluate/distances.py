@@ -106,7 +106,7 @@ def distances_of(annotations: Annotations, predictions: Predictions) -> Distance
     if pair := NME_KEYPOINTS.get(keypoints.name):
         first, second = (truth[:, place, :2] for place in pair)
         units = np.linalg.norm(first - second, axis=1)
-    heads = [person.get("head_size") for person in people]
+    heads = [person.get("head_size") if keypoints.name == "mpii" else None for person in people]
     return Distances(
         pixels=np.linalg.norm(predictions.poses.keypoints - truth[..., :2], axis=2),
         counted=truth[..., 2] > 0,

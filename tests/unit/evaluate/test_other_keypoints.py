@@ -17,9 +17,10 @@ from xtcocotools.cocoeval import COCOeval as XtEvaluation
 
 from posequant.base.errors import InputError
 from posequant.base.keypoints import KeypointSet
+from posequant.base.measures import STATISTICS
 from posequant.data.dataset import Annotations, ground_truth_instances, load_annotations
 from posequant.evaluate.distances import distances_of
-from posequant.evaluate.keypoint_metrics import STATISTICS, coco_results, score
+from posequant.evaluate.keypoint_metrics import coco_results, score
 from posequant.evaluate.oks import shift_of_predictions
 from posequant.evaluate.paired import bootstrap_predictions
 from posequant.evaluate.predictions import Poses, Predictions
@@ -121,7 +122,7 @@ def by_mmpose(metric: Any, name: str, annotations: Annotations, predictions: Pre
     return {key.split("/")[-1]: value for key, value in metric.evaluate(size=len(predictions.ids)).items()}
 
 
-@pytest.mark.parametrize("name", ["ap10k", "halpe", "coco_wholebody_hand"])
+@pytest.mark.parametrize("name", ["ap10k", "halpe", "coco_wholebody_hand", "aic"])
 def test_ap_is_that_of_mmpose_with_the_sets_sigmas(tmp_path: Path, name: str) -> None:
     dataset = drawn(tmp_path / "dataset", name)
     annotations, predictions = disturbed(dataset, find_keypoints(name))
@@ -183,7 +184,7 @@ def test_hands_have_pck_auc_and_epe(tmp_path: Path) -> None:
     assert "has no sigmas" in summary
 
 
-@pytest.mark.parametrize("name", ["300w", "wflw", "cofw"])
+@pytest.mark.parametrize("name", ["300w", "wflw", "cofw", "lapa", "horse10", "coco_wholebody_face"])
 def test_faces_have_nme_by_the_distance_of_the_eyes(tmp_path: Path, name: str) -> None:
     annotations, predictions = disturbed(drawn(tmp_path / "dataset", name), find_keypoints(name))
     theirs = by_mmpose(NME(norm_mode="keypoint_distance"), name, annotations, predictions)
