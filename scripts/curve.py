@@ -44,6 +44,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
+    from posequant.base.measures import measure_for
+    from posequant.base.model_spec import ModelSpec
     from posequant.recipe.curve import Split, measure_curve, parse_recipe, write_curve
 
     settings = chosen(Curve, arguments)
@@ -60,7 +62,14 @@ def main() -> None:
         reference=arguments.reference,
         threads=arguments.threads,
     )
-    write_curve(points, arguments.title, arguments.out_table, arguments.out_figure, arguments.out_page)
+    write_curve(
+        points,
+        arguments.title,
+        arguments.out_table,
+        arguments.out_figure,
+        arguments.out_page,
+        measure=measure_for(ModelSpec.load(arguments.model).keypoints.sigmas),
+    )
 
 
 if __name__ == "__main__":

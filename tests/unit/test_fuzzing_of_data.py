@@ -18,9 +18,10 @@ from tests.unit.fuzzing import fuzz
 from tests.unit.mutations import mutated_bytes, mutated_tree, read_or_refused
 
 from posequant.base.files import sha256
+from posequant.base.measures import STATISTICS
 from posequant.data.calibration_set import choose_calibration_set, load_people
 from posequant.data.dataset import Instances, evaluation_instances
-from posequant.evaluate.keypoint_metrics import STATISTICS, evaluate_predictions
+from posequant.evaluate.keypoint_metrics import evaluate_predictions
 from posequant.evaluate.predictions import Poses, Predictions, merge_predictions
 from posequant.fetch.calibration_images import image_addresses
 from posequant.fetch.unpack import unpack

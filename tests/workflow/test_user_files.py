@@ -132,8 +132,9 @@ def test_network_in_ncnns_files_scores_what_it_did(study: OwnStudy) -> None:
         shutil.copy2(results / f"net/converted/ncnn-fp32.{ending}", study.folder / f"my net/taken.{ending}")
     param = study.folder / "my net/taken.param"
     param.write_text(param.read_text().replace(" in0", " image").replace(" out0", " 123"))
-    settings = json.loads((results / "net/model.json").read_text())
-    settings = {key: settings[key] for key in settings if key not in ("name", "input_name", "output_names")}
+    described = json.loads((results / "net/model.json").read_text())
+    left_out = ("name", "input_name", "output_names", "keypoints")
+    settings = {key: described[key] for key in described if key not in left_out}
     files = {"param": "my net/taken.param", "bin": "my net/taken.bin", "input": "image", "outputs": ["123"]}
     study.configure(**STUDY | {"models": {"taken": {"source": "ncnn", **files, **settings}}})
     study.run(*(f"results/mine/taken/{variant}/metrics.json" for variant in STUDY["variants"]))

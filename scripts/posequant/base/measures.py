@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# In the order in which pycocotools' COCOeval gives them.
+STATISTICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -45,6 +48,8 @@ PCK = Measure(
         ),
         ("COCO's average precision of keypoints", "share of keypoints within 0.2 of the longer side of the box"),
         ("1 - the mean OKS of", "NME of"),
+        ("OKS loss: 1 - the mean OKS of the poses", "NME: the normalised mean error of the poses"),
+        ("of OKS", "by NME"),
         ("OKS loss**: 1 - mean OKS to the poses", "NME**: normalised mean error to the poses"),
         ("1 - mean OKS to the poses", "NME to the poses"),
         ("1 - OKS with the pose", "NME with the pose"),
@@ -65,8 +70,8 @@ def measure_for(sigmas: Sequence[float] | None) -> Measure:
 
 
 def measure_in(record: Mapping[str, Any]) -> Measure:
-    """Return what the network of a record is judged by: its key `judged_by` has the `loss`."""
-    return AP if record["judged_by"] == AP.loss else PCK
+    """Return what the network of a record is judged by: its key `judged_by` has the `loss`. OKS where it is missing."""
+    return AP if record.get("judged_by", AP.loss) == AP.loss else PCK
 
 
 def measure_of(statistics: Iterable[str]) -> Measure:

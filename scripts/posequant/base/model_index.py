@@ -26,15 +26,24 @@ import yaml
 from posequant.base.errors import InputError
 from posequant.base.openmmlab import shipped_configs, shipped_folder
 
-# The names of COCO's statistics in the metafiles.
+# The names of statistics in the metafiles. EPE has too few digits there to be compared.
 _STATISTICS = {
     "AP": "AP", "AP@0.5": "AP50", "AP@0.75": "AP75", "AP (M)": "APM", "AP (L)": "APL", "AR": "AR", "AR@0.5": "AR50",
+    "PCK@0.2": "PCK", "AUC": "AUC",
 }  # fmt: skip
 # The folders of the approaches that crop a person and predict one pose.
 _TOP_DOWN = ("topdown_heatmap", "topdown_regression", "integral_regression", "rtmpose", "simcc")
-# The file of annotations that the results of a dataset were evaluated on. mmpose's pages on COCO state the boxes of all
-# top-down networks: "with detector having human AP of 56.4 on COCO val2017 dataset".
-_EVALUATED_ON = {"COCO": "person_keypoints_val2017.json"}
+# The file of annotations, and the boxes, that the results of a dataset were evaluated on, by the configs. mmpose's
+# pages on COCO and Human-Art state the boxes of all top-down networks: "with detector having human AP of 56.4 on COCO
+# val2017 dataset", "with detector having human AP of 56.2" and "with ground-truth bounding-box".
+_EVALUATED_ON = {
+    "COCO": ("person_keypoints_val2017.json", "detections"),
+    "Human-Art": ("validation_humanart.json", "detections"),
+    "Human-Art(GT)": ("validation_humanart.json", "ground-truth"),
+    "Animal-Pose": ("animalpose_val.json", "ground-truth"),
+    "OneHand10K": ("onehand10k_test.json", "ground-truth"),
+    "RHD": ("rhd_test.json", "ground-truth"),
+}
 _FLIP_TEST = re.compile(r"^[^#\n]*\bflip_test\s*=\s*(True|False)", re.MULTILINE)
 _INPUT_SIZE = re.compile(r"^[^#\n]*\binput_size\s*=\s*[\[(]\s*(\d+)\s*,\s*(\d+)\s*[\])]", re.MULTILINE)
 # Heads that predict offsets as well have three channels for each keypoint.
@@ -56,13 +65,18 @@ class Figures:
 
     @property
     def statistics(self) -> dict[str, float]:
-        """Those of them that are COCO's keypoint statistics, by their COCO names."""
+        """Those of them that are measured here, too, by their names here."""
         return {_STATISTICS[name]: float(value) for name, value in self.metrics.items() if name in _STATISTICS}
 
     @property
     def annotations(self) -> str | None:
         """The name of the file of annotations that was evaluated on; None where it is not known."""
-        return _EVALUATED_ON.get(self.dataset)
+        return _EVALUATED_ON[self.dataset][0] if self.dataset in _EVALUATED_ON else None
+
+    @property
+    def boxes(self) -> str | None:
+        """Whose boxes these were, as a study's protocol says it; None where it is not known."""
+        return _EVALUATED_ON[self.dataset][1] if self.dataset in _EVALUATED_ON else None
 
 
 @dataclass(frozen=True)
@@ -98,7 +112,7 @@ class IndexedNetwork:
 
     @property
     def published(self) -> list[Figures]:
-        """What is published of it under a protocol that is known: with boxes of a detector, on its annotations."""
+        """What is published of it under a protocol that is known."""
         datasets = Counter(one.dataset for one in self.figures)
         return [
             one

@@ -86,6 +86,7 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
         )
     else:
         yield table({"": name, **compared(statistics[name])} for name in statistics)
+        yield "EPE is in pixels, NME in the dataset's own unit (docs/keypoints.md). Of these two less is better."
     yield "## By joint"
     yield table(
         {"Joint": joint["name"], "Labelled": str(joint["labelled"]), **compared(joint["similarity"])}

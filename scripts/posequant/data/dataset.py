@@ -4,7 +4,7 @@ import contextlib
 import io
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -135,32 +135,35 @@ class Annotations:
         path: the file.
         coco: in pycocotools' index, its people and images, each with the fields that `coco_format` checks, and images
             with their `coco_url`, unchecked.
-        person_category: the category id of the annotations that have keypoints; the least of several.
+        categories: the category ids of the annotations that have keypoints, in ascending order: mostly one; AP-10K has
+            one for each species.
         images: all its images, in its order.
         keypoints: what its people have.
-        other_categories: other ids of theirs, as AP-10K has one for each species.
         subset: how they were chosen, where the file has but a subset of an evaluation set.
     """
 
     path: Path
     coco: pycocotools.COCO
-    person_category: int
+    categories: tuple[int, ...]
     images: tuple[ImageFile, ...]
     keypoints: KeypointSet = COCO
-    other_categories: tuple[int, ...] = ()
     subset: Subset | None = None
-
-    @property
-    def categories(self) -> tuple[int, ...]:
-        """All category ids of the annotations that have keypoints."""
-        return (self.person_category, *self.other_categories)
 
     @property
     def category_of(self) -> int | dict[int, int]:
         """The category id of everybody, or where there are several that of each annotation, by its id."""
-        if not self.other_categories:
-            return self.person_category
+        if len(self.categories) == 1:
+            return self.categories[0]
         return {identifier: person["category_id"] for identifier, person in self.coco.anns.items()}
+
+
+def load_image_addresses(path: Path) -> dict[ImageFile, str | None]:
+    """Return the images of a COCO annotation file, each with its `coco_url`, None where it has none.
+
+    Raises:
+        InputError: the file is missing, is not in COCO's format, or an image is not as `coco_format` has it.
+    """
+    return {_image_file(entry): entry.get("coco_url") for entry in _checked_content(path)["images"]}
 
 
 def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annotations:
@@ -177,21 +180,17 @@ def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annota
         InputError: the file is missing, is not in COCO's format, holds no people with these keypoints, or an image or
             annotation is not as `coco_format` has it (the message names it).
     """
-    content = read_json(path, _USERS_FILE)
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
-    ):
-        raise InputError(f"{path}: not a COCO annotation file: it needs the lists images, annotations and categories")
-    for name, kind in (("image", coco_format.Image), ("annotation", coco_format.Annotation)):
-        coco_format.check_entries(path, name, content[f"{name}s"], kind)
-        _require_each_once(path, name, content[f"{name}s"])
+    content = _checked_content(path)
     categories = {entry["category_id"] for entry in content["annotations"] if entry.get("keypoints")}
     if not categories:
         raise InputError(f"{path}: no annotation has keypoints. Give COCO's person_keypoints file, not instances.")
     people = [entry for entry in content["annotations"] if entry["category_id"] in categories]
     keypoints = keypoints or _keypoints_of(content["categories"], categories, people)
     if keypoints == COCO and len(categories) != 1:
-        raise InputError(f"{path}: keypoints of {len(categories)} categories; keep those of one, the person")
+        raise InputError(
+            f"{path}: keypoints of {len(categories)} categories. COCO has those of one, the person: keep only these, "
+            "or say whose keypoints they are, as dataset.keypoints of a study does."
+        )
     if keypoints != COCO:
         people = [_completed(entry, keypoints) for entry in people]
     coco_format.check_entries(
@@ -202,7 +201,7 @@ def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annota
         keypoints=len(keypoints),
         only_visible=keypoints.name == CROWD,
     )
-    images = tuple(ImageFile(*(image[name] for name in ImageFile.__annotations__)) for image in content["images"])
+    images = tuple(_image_file(image) for image in content["images"])
     pixels = {image.id: image.width * image.height for image in images}
     for entry in people:
         if entry["image_id"] not in pixels:
@@ -213,7 +212,6 @@ def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annota
                 f"{path}: annotation id {entry['id']}: area is {entry['area']:g}, more than its image and its box have"
             )
     _require_order(path, content["categories"], categories, keypoints)
-    category, *others = sorted(categories)
     checked = {
         "images": [
             {name: image[name] for name in _IMAGE_FIELDS}
@@ -221,10 +219,10 @@ def load_annotations(path: Path, keypoints: KeypointSet | None = None) -> Annota
             for image in content["images"]
         ],
         "annotations": [{name: entry.get(name) for name in _PERSON_FIELDS} for entry in people],
-        "categories": [{"id": one} for one in (category, *others)],
+        "categories": [{"id": one} for one in sorted(categories)],
     }
     return Annotations(
-        path, index_annotations(checked), category, images, keypoints, tuple(others), _subset(path, content)
+        path, index_annotations(checked), tuple(sorted(categories)), images, keypoints, _subset(path, content)
     )
 
 
@@ -235,6 +233,11 @@ def evaluation_instances(annotations: Path, detections: Path | None, keypoints: 
         InputError: as `load_annotations`, `ground_truth_instances` and `detected_instances`.
     """
     annotated = load_annotations(annotations, keypoints)
+    if detections and annotated.keypoints.sigmas is None:
+        raise InputError(
+            f"the keypoints {annotated.keypoints} have no sigmas, and are measured in annotated boxes only. Choose "
+            "protocol: {boxes: ground-truth}, or give sigmas."
+        )
     return detected_instances(annotated, detections) if detections else ground_truth_instances(annotated)
 
 
@@ -297,7 +300,7 @@ def detected_instances(annotations: Annotations, path: Path) -> Instances:
         InputError: the file is missing, is no list of detections, one is not as `coco_format.Detection` has it, or none
             is left; the annotations are of several categories.
     """
-    if annotations.other_categories:
+    if len(annotations.categories) > 1:
         raise InputError(
             f"{annotations.path}: keypoints of {len(annotations.categories)} categories are evaluated in annotated "
             "boxes only. Choose protocol: {boxes: ground-truth}."
@@ -306,7 +309,7 @@ def detected_instances(annotations: Annotations, path: Path) -> Instances:
     if not isinstance(detections, list):
         raise InputError(f"{path}: not COCO detection results: those are a list of boxes")
     coco_format.check_entries(path, "detection", detections, coco_format.Detection)
-    people = [entry for entry in detections if entry["category_id"] == annotations.person_category]
+    people = [entry for entry in detections if entry["category_id"] == annotations.categories[0]]
     index_of = {image.id: index for index, image in enumerate(annotations.images)}
     image_indices = np.array([index_of.get(entry["image_id"], -1) for entry in people], np.int64)
     # In float32 from the start, as mmpose adds them.
@@ -454,15 +457,35 @@ def _require_each_once(path: Path, name: str, entries: Sequence[dict[str, Any]])
             raise InputError(f"{path}: {name} id {identifier} appears {count} times")
 
 
+def _checked_content(path: Path) -> dict[str, Any]:
+    """Return a COCO annotation file whose images and annotations are each there once, with what all of them need."""
+    content = read_json(path, _USERS_FILE)
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
+    ):
+        raise InputError(f"{path}: not a COCO annotation file: it needs the lists images, annotations and categories")
+    for name, kind in (("image", coco_format.Image), ("annotation", coco_format.Annotation)):
+        coco_format.check_entries(path, name, content[f"{name}s"], kind)
+        _require_each_once(path, name, content[f"{name}s"])
+    return content
+
+
+def _image_file(entry: Mapping[str, Any]) -> ImageFile:
+    return ImageFile(*(entry[name] for name in ImageFile.__annotations__))
+
+
 def _completed(entry: dict[str, Any], keypoints: KeypointSet) -> dict[str, Any]:
     """Return a person with what datasets other than COCO keep elsewhere or leave out."""
     parts = [entry.get(name) for name in _PARTS]
     if all(isinstance(part, list) for part in parts):
         joined = [number for part in parts if part for number in part]
         if len(joined) == 3 * len(keypoints):
-            entry = entry | {"keypoints": joined, "num_keypoints": sum(value != 0 for value in joined[2::3])}
+            entry = {name: value for name, value in entry.items() if name != "num_keypoints"} | {"keypoints": joined}
+    found = entry.get("keypoints")
+    if isinstance(found, list) and "num_keypoints" not in entry:
+        entry = entry | {"num_keypoints": sum(value != 0 for value in found[2::3])}
     box = entry.get("bbox")
-    if isinstance(box, list) and len(box) == 4 and (keypoints.name == CROWD or "area" not in entry):
+    if isinstance(box, list) and len(box) == 4 and (keypoints.name == CROWD or not entry.get("area")):
         with contextlib.suppress(TypeError):  # of what is no box, the next check tells
             entry = entry | {"area": max(AREA_OF_BOX * box[2] * box[3], 1.0)}
     return entry if "iscrowd" in entry else entry | {"iscrowd": 0}
@@ -474,10 +497,10 @@ def _keypoints_of(categories: Sequence[Any], used: set[int], people: Sequence[di
         len(found) // 3 for entry in people if isinstance(found := entry.get("keypoints"), list) and found
     )
     count = max(lengths, key=lengths.__getitem__, default=len(COCO))
-    if count == len(COCO):
+    named = next((names for names in _names(categories, used) if len(names) == count), None)
+    if count == len(COCO) and (named is None or {*map(str, named)} == {*COCO.names}):
         return COCO
-    names = next((names for names in _names(categories, used) if len(names) == count), map(str, range(count)))
-    return KeypointSet.unknown(tuple(map(str, names)))
+    return KeypointSet.unknown(tuple(map(str, named or range(count))))
 
 
 def _names(categories: Sequence[Any], used: set[int]) -> Iterator[list[Any]]:

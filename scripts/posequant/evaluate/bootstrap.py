@@ -62,7 +62,7 @@ def match(annotations: Annotations, results: list[dict[str, Any]], category: int
     Returns:
         For people of `all` sizes, `medium` and `large` ones, the matches. Images are in ascending order of their ids.
     """
-    category = annotations.person_category if category is None else category
+    category = annotations.categories[0] if category is None else category
     evaluation = matched_people(annotations, results, categories=[category])
     count = len(evaluation.params.imgIds)
     labels = evaluation.params.areaRngLbl

@@ -67,10 +67,10 @@ class Distances:
         steps = np.arange(AUC_THRESHOLDS) / AUC_THRESHOLDS
         # A threshold lies in float32 distances, as mmpose's.
         everywhere = (self.pixels / AUC_PIXELS).astype(np.float32)
-        areas = [_share(everywhere < step, self.counted, times) for step in steps]
+        reached = np.mean([everywhere < step for step in steps], axis=0)
         found = {
             "PCK": _share(*_below(boxed, PCK_THRESHOLD), times),
-            "AUC": np.mean(areas, axis=0),
+            "AUC": _share(reached, self.counted, times),
             "EPE": _mean(self.pixels, self.counted, times),
             "NME": _mean(*self._by(self.units), times),
         }
@@ -106,7 +106,7 @@ def distances_of(annotations: Annotations, predictions: Predictions) -> Distance
     if pair := NME_KEYPOINTS.get(keypoints.name):
         first, second = (truth[:, place, :2] for place in pair)
         units = np.linalg.norm(first - second, axis=1)
-    heads = [person.get("head_size") for person in people]
+    heads = [person.get("head_size") if keypoints.name == "mpii" else None for person in people]
     return Distances(
         pixels=np.linalg.norm(predictions.poses.keypoints - truth[..., :2], axis=2),
         counted=truth[..., 2] > 0,
@@ -121,10 +121,13 @@ def _below(distances: tuple[Floats, NDArray[np.bool_]], threshold: float) -> tup
     return values.astype(np.float32) < threshold, counted
 
 
-def _share(hits: NDArray[np.bool_], counted: NDArray[np.bool_], times: Floats) -> Floats:
-    """Return the mean over keypoints of the share of people who have each right, in each draw, float64 (B,)."""
+def _share(hits: NDArray[Any], counted: NDArray[np.bool_], times: Floats) -> Floats:
+    """Return the mean over keypoints of the share of people who have each right, in each draw, float64 (B,).
+
+    A hit may be a part of one, from 0 to 1.
+    """
     numbers = times @ counted.astype(np.float64)
-    right = times @ (hits & counted).astype(np.float64)
+    right = times @ np.where(counted, hits, 0).astype(np.float64)
     shares = np.divide(right, numbers, out=np.full(numbers.shape, np.nan), where=numbers > 0)
     known = ~np.isnan(shares)
     return _ratio(np.where(known, shares, 0).sum(axis=1), known.sum(axis=1))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from posequant.base.errors import InputError
+from posequant.base.keypoints import COCO
 from posequant.evaluate.predictions import Predictions
 
 COMMON_GROUND = ("model", "protocol", "instances")
@@ -29,6 +30,7 @@ def require_common_ground(first: Mapping[str, Any], other: Mapping[str, Any], na
         names: how the message is to call the two.
     """
     ground = [(key, first[key], other[key]) for key in COMMON_GROUND]
+    ground += [("set of keypoints", *(one.get("keypoints", COCO.listed()) for one in (first, other)))]
     ground += [(f"sha256 of the {key}", first["sha256"][key], other["sha256"][key]) for key in COMMON_FILES]
     for what, ours, theirs in ground:
         if ours != theirs:

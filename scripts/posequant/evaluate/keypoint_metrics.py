@@ -13,13 +13,11 @@ from pycocotools.cocoeval import COCOeval
 
 from posequant.base.errors import InputError
 from posequant.base.keypoints import COCO, KeypointSet
+from posequant.base.measures import STATISTICS
 from posequant.base.verify import versions
 from posequant.data.dataset import CROWD, Annotations, index_annotations, load_annotations
 from posequant.evaluate.distances import distances_of
 from posequant.evaluate.predictions import Predictions, require_everyone
-
-# In the order in which pycocotools' COCOeval gives them.
-STATISTICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 
 # mmpose's CocoMetric: keypoints below this score do not count in a person's score; people whose OKS with a better
 # one is above that are left out.

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from posequant.base.errors import InputError
 from posequant.data.calibration_set import load_people
-from posequant.data.dataset import Annotations, ImageFile, load_annotations, read_image
+from posequant.data.dataset import ImageFile, load_image_addresses, read_image
 from posequant.fetch.download import Patience, download
 
 
@@ -24,16 +24,18 @@ def image_addresses(calibration: Path, annotations: Path) -> dict[ImageFile, str
     Raises:
         InputError: a file is missing or damaged, or the annotations do not say where an image is.
     """
-    return _addresses([person.image for person in load_people(calibration)], load_annotations(annotations), "train")
+    return _addresses([person.image for person in load_people(calibration)], annotations, "train")
 
 
-def _addresses(images: Iterable[ImageFile], annotations: Annotations, split: str) -> dict[ImageFile, str]:
+def _addresses(images: Iterable[ImageFile] | None, annotations: Path, split: str) -> dict[ImageFile, str]:
+    """Return where images are fetched from; all of the annotations where none are named."""
+    known = load_image_addresses(annotations)
     found = {}
-    for image in images:
-        address = annotations.coco.imgs.get(image.id, {}).get("coco_url")
+    for image in known if images is None else images:
+        address = known.get(image)
         if not isinstance(address, str) or not address:
             raise InputError(
-                f"{annotations.path}: image {image.id} has no coco_url to fetch it from. Name the folder of the images "
+                f"{annotations}: image {image.id} has no coco_url to fetch it from. Name the folder of the images "
                 f"as the `images` of the dataset's `{split}`."
             )
         found[image] = address
@@ -108,8 +110,7 @@ def fetch_evaluation_images(annotations: Path, folder: Path) -> None:
     Raises:
         InputError: an image has no `coco_url`; as `fetch_images`; or `folder` exists.
     """
-    annotated = load_annotations(annotations)
-    _fetch_whole(_addresses(annotated.images, annotated, "val"), folder)
+    _fetch_whole(_addresses(None, annotations, "val"), folder)
 
 
 def _fetch_whole(addresses: Mapping[ImageFile, str], folder: Path, known: Path | None = None) -> None:

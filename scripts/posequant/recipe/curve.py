@@ -16,9 +16,10 @@ from posequant.base.errors import InputError
 from posequant.base.files import whole, write_json
 from posequant.base.html import write_page
 from posequant.base.markdown import figure_or_dash, signed, table
+from posequant.base.measures import AP, Measure, measure_for
 from posequant.data.calibration_set import choose_calibration_set, make_crops
 from posequant.data.dataset import ground_truth_instances, load_annotations
-from posequant.evaluate.keypoint_metrics import coco_results, coco_statistics
+from posequant.evaluate.keypoint_metrics import score
 from posequant.evaluate.oks import shift_of_predictions
 from posequant.evaluate.predict import make_predictions
 from posequant.evaluate.predictions import Predictions
@@ -41,8 +42,8 @@ class Point:
     Attributes:
         seed: of the choice of people.
         people: how many were chosen.
-        average_precision: of the INT8 network; None where nobody is annotated.
-        difference: AP to the FP32 network; None as above.
+        score: AP of the INT8 network, or PCK without sigmas; None where nobody is annotated.
+        difference: of it to the FP32 network; None as above.
         oks: mean OKS with the FP32 network's poses as the truth; None where that is sure of no keypoint.
         median_change: how far activation thresholds are from those by the most people with the same seed, as a share of
             these: the median over the layers.
@@ -51,7 +52,7 @@ class Point:
 
     seed: int
     people: int
-    average_precision: float | None
+    score: float | None
     difference: float | None
     oks: float | None
     median_change: float
@@ -63,7 +64,7 @@ _SEEDS = (
     (figures.BLUE, "o"), (figures.VERMILION, "s"), (figures.GREEN, "^"),
     (figures.PURPLE, "D"), (figures.ORANGE, "v"), (figures.SKY, "P"),
 )  # fmt: skip
-_MEASURED = ("average_precision", "difference", "oks", "median_change", "largest_change")
+_MEASURED = ("score", "difference", "oks", "median_change", "largest_change")
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def measure_curve(
         raise InputError(
             f"{reference}: the curve is measured on annotated boxes without flip test. Give predictions of that kind."
         )
-    available = len(ground_truth_instances(load_annotations(train.annotations)))
+    available = len(ground_truth_instances(load_annotations(train.annotations, full.keypoints)))
     usable = sorted(size for size in set(sizes) if size <= available)
     if not usable:
         raise InputError(
@@ -125,11 +126,10 @@ def measure_curve(
         )
     if left := sorted(set(sizes) - set(usable)):
         print(f"notice: {train.annotations} has {available} people; left out: {left}", file=sys.stderr)
-    annotated = load_annotations(val.annotations, full.keypoints)
+    annotated, measure = load_annotations(val.annotations, full.keypoints), measure_for(full.keypoints.sigmas)
 
     def precision(predictions: Predictions) -> float | None:
-        results = coco_results(predictions, annotated.person_category)
-        return coco_statistics(annotated, results)[0]["AP"]
+        return score(predictions, annotated)[1][measure.score]
 
     full_precision = precision(full)
     points = []
@@ -205,14 +205,25 @@ def parse_recipe(text: str) -> str | Recipe:
     return text if text in METHODS else checked_json(Recipe, text, option="--recipe")
 
 
-def write_curve(points: Sequence[Point], title: str, csv: Path, figure: Path, page: Path) -> None:
-    """Write the points as a table, as a picture (SVG, and a PNG beside it) and as a page, each whole or not at all."""
+def write_curve(
+    points: Sequence[Point], title: str, csv: Path, figure: Path, page: Path, *, measure: Measure = AP
+) -> None:
+    """Write the points as a table, as a picture (SVG, and a PNG beside it) and as a page, each whole or not at all.
+
+    Args:
+        points: what was measured.
+        title: of page and picture.
+        csv: the table to write.
+        figure: the picture to write.
+        page: the page to write, beside the picture.
+        measure: what networks are judged by.
+    """
     # What is not known is None in a point, and NaN here: an empty cell of the table and a gap in the picture.
     frame = pd.DataFrame([asdict(point) for point in points]).astype(dict.fromkeys(_MEASURED, float))
     with whole(csv) as draft:
         frame.to_csv(draft, index=False)
-    figures.save(_draw(frame, title), figure)
-    write_page(page, _page(points, title, figure.name), {figure.name: figure})
+    figures.save(_draw(frame, title, measure), figure)
+    write_page(page, measure.said(_page(points, title, figure.name)), {figure.name: figure})
 
 
 def _page(points: Sequence[Point], title: str, figure: str) -> str:
@@ -220,7 +231,7 @@ def _page(points: Sequence[Point], title: str, figure: str) -> str:
         {
             "People": str(point.people),
             "Seed": str(point.seed),
-            "AP": figure_or_dash(point.average_precision),
+            "AP": figure_or_dash(point.score),
             "Against FP32": figure_or_dash(point.difference, signed),
             "OKS to FP32": figure_or_dash(point.oks),
             "Thresholds moved, median": f"{point.median_change:.1%}",
@@ -244,7 +255,7 @@ def _page(points: Sequence[Point], title: str, figure: str) -> str:
     )
 
 
-def _draw(frame: pd.DataFrame, title: str) -> "Figure":
+def _draw(frame: pd.DataFrame, title: str, measure: Measure) -> "Figure":
     with figures.style():
         figure = figures.new_figure(3.4)
         panels = figure.subplots(1, 3)
@@ -255,7 +266,7 @@ def _draw(frame: pd.DataFrame, title: str) -> "Figure":
                 panel.plot(part["people"], part[column], color=colour, marker=marker, label=f"seed {seed}")
             panel.set_xscale("log", base=2)
             panel.set_xticks(sizes, [str(size) for size in sizes])
-            panel.set(xlabel="people calibrated on", title=label)
+            panel.set(xlabel="people calibrated on", title=measure.said(label))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 6))
         figure.suptitle(title)

@@ -59,7 +59,7 @@ class PrecisionLoss:
         results = [
             {
                 "image_id": number,
-                "category_id": self._annotations.person_category,
+                "category_id": self._annotations.categories[0],
                 "keypoints": triplet.ravel().tolist(),
                 "score": float(score),
             }
@@ -100,4 +100,4 @@ def _annotations(people: People, found: KeypointSet) -> Annotations:
         "annotations": annotated,
         "categories": [{"id": 1, "name": "person"}],
     }
-    return Annotations(Path("people.npz"), index_annotations(content), 1, (), found)
+    return Annotations(Path("people.npz"), index_annotations(content), (1,), (), found)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from posequant.base.markdown import figure_or_dash, signed, table
+from posequant.base.measures import measure_of
 from posequant.report.compare import Differences, Figure, Interval
 from posequant.report.words import loss_in_words
 
@@ -15,12 +16,13 @@ _FORMS: dict[str, tuple[Callable[[float], str], Callable[[float], str]]] = {
 }
 
 # Of the tables of a result.
-_ORDER = ("AP", "OKS to FP32", "Size", "Latency")
+_ORDER = ("AP", "PCK", "OKS to FP32", "Size", "Latency")
 
 
 def render(differences: Differences) -> str:
     """Return the page of a comparison."""
-    return "\n\n".join(_paragraphs(differences)) + "\n"
+    measure = measure_of(figure.name for figure in differences.figures)
+    return measure.said("\n\n".join(_paragraphs(differences)) + "\n")
 
 
 def headline(differences: Differences) -> str:

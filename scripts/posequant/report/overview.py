@@ -56,10 +56,10 @@ def _line(network: Network, protocol: Protocol) -> dict[str, str]:
     best = best_row(network)
     reference = network.reference
     published = [
-        compared.published["AP"]
+        compared.published[network.measure.score]
         for row in network.rows
         for compared in comparisons(row, protocol, network.published)
-        if "AP" in compared.published
+        if network.measure.score in compared.published
     ]
     verdict = best.verdict
     return {

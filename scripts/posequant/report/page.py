@@ -8,7 +8,7 @@ import yaml
 
 from posequant.base.devices import SOFTWARE, device_words
 from posequant.base.markdown import decibels, figure_or_dash, signed, table, unbroken_table
-from posequant.base.measures import AP
+from posequant.base.measures import AP, STATISTICS
 from posequant.certify.page import near, stated, verdicts
 from posequant.evaluate.ground import subset_words
 from posequant.report.overview import overview
@@ -256,8 +256,10 @@ def _backend_sections(networks: Sequence[Network]) -> Iterable[str]:
 
 
 def _statistics(row: Row) -> Sequence[str]:
-    """Return which statistics of a row are shown."""
-    return SHOWN if row.measure == AP else list(row.statistics)
+    """Return which statistics of a row are shown: some of COCO's, and all that only other datasets have."""
+    if row.measure != AP:
+        return list(row.statistics)
+    return [*SHOWN, *(name for name in row.statistics if name not in STATISTICS)]
 
 
 def _rows_outside_tolerance(network: Network, protocol: Protocol) -> list[str]:

@@ -12,7 +12,8 @@ class Comparison:
     """What was measured of a row, and what was published of it.
 
     Attributes:
-        measured: the statistics that are published, by name; None where nobody is of the size.
+        measured: the statistics that are published, by name; None where they were not measured, or
+            nobody is of the size.
         published: those statistics, as published.
         tolerance: by how much a statistic may differ, either way.
         source: where they are from.
@@ -52,7 +53,7 @@ def comparisons(row: Row, protocol: Protocol, published: Sequence[Mapping[str, A
     """
     return [
         Comparison(
-            measured={name: row.statistics[name] for name in entry["statistics"]},
+            measured={name: row.statistics.get(name) for name in entry["statistics"]},
             published=entry["statistics"],
             tolerance=entry["tolerance"],
             source=entry["source"],

@@ -67,8 +67,8 @@ def judge(certificate: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
     oks = judgement_of(loss, interval, tolerance.oks_loss, images)
     difference, between = precision["difference"], precision["interval"]
     ap = judgement_of(
-        None if difference is None else -difference,
-        None if difference is None or between is None else (-between[1], -between[0]),
+        None if difference is None else 0.0 - difference,
+        None if difference is None or between is None else (0.0 - between[1], 0.0 - between[0]),
         tolerance.ap_loss,
         images,
     )

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from posequant.base.errors import InputError
-from posequant.base.measures import measure_of
+from posequant.base.measures import AP, measure_of
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import installed, versions
 from posequant.ncnn_format.model import NcnnModel
@@ -162,14 +162,20 @@ def _options(backend: str, precision: str) -> dict[str, Any]:
 
 def _figures(certificate: Mapping[str, Any]) -> dict[str, Any]:
     without_labels, statistics = certificate["without_labels"], certificate["statistics"]
-    score = measure_of(statistics).score
+    measure, oks = measure_of(statistics), without_labels["oks"]
     return {
         "file": "certificate.json",
         "reference": certificate["reference"],
         "confidence": certificate["bootstrap"]["confidence"],
-        score: statistics[score],
+        measure.score: statistics[measure.score],
         "share_of_fp32": certificate["share_of_fp32"],
-        "oks_to_fp32": without_labels["oks"],
+        **({"oks_to_fp32": oks} if measure == AP else {"nme_to_fp32": oks and _as_error(oks)}),
         "keypoints_moved_by_at_most_pixels": without_labels["within"],
         "output_sqnr_db": certificate["outputs"]["sqnr_db"],
     }
+
+
+def _as_error(oks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return 1 - what is in the place of OKS where there are no sigmas, the normalised mean error."""
+    between = oks["interval"]
+    return {**oks, "value": 1 - oks["value"], "interval": between and [1 - between[1], 1 - between[0]]}

@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json, require_file, sha256, whole
+from posequant.base.keypoints import COCO
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import as_made
 from posequant.evaluate.predictions import device_in
@@ -37,7 +38,7 @@ _CONTENTS = {
     "certificate.md": "what INT8 or another reduced precision costs beside FP32, and how sure that is",
     "certificate.json": "the same as data",
     "golden/image.png": "a drawn person or hand",
-    "golden/crop.png": "what the network sees of the person",
+    "golden/crop.png": "what the network sees of that",
     "golden/image.ppm": "the same image for `pose.cpp`",
     "golden/crop.ppm": "the same crop for `pose.cpp`",
     "golden/heatmaps.npy": "what the network makes of the crop",
@@ -162,6 +163,7 @@ def _programs(
         "license": described["license"],
         "contents": {name: what for name, what in _CONTENTS.items() if name in present},
         "cpp": cpp,
+        "subject": "person" if spec.keypoints == COCO else "object",
         "certified": certified(certificate) if certificate else "",
         "measured": measured(described["evaluation"]),
     }

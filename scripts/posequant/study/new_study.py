@@ -10,14 +10,15 @@ import yaml
 from posequant.base.errors import InputError
 from posequant.base.files import require_file
 from posequant.base.keypoints import KeypointSet
-from posequant.base.measures import measure_for
+from posequant.base.measures import Measure, measure_for
+from posequant.base.model_index import find_network
 from posequant.data.dataset import Annotations, load_annotations
 from posequant.export.describe import describe_mmpose
 from posequant.export.import_ncnn import Source
 from posequant.study.candidates import Normalisation, normalisations, readings, triple
 from posequant.study.opened import Opened, open_ncnn, open_onnx
 from posequant.study.study_file import (
-    LEAST_OKS,
+    LEAST,
     default_rows,
     findings,
     model_settings,
@@ -180,25 +181,26 @@ def _tried(wanted: Wanted, opened: Opened, annotations: Annotations) -> tuple[li
     people = LabelledPeople.choose(annotations, wanted.people, wanted.seed)
     trial = Trial(opened.network, opened.spec, people, Path(wanted.images), threads=wanted.threads)
     outcome = try_all(trial, known, possible, dark=wanted.dark)
-    _require_a_fit(outcome, wanted, opened.file)
+    measure = measure_for(annotations.keypoints.sigmas)
+    _require_a_fit(outcome, measure, wanted, opened.file)
     maps = "heatmaps" if len(opened.output_shapes) == 1 else "SimCC vectors"
     shapes = " and ".join("x".join(map(str, shape)) for shape in opened.output_shapes)
     said = [f"The network takes 3x{size[1]}x{size[0]} (channels, height, width) and gives {maps}, {shapes}."]
     if len(opened.output_shapes) == 1:
         said[0] += f" Their stride is {size[0] / opened.output_shapes[0][2]:g}."
-    found = findings(outcome, f"{len(people.instances)} people of {wanted.annotations} (seed {wanted.seed})")
-    said += map(measure_for(annotations.keypoints.sigmas).said, found)
+    said += findings(outcome, f"{len(people.instances)} people of {wanted.annotations} (seed {wanted.seed})", measure)
     return said, opened.settings | model_settings(outcome, size, wanted.padding)
 
 
-def _require_a_fit(outcome: Outcome, wanted: Wanted, file: Path) -> None:
+def _require_a_fit(outcome: Outcome, measure: Measure, wanted: Wanted, file: Path) -> None:
     best = outcome.attempts[0]
-    if best.mean_oks < LEAST_OKS and wanted.mean is None:
+    if best.mean_oks < LEAST[measure] and wanted.mean is None:
+        found = measure.said(f"a mean OKS of {best.mean_oks:.2f}")
         raise InputError(
             f"{file}: with none of the usual normalisations and codecs are the poses right; the best, "
-            f"{best.normalisation.name} and {best.reading.name}, has a mean OKS of {best.mean_oks:.2f}. If you know "
-            "the normalisation, give --mean and --std (of pixels of 0 to 255), and --bgr. Otherwise the network may "
-            "not be top-down, or have other keypoints than the annotations."
+            f"{best.normalisation.name} and {best.reading.name}, has {found}. If you know the normalisation, give "
+            "--mean and --std (of pixels of 0 to 255), and --bgr. Otherwise the network may not be top-down, or have "
+            "other keypoints than the annotations."
         )
 
 
@@ -208,6 +210,7 @@ def _of_mmpose(wanted: Wanted, keypoints: KeypointSet) -> dict[str, Any] | str:
     if name.endswith((".pth", ".pt", ".bin", ".tflite", ".xml")):
         raise InputError(f"{name}: give an .onnx file, ncnn's .param, or the name of a config of mmpose")
     if not wanted.checkpoint and (short := named_model(name)):
+        describe_mmpose(name, find_network(short).config or name, keypoints)
         return short
     describe_mmpose(name, name, keypoints)
     if not wanted.checkpoint:
@@ -221,6 +224,11 @@ def _training_split(wanted: Wanted, shipped: dict[str, Any]) -> tuple[dict[str, 
         images = {"images": wanted.train_images} if wanted.train_images else {}
         split = {**images, "annotations": wanted.train_annotations}
         return split, "INT8 is calibrated on people of dataset.train, none of whom may be evaluated on."
+    if wanted.keypoints:
+        raise InputError(
+            "INT8 is calibrated on people of a training split, with the same keypoints. Give it by --train-images and "
+            "--train-annotations."
+        )
     train: Any = shipped
     for key in _COCO_TRAIN:
         train = train[key]

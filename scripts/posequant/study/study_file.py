@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from posequant.base.errors import InputError
 from posequant.base.files import whole
 from posequant.base.markdown import table
+from posequant.base.measures import AP, PCK, Measure
 from posequant.study.trial import Outcome, behind
 from posequant.workflow.costs import Network
 from posequant.workflow.estimate import makespan, planned_job, roughly, work
@@ -21,8 +22,9 @@ from posequant.workflow.settings.config import Model
 from posequant.workflow.study_config import validate_config
 from posequant.workflow.yaml_files import check_yaml
 
-# Below this, no normalisation that was tried can be right.
-LEAST_OKS = 0.3
+# Of what poses are judged by against the labels; below it, no normalisation that was tried can be right. 1 - NME of
+# keypoints at random places is larger than their OKS.
+LEAST = {AP: 0.3, PCK: 0.7}
 _LINE = 118
 _ROWS = {
     "onnx": ("onnxruntime", "ncnn", "ncnn-int8"),
@@ -76,12 +78,13 @@ def model_settings(outcome: Outcome, input_size: Sequence[int], padding: float) 
     }
 
 
-def findings(outcome: Outcome, people: str) -> list[str]:
+def findings(outcome: Outcome, people: str, measure: Measure) -> list[str]:
     """Return what the trial found: paragraphs, the second a table.
 
     Args:
         outcome: of the trial.
         people: on whom, in words.
+        measure: what networks of their keypoints are judged by.
     """
     best, chosen = outcome.attempts[0], outcome.chosen
     lines = []
@@ -110,9 +113,9 @@ def findings(outcome: Outcome, people: str) -> list[str]:
             f"The codec is read plainly. Refined by DARK ({_flow(best.reading.codec)}) it is better by "
             f"{behind(best, chosen)[0]:.4f}; --dark takes that. Take what your application does."
         )
-    if best.mean_oks < LEAST_OKS:
+    if best.mean_oks < LEAST[measure]:
         said.append("Nothing fits well: the normalisation, the codec or the order of keypoints may be another.")
-    return said
+    return [measure.said(one) for one in said]
 
 
 def text_of(content: Mapping[str, Any], comment: Sequence[str]) -> str:

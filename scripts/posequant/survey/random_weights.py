@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from posequant.base.keypoints import COCO, KeypointSet
 from posequant.base.model_spec import ModelSpec
 from posequant.base.openmmlab import build_model, load_config
 from posequant.data.crops import Cropper
@@ -26,7 +27,7 @@ BATCHES, BATCH = 2, 4
 MEAN, DEVIATION = 1.0, 0.5
 
 
-def write_random_checkpoint(config: str | Path, seed: int, out: Path) -> int:
+def write_random_checkpoint(config: str | Path, seed: int, out: Path, keypoints: KeypointSet = COCO) -> int:
     """Write a checkpoint of random weights for an mmpose network; the same seed gives the same weights.
 
     The statistics of its batch norms are those of drawn people, as in a trained network, and differences are passed on
@@ -36,6 +37,7 @@ def write_random_checkpoint(config: str | Path, seed: int, out: Path) -> int:
         config: path, or name of a config that mmpose ships.
         seed: of weights and people.
         out: the checkpoint to write.
+        keypoints: that the network finds.
 
     Returns:
         The number of parameters.
@@ -45,7 +47,7 @@ def write_random_checkpoint(config: str | Path, seed: int, out: Path) -> int:
     """
     import torch
 
-    spec = describe_mmpose("random", config)
+    spec = describe_mmpose("random", config, keypoints)
     model = build_model(load_config(config), None, seed)
     crops = drawn_crops(spec, BATCHES * BATCH, seed)
     _set_batch_norms(model, [torch.from_numpy(batch) for batch in np.split(crops, BATCHES)])

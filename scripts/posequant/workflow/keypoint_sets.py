@@ -15,6 +15,7 @@ from posequant.base.files import require_file
 from posequant.base.keypoints import COCO, KeypointSet
 from posequant.workflow.settings.base import checked, nearest
 from posequant.workflow.settings.keypoints import KeypointFile
+from posequant.workflow.yaml_files import check_yaml
 
 _FILES = (".yaml", ".yml", ".json", ".py")
 
@@ -51,27 +52,27 @@ def find_keypoints(source: str) -> KeypointSet:
         return COCO
     if is_file(source):
         path = Path(source)
-        return _of_metainfo(path) if path.suffix == ".py" else _of_file(path)
+        # Its whole name, which is that of no set of mmpose's: some of these are measured in their own way.
+        return _of_metainfo(path, path.name) if path.suffix == ".py" else _of_file(path, path.name)
     if source not in (known := known_sets()):
+        where = "the name of one that mmpose ships" if known else "install mmpose, which has others"
         raise InputError(
-            f"there is no set of keypoints '{source}'; give a file of your own, or the name of one that mmpose ships"
+            f"there is no set of keypoints '{source}'; give a file of your own, or {where}"
             f"{nearest(source, [COCO.name, *known])}"
         )
-    return _of_metainfo(known[source])
+    return _of_metainfo(known[source], source)
 
 
-def _of_file(path: Path) -> KeypointSet:
-    text = require_file(path).read_text()
-    try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    found = checked(KeypointFile, content, what=str(path))
+def _of_file(path: Path, name: str) -> KeypointSet:
+    check_yaml(path)
+    text = path.read_text(encoding="utf-8")
+    content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    found = checked(KeypointFile, content, what=str(path), prefix=f"{path.name}.")
     swaps = dict(pair for first, second in found.swaps for pair in ((first, second), (second, first)))
-    return _set(path.stem, found.names, found.skeleton, swaps, found.sigmas)
+    return _set(name, found, swaps)
 
 
-def _of_metainfo(path: Path) -> KeypointSet:
+def _of_metainfo(path: Path, name: str) -> KeypointSet:
     """Return the set that mmpose's metainfo `dataset_info` in a Python file describes."""
     try:
         info = _assigned(path)["dataset_info"]
@@ -80,26 +81,25 @@ def _of_metainfo(path: Path) -> KeypointSet:
         swaps = {str(point["name"]): str(point["swap"]) for point in points if point.get("swap")}
         limbs = [[str(name) for name in limb["link"]] for limb in (info.get("skeleton_info") or {}).values()]
         sigmas = [float(value) for value in info.get("sigmas") or ()]
-        if len(sigmas) not in (0, len(names)):
-            raise ValueError(f"has {len(sigmas)} sigmas for {len(names)} keypoints")
-        return _set(path.stem, names, limbs, swaps, sigmas or None)
     except (KeyError, TypeError, ValueError, AttributeError, SyntaxError, RecursionError) as error:
         raise InputError(f"{path}: not mmpose's metainfo of a dataset: {error!r}") from error
+    if strangers := {*swaps.values()} - {*names}:
+        raise InputError(f"{path}: a keypoint is swapped with '{min(strangers)}', which is none of them")
+    found = {"names": names, "skeleton": limbs, **({"sigmas": sigmas} if sigmas else {})}
+    return _set(name, checked(KeypointFile, found, what=str(path), prefix=f"{path.name}."), swaps)
 
 
-def _set(
-    name: str, names: list[str], limbs: list[list[str]], swaps: Mapping[str, str], sigmas: list[float] | None
-) -> KeypointSet:
-    place = {keypoint: number for number, keypoint in enumerate(names)}
-    partners = list(range(len(names)))
+def _set(name: str, found: KeypointFile, swaps: Mapping[str, str]) -> KeypointSet:
+    place = {keypoint: number for number, keypoint in enumerate(found.names)}
+    partners = list(range(len(found.names)))
     for one, other in swaps.items():
         partners[place[one]] = place[other]
     return KeypointSet(
         name=name,
-        names=tuple(names),
-        skeleton=tuple((place[first], place[second]) for first, second in limbs),
+        names=tuple(found.names),
+        skeleton=tuple((place[first], place[second]) for first, second in found.skeleton),
         flip_indices=tuple(partners),
-        sigmas=None if sigmas is None else tuple(sigmas),
+        sigmas=None if found.sigmas is None else tuple(found.sigmas),
     )
 
 

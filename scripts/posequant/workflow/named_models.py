@@ -43,7 +43,7 @@ def filled_from_index(model: NamedModel, study: Study, variants: Mapping[str, Va
     published = [
         {
             "variants": rows,
-            "protocol": {"boxes": "detections", "flip_test": network.flip_test},
+            "protocol": {"boxes": figures.boxes, "flip_test": network.flip_test},
             "statistics": figures.statistics,
             "source": f"mmpose's model index, {network.metafile}",
         }

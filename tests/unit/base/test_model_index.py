@@ -61,6 +61,15 @@ def test_facts_of_a_network() -> None:
     assert published.statistics == {"AP": 0.726, "AP50": 0.896, "AP75": 0.799, "AR": 0.78, "AR50": 0.934}
 
 
+def test_figures_of_other_datasets_keep_their_boxes() -> None:
+    of_hands = find_network("td-hm_res50_8xb32-210e_onehand10k-256x256").published
+    assert [(one.annotations, one.boxes, one.statistics) for one in of_hands] == [
+        ("onehand10k_test.json", "ground-truth", {"PCK": 0.989, "AUC": 0.555})
+    ]
+    of_art = find_network("td-hm_hrnet-w32_8xb64-210e_humanart-256x192").published
+    assert {one.boxes: one.statistics["AP"] for one in of_art} == {"detections": 0.399, "ground-truth": 0.754}
+
+
 def test_name_of_another_networks_config_finds_that_network() -> None:
     name = "rtmpose-t_8xb256-420e_coco-256x192"
     assert find_network(name).metafile == "rtmpose_coco.yml"
@@ -77,10 +86,10 @@ def test_config_that_is_listed_twice_is_one_network_with_both_results_and_no_pub
     assert network.published == []
 
 
-def test_of_several_datasets_the_one_whose_protocol_is_known_is_published() -> None:
-    network = find_network("td-hm_hrnet-w32_8xb64-210e_humanart-256x192")
-    assert [figures.dataset for figures in network.figures] == ["COCO", "Human-Art", "Human-Art(GT)"]
-    assert [figures.dataset for figures in network.published] == ["COCO"]
+def test_of_a_dataset_whose_protocol_is_not_known_nothing_is_published() -> None:
+    network = find_network("td-hm_hrnet-w32_8xb64-210e_ap10k-256x256")
+    assert [figures.dataset for figures in network.figures] == ["AP-10K"]
+    assert network.published == []
 
 
 def test_config_whose_path_is_not_shipped_is_the_one_of_that_name() -> None:

@@ -22,10 +22,10 @@ from tests.unit.evaluation_fixtures import (
 
 from posequant.base.errors import InputError
 from posequant.base.keypoints import COCO, SIGMAS
+from posequant.base.measures import STATISTICS
 from posequant.data.crops import Cropper, crops_of_images
 from posequant.data.dataset import Instances, detected_instances, ground_truth_instances, load_annotations
 from posequant.evaluate.keypoint_metrics import (
-    STATISTICS,
     coco_results,
     coco_statistics,
     distinct_people,

@@ -16,10 +16,12 @@ from xtcocotools import coco as xtcocotools
 from xtcocotools.cocoeval import COCOeval as XtEvaluation
 
 from posequant.base.errors import InputError
-from posequant.base.keypoints import KeypointSet
-from posequant.data.dataset import Annotations, ground_truth_instances, load_annotations
+from posequant.base.keypoints import COCO, KeypointSet
+from posequant.base.measures import STATISTICS
+from posequant.data.dataset import Annotations, evaluation_instances, ground_truth_instances, load_annotations
 from posequant.evaluate.distances import distances_of
-from posequant.evaluate.keypoint_metrics import STATISTICS, coco_results, score
+from posequant.evaluate.ground import require_common_ground
+from posequant.evaluate.keypoint_metrics import coco_results, score
 from posequant.evaluate.oks import shift_of_predictions
 from posequant.evaluate.paired import bootstrap_predictions
 from posequant.evaluate.predictions import Poses, Predictions
@@ -121,7 +123,7 @@ def by_mmpose(metric: Any, name: str, annotations: Annotations, predictions: Pre
     return {key.split("/")[-1]: value for key, value in metric.evaluate(size=len(predictions.ids)).items()}
 
 
-@pytest.mark.parametrize("name", ["ap10k", "halpe", "coco_wholebody_hand"])
+@pytest.mark.parametrize("name", ["ap10k", "halpe", "coco_wholebody_hand", "aic"])
 def test_ap_is_that_of_mmpose_with_the_sets_sigmas(tmp_path: Path, name: str) -> None:
     dataset = drawn(tmp_path / "dataset", name)
     annotations, predictions = disturbed(dataset, find_keypoints(name))
@@ -183,7 +185,7 @@ def test_hands_have_pck_auc_and_epe(tmp_path: Path) -> None:
     assert "has no sigmas" in summary
 
 
-@pytest.mark.parametrize("name", ["300w", "wflw", "cofw"])
+@pytest.mark.parametrize("name", ["300w", "wflw", "cofw", "lapa", "horse10", "coco_wholebody_face"])
 def test_faces_have_nme_by_the_distance_of_the_eyes(tmp_path: Path, name: str) -> None:
     annotations, predictions = disturbed(drawn(tmp_path / "dataset", name), find_keypoints(name))
     theirs = by_mmpose(NME(norm_mode="keypoint_distance"), name, annotations, predictions)
@@ -274,3 +276,44 @@ def test_the_loss_without_sigmas_is_the_normalised_mean_error_to_fp32(tmp_path: 
     shift = shift_of_predictions(reference, replace(reference, poses=moved))
     sides = (reference.bboxes[:, 2:] - reference.bboxes[:, :2]).astype(np.float64)
     np.testing.assert_allclose(1 - shift.oks, 5 / np.sqrt(0.53 * sides.prod(axis=1)), rtol=1e-5)
+
+
+def test_head_sizes_count_for_mpii_only(tmp_path: Path) -> None:
+    dataset = drawn(tmp_path / "dataset", "mpii")
+    for name, measured in (("mpii", True), ("own.yaml", False)):
+        annotations, predictions = disturbed(dataset, replace(find_keypoints("mpii"), name=name))
+        assert ("PCKh" in score(predictions, annotations)[1]) == measured
+
+
+def test_keypoints_without_sigmas_are_refused_in_detected_boxes_before_anything_is_computed(tmp_path: Path) -> None:
+    dataset = drawn(tmp_path / "dataset", "onehand10k")
+    with pytest.raises(InputError, match="have no sigmas, and are measured in annotated boxes only"):
+        evaluation_instances(dataset.annotations, tmp_path / "boxes.json", find_keypoints("onehand10k"))
+
+
+def test_17_keypoints_of_other_names_are_not_taken_for_cocos(tmp_path: Path) -> None:
+    dataset = drawn(tmp_path / "dataset", "coco")
+    content = json.loads(dataset.annotations.read_text())
+    content["categories"][0]["keypoints"] = list(find_keypoints("h36m").names)
+    dataset.annotations.write_text(json.dumps(content))
+    assert not load_annotations(dataset.annotations).keypoints.is_known
+
+
+def test_people_whose_number_of_keypoints_and_area_are_missing_are_completed(tmp_path: Path) -> None:
+    dataset = drawn(tmp_path / "dataset", "onehand10k")
+    content = json.loads(dataset.annotations.read_text())
+    for person in content["annotations"]:
+        del person["num_keypoints"]
+        person["area"] = 0
+    dataset.annotations.write_text(json.dumps(content))
+    people = load_annotations(dataset.annotations, find_keypoints("onehand10k")).coco.anns.values()
+    for person in people:
+        assert person["num_keypoints"] == sum(flag > 0 for flag in person["keypoints"][2::3])
+        assert person["area"] == pytest.approx(0.53 * person["bbox"][2] * person["bbox"][3])
+
+
+def test_two_sets_of_keypoints_are_not_compared(tmp_path: Path) -> None:
+    one = identity_of(draw_dataset(tmp_path / "dataset"), 1)
+    require_common_ground(one, {**one, "keypoints": COCO.listed()}, ("a", "b"))
+    with pytest.raises(InputError, match="set of keypoints is"):
+        require_common_ground(one, {**one, "keypoints": find_keypoints("ap10k").listed()}, ("a", "b"))

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from posequant.base.measures import STATISTICS
 from posequant.base.openmmlab import load_config, loadable_globals
 from posequant.demo.scenes import write_dataset
-from posequant.evaluate.keypoint_metrics import STATISTICS, evaluate_predictions
+from posequant.evaluate.keypoint_metrics import evaluate_predictions
 from posequant.evaluate.predict import make_predictions
 from posequant.export.describe import describe_mmpose
 

@@ -52,7 +52,7 @@ def test_curve_is_a_table_a_page_and_a_picture(tmp_path: Path) -> None:
     write_curve(POINTS, "net, ncnn-int8", csv, figure, page)
     lines = csv.read_text().splitlines()
     assert len(lines) == 5
-    assert lines[0].startswith("seed,people,average_precision")
+    assert lines[0].startswith("seed,people,score")
     text = page.read_text()
     assert "(curve.svg)" in text
     assert [line.split()[1] for line in text.splitlines() if line.startswith("| ")][1:] == ["32", "32", "128", "128"]

@@ -274,5 +274,7 @@ def test_step_takes_its_crops_from_files_and_others_decide(tmp_path: Path) -> No
     assert not (tmp_path / "checkpoint").exists()
 
 
-def test_nothing_of_pytorch_is_left_changed(trained: Draft) -> None:
-    assert not torch.are_deterministic_algorithms_enabled()
+def test_nothing_of_pytorch_is_left_changed(start: Draft, judge: Judge) -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    distill(start, Training(DrawnCrops(), judge), 1, DistillStep(steps=1, batch=1))
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before

@@ -48,6 +48,12 @@ def test_loss_is_what_is_missing_to_fp32() -> None:
     assert (verdict.oks.limit, verdict.ap.limit) == (0.01, 0.005)
 
 
+def test_a_loss_of_nothing_has_no_sign() -> None:
+    loss = judge(certified(NEAR, compared(0.5, 0.5, 0.0, 0.0)), TOLERANCE).ap
+    assert loss.interval is not None
+    assert [f"{value:g}" for value in (loss.loss, *loss.interval)] == ["0", "0", "0"]
+
+
 @pytest.mark.parametrize(("high", "kind"), [(0.01, "within"), (0.0100001, "undecided")])
 def test_loss_of_just_the_limit_is_within(high: float, kind: str) -> None:
     ap = compared(0.5, 0.495, -high, -0.001)

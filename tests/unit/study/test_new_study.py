@@ -368,6 +368,22 @@ def test_a_network_of_other_keypoints_needs_their_name(tmp_path: Path) -> None:
     assert study["dataset"]["keypoints"] == "coco_wholebody_hand"
 
 
+def test_people_of_other_keypoints_to_calibrate_on_must_be_named(tmp_path: Path) -> None:
+    hands = {key: value for key, value in drawn_people(tmp_path / "drawn", HAND).items() if "train" not in key}
+    with pytest.raises(InputError, match="Give it by --train-images and --train-annotations"):
+        made(exported("hand_demo", 96, tmp_path), hands, tmp_path, keypoints="coco_wholebody_hand")
+
+
+def test_network_of_mmpose_of_other_keypoints_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"out_channels is 98"):
+        made(
+            "td-hm_hrnetv2-w18_8xb64-60e_wflw-256x256",
+            drawn_people(tmp_path / "drawn", HAND),
+            tmp_path,
+            keypoints="coco_wholebody_hand",
+        )
+
+
 def test_without_sigmas_networks_are_tried_by_nme(tmp_path: Path) -> None:
     said, model = made(
         exported("hand_demo", 96, tmp_path), drawn_people(tmp_path / "drawn", HAND), tmp_path, keypoints="onehand10k"

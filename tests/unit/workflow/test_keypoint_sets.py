@@ -1,6 +1,7 @@
 """Sets of keypoints by their names and from files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,14 @@ def test_a_set_of_mmpose_is_what_mmpose_reads(name: str) -> None:
 
 def test_cocos_set_is_the_one_of_mmposes_file() -> None:
     assert find_keypoints("coco") is COCO
-    assert find_keypoints(str(known_sets()["coco"])) == COCO
+    assert replace(find_keypoints(str(known_sets()["coco"])), name="coco") == COCO
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
 def test_a_file_of_ones_own_is_read(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"hand.{suffix}"
     path.write_text(json.dumps(HAND) if suffix == "json" else yaml.safe_dump(HAND))
-    expected = KeypointSet("hand", tuple(HAND["names"]), ((0, 1), (0, 2)), (0, 1, 3, 2), (0.03, 0.04, 0.05, 0.05))
+    expected = KeypointSet(path.name, tuple(HAND["names"]), ((0, 1), (0, 2)), (0, 1, 3, 2), (0.03, 0.04, 0.05, 0.05))
     assert find_keypoints(str(path)) == expected
 
 
@@ -65,6 +66,38 @@ def test_sigmas_may_be_missing(tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = tmp_path / "hand.json"
     path.write_text(json.dumps(HAND | change))
+    with pytest.raises(InputError, match=message):
+        find_keypoints(str(path))
+
+
+def test_a_file_of_ones_own_is_not_measured_as_a_set_of_mmpose_that_is_called_alike(tmp_path: Path) -> None:
+    path = tmp_path / "wflw.yaml"
+    path.write_text(yaml.safe_dump(HAND))
+    assert find_keypoints(str(path)).name == "wflw.yaml"
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "hand.yaml"
+    path.write_bytes("names: [pouce, émail]\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"hand\.yaml: not text in UTF-8"):
+        find_keypoints(str(path))
+
+
+@pytest.mark.parametrize(
+    ("second", "sigmas", "message"),
+    [
+        ("dict(name='wrist', id=1)", [0.1, 0.1], "names has a keypoint twice"),
+        ("dict(name='thumb', id=1)", [0.1, -1], r"sigmas\.1: "),
+        ("dict(name='thumb', id=1, swap='toe')", [0.1, 0.1], "a keypoint is swapped with 'toe'"),
+    ],
+)
+def test_metainfo_of_ones_own_is_checked_as_any_file(
+    tmp_path: Path, second: str, sigmas: list[float], message: str
+) -> None:
+    path = tmp_path / "set.py"
+    path.write_text(
+        f"dataset_info = dict(keypoint_info={{0: dict(name='wrist', id=0), 1: {second}}}, sigmas={sigmas})\n"
+    )
     with pytest.raises(InputError, match=message):
         find_keypoints(str(path))
 

@@ -301,7 +301,7 @@ def test_published_figures_are_checked_and_get_a_tolerance(config: dict[str, Any
         validate_config(config)
     figures["variants"] = ["onnxruntime"]
     figures["statistics"] = {"AP": 71.69}
-    with pytest.raises(InputError, match=r"published\.0\.statistics\.AP: 71\.69"):
+    with pytest.raises(InputError, match=r"published\.0: statistics\.AP is 71\.69, more than 1"):
         validate_config(config)
 
 
@@ -362,6 +362,15 @@ def test_what_is_said_beside_a_name_counts_more_than_the_index(config: dict[str,
 
 def test_figures_of_another_dataset_are_not_those_of_the_study(config: dict[str, Any]) -> None:
     assert resolved(config, HOURGLASS, dataset={"synthetic": {}})["published"] == []
+
+
+def test_figures_of_hands_are_those_of_a_study_of_hands(config: dict[str, Any]) -> None:
+    dataset: Any = copy.deepcopy(ON_COCO["dataset"])
+    dataset["keypoints"] = "onehand10k"
+    dataset["val"]["annotations"] = "data/onehand10k_test.json"
+    (published,) = resolved(config, "td-hm_res50_8xb32-210e_onehand10k-256x256", dataset=dataset)["published"]
+    assert published["protocol"] == {"boxes": "ground-truth", "flip_test": True}
+    assert published["statistics"] == {"PCK": 0.989, "AUC": 0.555}
 
 
 def test_every_network_of_the_index_that_has_a_config_and_a_checkpoint_can_be_named(config: dict[str, Any]) -> None:

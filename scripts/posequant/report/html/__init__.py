@@ -117,7 +117,7 @@ def render_report(result: Result, data: str, pages: Mapping[str, Sequence[Page]]
         figure_data=_Raw(
             said(_json({figure.id: {"data": figure.data, "layout": figure.layout} for figure in figures}))
         ),
-        pose_data=_Raw(_json({"images": images, "rows": shown})),
+        pose_data=_Raw(_json({"images": images, "rows": shown, "loss": said("OKS loss")})),
     )
 
 

@@ -131,7 +131,7 @@ function show(person, of, images, annotated) {
   const most = person.moved_most;
   const joint = most && most.joint.replaceAll("_", " ");
   const moved = !most ? "" : most.pixels ? `; most moved: ${joint}, ${most.pixels.toFixed(1)} px` : "; nothing moved";
-  card.append(html("h4", `${person.choice[0].toUpperCase()}${person.choice.slice(1)}: OKS loss ${person.loss.toFixed(4)}${moved}`), picture, slider);
+  card.append(html("h4", `${person.choice[0].toUpperCase()}${person.choice.slice(1)}: ${poses.loss} ${person.loss.toFixed(4)}${moved}`), picture, slider);
   const who = person.annotation_id === null ? "no annotation" : `annotation ${person.annotation_id}`;
   const box = person.box.map((value) => value.toFixed(0)).join(", ");
   card.append(html("p", `Image ${person.image.file_name} (id ${person.image.id}), ${who}, box ${box}`));

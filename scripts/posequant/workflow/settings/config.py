@@ -167,7 +167,10 @@ class PublishedProtocol(Settings):
     flip_test: bool = Field(description="As in the study's protocol.")
 
 
-Statistic = Literal["AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL"]
+Statistic = Literal[
+    "AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL",
+    "PCK", "AUC", "EPE", "NME", "PCKh", "PCKh@0.1",
+]  # fmt: skip
 
 
 class Published(Settings):
@@ -175,13 +178,21 @@ class Published(Settings):
 
     variants: Rows = Field(description="The rows that the figures belong to.")
     protocol: PublishedProtocol
-    statistics: dict[Statistic, Annotated[float, Field(ge=0, le=1)]] = Field(
-        min_length=1, description="The figures, by their COCO names."
+    statistics: dict[Statistic, Annotated[float, Field(ge=0)]] = Field(
+        min_length=1,
+        description="The figures, by their names on a page of results. EPE is in pixels; the others are at most 1.",
     )
     tolerance: float = Field(
         default=0.002, ge=0, description="How much a measured figure may differ before its row is flagged."
     )
     source: str = Field(description="Where the figures are from.")
+
+    @model_validator(mode="after")
+    def _are_shares(self) -> "Published":
+        for name, value in self.statistics.items():
+            if value > 1 and name != "EPE":
+                raise fault(f"statistics.{name} is {value:g}, more than 1")
+        return self
 
 
 class _Model(Settings):
