@@ -78,8 +78,8 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
         if name not in config.variants:
             yield f"{place}.variants: no variant '{name}'{nearest(name, config.variants)}"
         else:
-            yield from _rows_without_a_network(f"{place}.variants", name, study, config.variants[name].backend)
             yield from _int8_of_nothing(f"{place}.variants", name, config)
+            yield from _rows_without_a_network(f"{place}.variants", name, study, config.variants[name].backend)
     for name in study.attribution:
         if name not in study.variants:
             yield f"{place}.attribution: '{name}' is no row of the study{nearest(name, study.variants)}"
