@@ -218,10 +218,10 @@ def _protocol(instances: Instances, detections: Path | None, flip_test: bool) ->
 def _differences(here: Mapping[str, Sequence[Floats]], there: Mapping[str, Sequence[Floats]]) -> dict[str, Any]:
     """Return how far outputs are apart, by way of running here and there."""
     return {
-        "to_here": {name: asdict(compare(here[name], there[name])) for name in here},
+        "to_x86": {name: asdict(compare(here[name], there[name])) for name in here},
         "to_fp32": {
-            "here": asdict(compare(here["fp32"], here["int8"])),
-            "there": asdict(compare(here["fp32"], there["int8"])),
+            "x86": asdict(compare(here["fp32"], here["int8"])),
+            "arm": asdict(compare(here["fp32"], there["int8"])),
         },
         "winograd_on_and_off": agreement(there["winograd"], there["int8"]),
     }
