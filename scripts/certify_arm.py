@@ -1,4 +1,4 @@
-"""Certify an INT8 network on emulated ARM cores: what it finds there beside what it finds on x86, and why they differ."""
+"""Certify an INT8 network on emulated ARM cores: what it finds there beside x86, and where they differ."""
 
 import argparse
 from pathlib import Path

@@ -23,9 +23,9 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
     yield f"# {certificate['variant']} on ARM, {certificate['model']}"
     yield "\n".join(f"- {_in_short(core)}" for core in cores)
     yield (
-        f"In brackets, the {interval}. The same files were run by ncnn's build for aarch64 on cores that qemu emulates, "
-        "and by its build for x86. What is computed is what such a core computes; how fast it is, an emulated core "
-        "cannot tell."
+        f"In brackets, the {interval}. The same files were run by ncnn's build for aarch64, on cores that qemu "
+        "emulates, and by its build for x86. What is computed is what such a core computes. How fast a core is, its "
+        "emulation cannot tell."
     )
     yield f"## {certificate['instances']} people"
     yield table(_scores(certificate, interval))
