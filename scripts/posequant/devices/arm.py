@@ -1,5 +1,6 @@
 """An INT8 network on an emulated ARM core: its predictions, and what it computes otherwise than here."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,9 +109,9 @@ def emulate(
     cut = people.cut(spec)
     # For a flip test the mirrored crops follow the others.
     given = np.concatenate([cut, cut[:, :, ::-1]]) if flip_test else cut
-    there = _Run(emulated, core, workplace, threads).results(spec, ways, given)
-    outputs = there["int8"].outputs("int8", networks["int8"])
     some = Cropper(spec).normalise(cut[:PEOPLE_COMPARED])
+    there = _Run(emulated, core, workplace, threads).results(spec, ways, given, len(some))
+    outputs = there["int8"].outputs("int8", networks["int8"])
     values_here = {name: network.forward_on_threads(some, 1) for name, network in networks.items()}
     values_there = {name: there[name].outputs(name, network) for name, network in networks.items()}
     values_there["int8"] = [values[: len(some)] for values in outputs]
@@ -159,14 +160,16 @@ class _Run:
     workplace: Path
     threads: int
 
-    def results(self, spec: ModelSpec, ways: Mapping[str, Way], crops: NDArray[np.uint8]) -> dict[str, Result]:
-        """Return the result that has each of the `ways`: all crops in INT8, and some of them in the others."""
+    def results(
+        self, spec: ModelSpec, ways: Mapping[str, Way], crops: NDArray[np.uint8], some: int
+    ) -> dict[str, Result]:
+        """Return the result that has each of the `ways`: all crops in INT8, and the first `some` in the others."""
         self.workplace.mkdir(parents=True, exist_ok=True)
         write_networks(self.workplace / "networks", spec, ways)
         write_people(self.workplace / "people.npz", crops)
         others = [name for name in ways if name != "int8"]
-        everyone = self._result("int8", len(crops), min(PEOPLE_WITHIN, len(crops)), ["int8"])
-        few = self._result("others", min(PEOPLE_COMPARED, len(crops)), 0, others)
+        everyone = self._result("int8", len(crops), min(PEOPLE_WITHIN, some), ["int8"])
+        few = self._result("others", some, 0, others)
         return {"int8": everyone, **dict.fromkeys(others, few)}
 
     def _result(self, name: str, people: int, within: int, rows: Sequence[str]) -> Result:
@@ -184,8 +187,8 @@ class _Run:
                     progress.update(min(CHUNK, people - int(line[-len("00000.npz") : -len(".npz")])))
                 elif line.startswith("layers-"):
                     progress.update(1)
-                else:
-                    progress.write(line)
+                elif not line.endswith((".json", ": done")):
+                    progress.write(line, sys.stderr)
 
             self.emulation.run(self.core, RUNNER, arguments, heard)
         result = Result(target)
