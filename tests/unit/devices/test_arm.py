@@ -250,7 +250,14 @@ def test_the_runner_gives_back_what_the_network_computes_here(case: Case, tmp_pa
     ways = {"int8": Way(case.int8, "int8"), "fp32": Way(case.full, "fp32")}
     write_networks(tmp_path / "networks", PHOTO_SPEC, ways)
     write_people(tmp_path / "people.npz", crops)
-    files = ["--package", tmp_path / "networks", "--people", tmp_path / "people.npz", "--out", tmp_path / "out.zip"]
+    files: list[str | Path] = [
+        "--package",
+        tmp_path / "networks",
+        "--people",
+        tmp_path / "people.npz",
+        "--out",
+        tmp_path / "out.zip",
+    ]
     options = ["--no-latency", "--layers", "1", "--threads", "1"]
     subprocess.run([sys.executable, RUNNER, *files, *options], check=True, capture_output=True)
     result = Result(tmp_path / "out.zip")
