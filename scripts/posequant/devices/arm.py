@@ -1,5 +1,6 @@
 """An INT8 network on an emulated ARM core: its predictions, and what it computes otherwise than here."""
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from posequant.base.errors import InputError
+from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import as_made, compare, installed
 from posequant.data.crops import Cropper, crops_of_images
@@ -167,13 +169,25 @@ class _Run:
         self.workplace.mkdir(parents=True, exist_ok=True)
         write_networks(self.workplace / "networks", spec, ways)
         write_people(self.workplace / "people.npz", crops)
+        self._forget_other_jobs()
         others = [name for name in ways if name != "int8"]
         everyone = self._result("int8", len(crops), min(PEOPLE_WITHIN, some), ["int8"])
         few = self._result("others", some, 0, others)
         return {"int8": everyone, **dict.fromkeys(others, few)}
 
+    def _forget_other_jobs(self) -> None:
+        """Remove what an interrupted run left that had other networks or people."""
+        job = sha256(self.workplace / "networks/networks.json", self.workplace / "people.npz")
+        note = self.workplace / "job.txt"
+        if note.is_file() and note.read_text() != job:
+            for path in self.workplace.glob("*.zip*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        note.write_text(job)
+
     def _result(self, name: str, people: int, within: int, rows: Sequence[str]) -> Result:
         target = self.workplace / f"{name}.zip"
+        if target.is_file():
+            return Result(target)
         total = people * len(rows) + within
         arguments: list[str | Path] = [
             *("--package", self.workplace / "networks", "--people", self.workplace / "people.npz", "--out", target),
