@@ -139,7 +139,7 @@ def predict_poses(
         InputError: an image is missing or damaged; the network's output does not fit the codec or is not finite.
     """
     cropper = Cropper(spec)
-    worker = _Worker(network, spec, instances, crops, cropper, Decoder(spec), flip_test)
+    worker = _Worker(network, spec, crops, cropper, PoseReader(spec, instances), flip_test)
     order = by_image(instances)
     chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
     poses = Poses.empty(len(order), len(spec.keypoints))
@@ -153,46 +153,67 @@ def predict_poses(
     return poses
 
 
+class PoseReader:
+    """Reads a network's outputs for people of an evaluation set. Thread-safe."""
+
+    def __init__(self, spec: ModelSpec, instances: Instances) -> None:
+        """Take the model description and the people; `InputError` as `Decoder`."""
+        self._spec = spec
+        self._instances = instances
+        self._cropper = Cropper(spec)
+        self._decoder = Decoder(spec)
+
+    def read(self, outputs: Sequence[NDArray[np.float32]], people: NDArray[np.int64]) -> Poses:
+        """Return the poses that outputs show.
+
+        Args:
+            outputs: as `Network.forward` returns them, a row for each of the people.
+            people: their indices among the instances, int64 (N,).
+
+        Raises:
+            InputError: an output does not fit the codec or is not finite, or a pose is far beyond all images.
+        """
+        self._require_finite(outputs, people)
+        places = self._cropper.frame(self._instances.bboxes[people])
+        poses = Poses(*self._decoder.decode(outputs, *places), *places)
+        if (unsound := poses.unsound()).any():
+            raise InputError(
+                f"model {self._spec.name}: the pose of {self._name(people[unsound][0])} is not finite, or far beyond "
+                "all images. The box is too small, or the network's output is not what its codec reads."
+            )
+        return poses
+
+    def _require_finite(self, outputs: Sequence[NDArray[np.float32]], people: NDArray[np.int64]) -> None:
+        if all(np.isfinite(output).all() for output in outputs):
+            return
+        for row, person in enumerate(people):
+            if not all(np.isfinite(output[row]).all() for output in outputs):
+                raise InputError(
+                    f"model {self._spec.name}: the network's output for {self._name(person)} is not finite. Its "
+                    "weights are damaged, or it overflows in this precision."
+                )
+
+    def _name(self, person: np.int64) -> str:
+        image = self._instances.images[self._instances.image_indices[person]].file_name
+        return f"person {self._instances.ids[person]} in {image}"
+
+
 @dataclass(frozen=True)
 class _Worker:
     """What the threads share."""
 
     network: Network
     spec: ModelSpec
-    instances: Instances
     crops: Crops
     cropper: Cropper
-    decoder: Decoder
+    reader: PoseReader
     flip_test: bool
 
     def predict(self, chunk: NDArray[np.int64]) -> Poses:
-        outputs = self._infer(self.cropper.normalise(self.crops(chunk)))
-        self._require_finite(outputs, chunk)
-        places = self.cropper.frame(self.instances.bboxes[chunk])
-        poses = Poses(*self.decoder.decode(outputs, *places), *places)
-        if (unsound := poses.unsound()).any():
-            raise InputError(
-                f"model {self.spec.name}: the pose of {self._name(chunk[unsound][0])} is not finite, or far beyond all "
-                "images. The box is too small, or the network's output is not what its codec reads."
-            )
-        return poses
+        return self.reader.read(self._infer(self.cropper.normalise(self.crops(chunk))), chunk)
 
     def _infer(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         outputs = self.network.forward(crops)
         if not self.flip_test:
             return outputs
         return average_with_mirrored(outputs, self.network.forward(mirror(crops)), self.spec)
-
-    def _require_finite(self, outputs: Sequence[NDArray[np.float32]], chunk: NDArray[np.int64]) -> None:
-        if all(np.isfinite(output).all() for output in outputs):
-            return
-        for row, person in enumerate(chunk):
-            if not all(np.isfinite(output[row]).all() for output in outputs):
-                raise InputError(
-                    f"model {self.spec.name}: the network's output for {self._name(person)} is not finite. Its weights "
-                    "are damaged, or it overflows in this precision."
-                )
-
-    def _name(self, person: np.int64) -> str:
-        image = self.instances.images[self.instances.image_indices[person]].file_name
-        return f"person {self.instances.ids[person]} in {image}"
