@@ -1,0 +1,250 @@
+"""An INT8 network on an emulated ARM core: its predictions, and what it computes otherwise than here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from posequant.base.errors import InputError
+from posequant.base.files import sha256
+from posequant.base.model_spec import ModelSpec
+from posequant.base.verify import as_made, compare, installed
+from posequant.data.crops import Cropper, crops_of_images
+from posequant.data.dataset import CHUNK, Instances, evaluation_instances, require_sizes
+from posequant.data.evaluation_crops import open_crops
+from posequant.devices.emulation import SET_UP, Emulation, features_of
+from posequant.devices.exchange import Result, Way, write_networks, write_people
+from posequant.devices.levels import compared_blobs, layer_levels
+from posequant.evaluate.decode import average_with_mirrored
+from posequant.evaluate.predict import PoseReader
+from posequant.evaluate.predictions import Predictions
+from posequant.ncnn_format.model import NcnnModel
+from posequant.networks.ncnn import NcnnNetwork
+from posequant.networks.ncnn_layers import agreement
+
+RUNNER = Path(__file__).with_name("runner.py")
+# The first so many people are run in other ways, too.
+PEOPLE_COMPARED = 8
+# For the first so many of them, the values within the network are compared.
+PEOPLE_WITHIN = 2
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class People:
+    """The people that an emulated network is run on.
+
+    Attributes:
+        instances: who they are.
+        images: the folder of their images.
+        crops: where `keep_crops` wrote their crops; None to cut them out of the images.
+    """
+
+    instances: Instances
+    images: Path
+    crops: Path | None
+
+    def cut(self, spec: ModelSpec) -> NDArray[np.uint8]:
+        """Return their crops, uint8 (N, H, W, 3), in order; `InputError` if an image is missing or damaged."""
+        source = open_crops(self.crops, spec, self.instances) if self.crops else None
+        if source is None:
+            require_sizes(self.images, self.instances, 1, 1)
+            source = crops_of_images(Cropper(spec), self.instances, self.images)
+        return source(np.arange(len(self.instances)))
+
+
+def emulate(
+    *,
+    core: str,
+    emulation: Path,
+    model: Path,
+    variant: str,
+    artifacts: Sequence[Path],
+    reference_artifacts: Sequence[Path],
+    annotations: Path,
+    images: Path,
+    detections: Path | None,
+    crops: Path | None,
+    flip_test: bool,
+    threads: int,
+    workplace: Path,
+) -> tuple[Predictions, dict[str, Any]]:
+    """Run an INT8 network of ncnn on an emulated core, and compare it with the same network here.
+
+    Args:
+        core: as qemu names it.
+        emulation: the folder that `make arm` made.
+        model: the model description, `model.json`.
+        variant: name of the network's row.
+        artifacts: its files, as for `as_made`.
+        reference_artifacts: those of the FP32 network.
+        annotations: COCO keypoint annotations of the people to predict for.
+        images: folder of their images.
+        detections: COCO detection results whose boxes are taken in place of the annotated ones.
+        crops: where `keep_crops` wrote the people's crops; without, they are cut out of the images.
+        flip_test: whether to average with the prediction for the mirrored crop.
+        threads: how many cores of this machine work.
+        workplace: folder for what is on the way; after an interruption it goes on from there.
+
+    Returns:
+        The predictions of the network there; the content of `comparison.json`, how far its values are from those here.
+
+    Raises:
+        InputError: an input is missing, damaged or does not fit the others; the emulation is missing or fails.
+    """
+    emulated, spec = Emulation.open(emulation), ModelSpec.load(model)
+    for package, version in installed("ncnn", "numpy").items():
+        if emulated.versions[package] != version:
+            raise InputError(f"{emulation}: has {package} {emulated.versions[package]}, here is {version}. {SET_UP}")
+    made, reference_made = as_made(artifacts), as_made(reference_artifacts)
+    ways = _ways(list(made), list(reference_made))
+    # What ncnn would crash on is found here.
+    networks = {name: way.network(spec) for name, way in ways.items()}
+    people = People(evaluation_instances(annotations, detections, spec.keypoints), images, crops)
+    run = _Run(emulated, core, workplace, threads)
+    cut = run.prepare(spec, ways, people.cut(spec), flip_test)
+    there = run.results(len(cut) * (2 if flip_test else 1), [name for name in ways if name != "int8"])
+
+    outputs = there["int8"].outputs("int8", networks["int8"])
+    some = Cropper(spec).normalise(cut[:PEOPLE_COMPARED])
+    values_here = {name: network.forward_on_threads(some, 1) for name, network in networks.items()}
+    values_there = {name: there[name].outputs(name, network) for name, network in networks.items()}
+    values_there["int8"] = [values[: len(some)] for values in outputs]
+    int8 = NcnnModel.read(*ways["int8"].files)
+    identity = {
+        "model": spec.name,
+        "variant": variant,
+        "backend": "ncnn",
+        "precision": "int8",
+        "protocol": _protocol(people.instances, detections, flip_test),
+        "keypoints": spec.keypoints.listed(),
+        "instances": len(people.instances),
+        "sha256": {
+            "model": sha256(model),
+            "artifact": {path.name: digest for path, digest in made.items()},
+            "annotations": sha256(annotations),
+            "detections": sha256(detections) if detections else None,
+        },
+        "versions": emulated.versions,
+        "core": core,
+    }
+    comparison = {
+        "core": core,
+        "features": sorted(features_of(emulated, core, workplace)),
+        "crops": len(some),
+        **_differences(values_here, values_there),
+        "crops_within": min(PEOPLE_WITHIN, len(some)),
+        "layers": [
+            asdict(layer) for layer in _layers(int8, networks["int8"], there["int8"], some[:PEOPLE_WITHIN])
+        ],
+        "sha256": {"artifact": identity["sha256"]["artifact"]},
+        "versions": emulated.versions,
+    }
+    return _predictions(people.instances, spec, outputs, flip_test, identity), comparison
+
+
+def _ways(files: Sequence[Path], reference_files: Sequence[Path]) -> dict[str, Way]:
+    int8, full = (files[0], files[1]), (reference_files[0], reference_files[1])
+    return {
+        "int8": Way(int8, "int8"),
+        "winograd": Way(int8, "int8", int8_winograd=True),
+        "unpacked": Way(int8, "int8", packing=False),
+        "fp32": Way(full, "fp32"),
+    }
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Runs of the runner on an emulated core."""
+
+    emulation: Emulation
+    core: str
+    workplace: Path
+    threads: int
+
+    def prepare(self, spec: ModelSpec, ways: Mapping[str, Way], crops: NDArray[np.uint8], flip_test: bool) -> NDArray[np.uint8]:
+        """Write what the runner takes: for a flip test the mirrored crops follow the others. Return the crops."""
+        self.workplace.mkdir(parents=True, exist_ok=True)
+        write_networks(self.workplace / "networks", spec, ways)
+        mirrored = np.ascontiguousarray(crops[:, :, ::-1])
+        write_people(self.workplace / "people.npz", np.concatenate([crops, mirrored]) if flip_test else crops)
+        return crops
+
+    def results(self, people: int, others: Sequence[str]) -> dict[str, Result]:
+        """Return the result that has each way: all people in INT8, and some of them in the other ways."""
+        some, within = min(PEOPLE_COMPARED, people), min(PEOPLE_WITHIN, people)
+        everyone = self._result("int8", people, within, ["int8"])
+        few = self._result("others", some, 0, others)
+        return {"int8": everyone, **dict.fromkeys(others, few)}
+
+    def _result(self, name: str, people: int, within: int, rows: Sequence[str]) -> Result:
+        target = self.workplace / f"{name}.zip"
+        total = people * len(rows) + within
+        arguments = [
+            *("--package", self.workplace / "networks", "--people", self.workplace / "people.npz", "--out", target),
+            *("--rows", *rows, "--limit", str(people), "--layers", str(within)),
+            *("--no-latency", "--threads", str(self.threads)),
+        ]
+        with tqdm(total=total, desc=f"{self.core}: {', '.join(rows)}", unit="crop", mininterval=2) as progress:
+
+            def heard(line: str) -> None:
+                if line.startswith("outputs-"):
+                    progress.update(min(CHUNK, people - int(line[-len("00000.npz") : -len(".npz")])))
+                elif line.startswith("layers-"):
+                    progress.update(1)
+                else:
+                    progress.write(line)
+
+            self.emulation.run(self.core, RUNNER, arguments, heard)
+        result = Result(target)
+        result.require_run(rows)
+        return result
+
+
+def _protocol(instances: Instances, detections: Path | None, flip_test: bool) -> dict[str, Any]:
+    subset = instances.subset
+    return {
+        "boxes": "detections" if detections else "ground-truth",
+        "flip_test": flip_test,
+        **({"people": subset.people, "seed": subset.seed} if subset else {}),
+    }
+
+
+def _differences(here: Mapping[str, Sequence[Floats]], there: Mapping[str, Sequence[Floats]]) -> dict[str, Any]:
+    """Return how far outputs are apart, by way of running here and there."""
+    return {
+        "to_here": {name: asdict(compare(here[name], there[name])) for name in here},
+        "to_fp32": {
+            "here": asdict(compare(here["fp32"], here["int8"])),
+            "there": asdict(compare(here["fp32"], there["int8"])),
+        },
+        "winograd_on_and_off": agreement(there["winograd"], there["int8"]),
+    }
+
+
+def _layers(model: NcnnModel, network: NcnnNetwork, result: Result, crops: Floats) -> Sequence[Any]:
+    blobs = compared_blobs(model)
+    here = [dict(zip(blobs, network.activations(crop, blobs), strict=True)) for crop in crops]
+    there = [result.layers("int8", person) for person in range(len(crops))]
+    return layer_levels(model, here, there)
+
+
+def _predictions(
+    instances: Instances, spec: ModelSpec, outputs: Sequence[Floats], flip_test: bool, identity: dict[str, Any]
+) -> Predictions:
+    if flip_test:
+        halves = [np.split(values, 2) for values in outputs]
+        outputs = average_with_mirrored([one for one, _ in halves], [other for _, other in halves], spec)
+    return Predictions(
+        ids=instances.ids,
+        image_ids=instances.image_ids,
+        bboxes=instances.bboxes,
+        bbox_scores=instances.bbox_scores,
+        poses=PoseReader(spec, instances).read(outputs, np.arange(len(instances))),
+        identity=identity,
+    )
