@@ -1,5 +1,6 @@
 """What goes to the runner and comes back: networks with their options, people's crops, and their outputs."""
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class Result:
         Raises:
             InputError: the archive is damaged, or the outputs are not those of such a network.
         """
-        names = [name for name in self._names() if name.startswith(f"outputs-{row}-")]
+        names = [name for name in self._names() if re.fullmatch(rf"outputs-{re.escape(row)}-\d+\.npz", name)]
         pieces = [self._arrays(name) for name in sorted(names)]
         try:
             return [

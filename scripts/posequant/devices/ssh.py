@@ -396,7 +396,7 @@ class _Session:
 
 def _ssh_says(text: str, host: str) -> str:
     """Return what is wrong and what to do, by ssh's words; nothing where trying again may help."""
-    if "HOST IDENTIFICATION HAS CHANGED" in text:
+    if "has changed and you have requested strict checking" in text:
         return (
             "its host key is another than the one that is known here. If it was set up anew, forget the old key "
             f"(ssh-keygen -R HOST), connect once by hand (ssh {host}) and compare the fingerprint. ssh says:\n{text}"
