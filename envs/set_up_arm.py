@@ -45,7 +45,7 @@ def missing() -> list[str]:
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         faults.append(f"Linux on x86-64 is needed; this is {platform.system()} on {platform.machine()}")
     if absent := [program for program in ("apt-get", "dpkg-deb", "tar") if not shutil.which(program)]:
-        faults.append(f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing: Debian and Ubuntu have it")
+        faults.append(f"missing: {', '.join(absent)}; Debian and Ubuntu have it")
     if not KEYRING.is_file():
         faults.append(f"{KEYRING} is missing: install debian-archive-keyring")
     return faults

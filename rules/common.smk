@@ -50,6 +50,7 @@ from posequant.workflow.keypoint_sets import is_file
 from posequant.workflow.leftovers import notices as leftover_notices
 from posequant.workflow.local_files import find_file, fingerprint
 from posequant.workflow.settings.demo import DRAWN_KEYPOINTS
+from posequant.workflow.settings.devices import CORES
 from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.slurm_queue import watch as watch_queue
 from posequant.workflow.source_closure import sources_hash

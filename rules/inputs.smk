@@ -533,6 +533,59 @@ def recipe_or_method(wildcards) -> str:
     return recipe(wildcards)
 
 
+def emulation_state(wildcards) -> str:
+    """Parameter: what ARM's emulation was made of. Where it is missing, that ends Snakemake before anything is run."""
+    record = ROOT / ".arm" / "setup.json"
+    try:
+        return json.loads(record.read_text())["made_by"]
+    except FileNotFoundError:
+        if workflow.is_main_process:
+            logger.error(
+                f"ARM is not emulated here yet: {record} is missing. Set it up with `make arm` (once; nothing is "
+                "installed into the system), then run the same command again."
+            )
+            sys.exit(1)
+        raise
+
+
+def on_arm(wildcards):
+    """The wildcards with the people whom a study's networks are run on on emulated cores."""
+    chosen = config["studies"][wildcards.study]["arm"]
+    subset = SUBSET.format(people=chosen["people"], seed=chosen["seed"])
+    return type(wildcards)(
+        fromdict={**wildcards, "subset": subset, "shard": 1, "shards": 1}
+    )
+
+
+def to_emulate(wildcards) -> dict[str, str | list[str]]:
+    """Input function: the people to run a network on on an emulated core, and their crops."""
+    emulation_state(wildcards)
+    wanted = on_arm(wildcards)
+    return {**evaluation_set(wanted), "crops": CROPS.format(**wanted)}
+
+
+def to_certify_arm(wildcards) -> dict[str, str | list[str]]:
+    """Input function: what an INT8 network predicts on x86 and on emulated cores, and FP32 on x86."""
+    emulation_state(wildcards)
+    wanted = on_arm(wildcards)
+    full = {**wanted, "variant": fp32_variant(wildcards)}
+    cores = config["studies"][wildcards.study]["arm"]["cores"]
+    folders = [f"{ARM}/{core}".format(**wildcards) for core in cores]
+    return {
+        "predictions": f"{SHARDS}.npz".format(**wanted),
+        "reference": f"{SHARDS}.npz".format(**full),
+        "emulated": [f"{folder}/predictions.npz" for folder in folders],
+        "comparisons": [f"{folder}/comparison.json" for folder in folders],
+        "annotations": evaluated_annotations(wanted),
+    }
+
+
+def flip_test_option(wildcards) -> str:
+    """Option that says whether the study's protocol has a flip test."""
+    protocol = config["studies"][wildcards.study]["protocol"]
+    return "--flip-test" if protocol["flip_test"] else ""
+
+
 def all_cores() -> int:
     """All cores of a local run: a job that measures time has them to itself, whatever it uses of them.
 

@@ -1,5 +1,6 @@
 """An INT8 network on an emulated ARM core: its predictions, and what it computes otherwise than here."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from posequant.base.errors import InputError
-from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import as_made, compare, installed
 from posequant.data.crops import Cropper, crops_of_images
@@ -20,7 +20,7 @@ from posequant.devices.emulation import SET_UP, Emulation, features_of
 from posequant.devices.exchange import Result, Way, write_networks, write_people
 from posequant.devices.levels import compared_blobs, layer_levels
 from posequant.evaluate.decode import average_with_mirrored
-from posequant.evaluate.predict import PoseReader
+from posequant.evaluate.predict import PoseReader, identify
 from posequant.evaluate.predictions import Predictions
 from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
@@ -106,46 +106,39 @@ def emulate(
     # What ncnn would crash on is found here.
     networks = {name: way.network(spec) for name, way in ways.items()}
     people = People(evaluation_instances(annotations, detections, spec.keypoints), images, crops)
-    run = _Run(emulated, core, workplace, threads)
-    cut = run.prepare(spec, ways, people.cut(spec), flip_test)
-    there = run.results(len(cut) * (2 if flip_test else 1), [name for name in ways if name != "int8"])
-
-    outputs = there["int8"].outputs("int8", networks["int8"])
+    cut = people.cut(spec)
+    # For a flip test the mirrored crops follow the others.
+    given = np.concatenate([cut, cut[:, :, ::-1]]) if flip_test else cut
     some = Cropper(spec).normalise(cut[:PEOPLE_COMPARED])
+    there = _Run(emulated, core, workplace, threads).results(spec, ways, given, len(some))
+    outputs = there["int8"].outputs("int8", networks["int8"])
     values_here = {name: network.forward_on_threads(some, 1) for name, network in networks.items()}
     values_there = {name: there[name].outputs(name, network) for name, network in networks.items()}
     values_there["int8"] = [values[: len(some)] for values in outputs]
     int8 = NcnnModel.read(*ways["int8"].files)
-    identity = {
-        "model": spec.name,
-        "variant": variant,
-        "backend": "ncnn",
-        "precision": "int8",
-        "protocol": _protocol(people.instances, detections, flip_test),
-        "keypoints": spec.keypoints.listed(),
-        "instances": len(people.instances),
-        "sha256": {
-            "model": sha256(model),
-            "artifact": {path.name: digest for path, digest in made.items()},
-            "annotations": sha256(annotations),
-            "detections": sha256(detections) if detections else None,
-        },
-        "versions": emulated.versions,
-        "core": core,
-    }
+    identity = identify(
+        spec=spec,
+        variant=variant,
+        backend="ncnn",
+        precision="int8",
+        instances=people.instances,
+        flip_test=flip_test,
+        made=made,
+        files={"model": model, "annotations": annotations, "detections": detections},
+        versions=emulated.versions,
+    )
     comparison = {
         "core": core,
         "features": sorted(features_of(emulated, core, workplace)),
         "crops": len(some),
         **_differences(values_here, values_there),
         "crops_within": min(PEOPLE_WITHIN, len(some)),
-        "layers": [
-            asdict(layer) for layer in _layers(int8, networks["int8"], there["int8"], some[:PEOPLE_WITHIN])
-        ],
+        "layers": [asdict(layer) for layer in _layers(int8, networks["int8"], there["int8"], some[:PEOPLE_WITHIN])],
         "sha256": {"artifact": identity["sha256"]["artifact"]},
         "versions": emulated.versions,
     }
-    return _predictions(people.instances, spec, outputs, flip_test, identity), comparison
+    predictions = _predictions(people.instances, spec, outputs, flip_test, {**identity, "core": core})
+    return predictions, comparison
 
 
 def _ways(files: Sequence[Path], reference_files: Sequence[Path]) -> dict[str, Way]:
@@ -167,25 +160,22 @@ class _Run:
     workplace: Path
     threads: int
 
-    def prepare(self, spec: ModelSpec, ways: Mapping[str, Way], crops: NDArray[np.uint8], flip_test: bool) -> NDArray[np.uint8]:
-        """Write what the runner takes: for a flip test the mirrored crops follow the others. Return the crops."""
+    def results(
+        self, spec: ModelSpec, ways: Mapping[str, Way], crops: NDArray[np.uint8], some: int
+    ) -> dict[str, Result]:
+        """Return the result that has each of the `ways`: all crops in INT8, and the first `some` in the others."""
         self.workplace.mkdir(parents=True, exist_ok=True)
         write_networks(self.workplace / "networks", spec, ways)
-        mirrored = np.ascontiguousarray(crops[:, :, ::-1])
-        write_people(self.workplace / "people.npz", np.concatenate([crops, mirrored]) if flip_test else crops)
-        return crops
-
-    def results(self, people: int, others: Sequence[str]) -> dict[str, Result]:
-        """Return the result that has each way: all people in INT8, and some of them in the other ways."""
-        some, within = min(PEOPLE_COMPARED, people), min(PEOPLE_WITHIN, people)
-        everyone = self._result("int8", people, within, ["int8"])
+        write_people(self.workplace / "people.npz", crops)
+        others = [name for name in ways if name != "int8"]
+        everyone = self._result("int8", len(crops), min(PEOPLE_WITHIN, some), ["int8"])
         few = self._result("others", some, 0, others)
         return {"int8": everyone, **dict.fromkeys(others, few)}
 
     def _result(self, name: str, people: int, within: int, rows: Sequence[str]) -> Result:
         target = self.workplace / f"{name}.zip"
         total = people * len(rows) + within
-        arguments = [
+        arguments: list[str | Path] = [
             *("--package", self.workplace / "networks", "--people", self.workplace / "people.npz", "--out", target),
             *("--rows", *rows, "--limit", str(people), "--layers", str(within)),
             *("--no-latency", "--threads", str(self.threads)),
@@ -197,8 +187,8 @@ class _Run:
                     progress.update(min(CHUNK, people - int(line[-len("00000.npz") : -len(".npz")])))
                 elif line.startswith("layers-"):
                     progress.update(1)
-                else:
-                    progress.write(line)
+                elif not line.endswith((".json", ": done")):
+                    progress.write(line, sys.stderr)
 
             self.emulation.run(self.core, RUNNER, arguments, heard)
         result = Result(target)
@@ -206,22 +196,13 @@ class _Run:
         return result
 
 
-def _protocol(instances: Instances, detections: Path | None, flip_test: bool) -> dict[str, Any]:
-    subset = instances.subset
-    return {
-        "boxes": "detections" if detections else "ground-truth",
-        "flip_test": flip_test,
-        **({"people": subset.people, "seed": subset.seed} if subset else {}),
-    }
-
-
 def _differences(here: Mapping[str, Sequence[Floats]], there: Mapping[str, Sequence[Floats]]) -> dict[str, Any]:
     """Return how far outputs are apart, by way of running here and there."""
     return {
-        "to_here": {name: asdict(compare(here[name], there[name])) for name in here},
+        "to_x86": {name: asdict(compare(here[name], there[name])) for name in here},
         "to_fp32": {
-            "here": asdict(compare(here["fp32"], here["int8"])),
-            "there": asdict(compare(here["fp32"], there["int8"])),
+            "x86": asdict(compare(here["fp32"], here["int8"])),
+            "arm": asdict(compare(here["fp32"], there["int8"])),
         },
         "winograd_on_and_off": agreement(there["winograd"], there["int8"]),
     }

@@ -1,6 +1,8 @@
 """What goes to the runner and comes back: networks with their options, people's crops, and their outputs."""
 
+import json
 import re
+import shutil
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,8 +109,6 @@ class Result:
 
     def require_run(self, rows: Sequence[str]) -> None:
         """Raise `InputError` unless every one of `rows` ran."""
-        import json
-
         for row in rows:
             with self._opened() as archive:
                 failed = json.loads(archive.read(f"load-{row}.json")).get("failed")

@@ -29,8 +29,8 @@ class LevelDifference:
     largest: int
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> "LevelDifference":
-        """Return that of pairs of arrays."""
+    def of(cls, pairs: Sequence[tuple[Floats, Floats]]) -> "LevelDifference":
+        """Return that of pairs of arrays, whose values are integers."""
         apart = [np.abs(one - other) for one, other in pairs]
         values = sum(each.size for each in apart)
         differing = sum(np.count_nonzero(each) for each in apart)
@@ -77,20 +77,18 @@ def layer_levels(
             continue
         bottom, top, scale = layer.bottoms[0], layer.tops[0], weights["bottom_scales"][:1]
         integers = _hands_on_levels(bottom, makers)
-        levels = [tuple(_levels(blobs[bottom], scale, integers) for blobs in pair) for pair in zip(here, there, strict=True)]
+        inputs = [[_levels(blobs[bottom], scale, integers) for blobs in run] for run in (here, there)]
+        # What this processor makes of the other's input, beside what the other made of it.
         alone = LayerNetwork(layer, weights)
-        # What the other processor's input gives here, beside what it gave there.
-        given = [blobs[bottom] / scale if integers else blobs[bottom] for blobs in there]
+        given = [(blobs[bottom] / scale).astype(np.float32) if integers else blobs[bottom] for blobs in there]
         pairs = [(alone.run([values])[0], blobs[top]) for values, blobs in zip(given, there, strict=True)]
         requantizes = layer.int8_term > REQUANTIZED
         found.append(
             LayerLevels(
                 name=layer.name,
                 kernel=kernel_class(layer),
-                input=LevelDifference.of([(one, other) for one, other in levels]),
-                own=LevelDifference.of([(one.astype(np.int64), other.astype(np.int64)) for one, other in pairs])
-                if requantizes
-                else None,
+                input=LevelDifference.of(list(zip(*inputs, strict=True))),
+                own=LevelDifference.of(pairs) if requantizes else None,
                 own_float=None if requantizes else _relative(pairs),
             )
         )
@@ -120,8 +118,8 @@ def _hands_on_levels(blob: str, makers: Mapping[str, Layer]) -> bool:
     return maker.int8_term > REQUANTIZED
 
 
-def _levels(values: Floats, scale: Floats, integers: bool) -> NDArray[np.int64]:
-    return (values if integers else quantized(values.ravel(), scale)).astype(np.int64).ravel()
+def _levels(values: Floats, scale: Floats, integers: bool) -> Floats:
+    return values.ravel() if integers else quantized(values.ravel(), scale).astype(np.float32)
 
 
 def _relative(pairs: Sequence[tuple[Floats, Floats]]) -> float:

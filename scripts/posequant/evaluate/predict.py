@@ -1,9 +1,10 @@
 """Keypoints of every person of a dataset, by any backend."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,28 +76,18 @@ def make_predictions(
     """
     spec, made = ModelSpec.load(model), as_made(artifacts)
     instances = evaluation_instances(annotations, detections, spec.keypoints)
-    subset = instances.subset
-    identity = {
-        "model": spec.name,
-        "variant": variant,
-        "backend": backend,
-        "precision": precision,
-        "protocol": {
-            "boxes": "detections" if detections else "ground-truth",
-            "flip_test": flip_test,
-            **({"people": subset.people, "seed": subset.seed} if subset else {}),
-        },
-        "keypoints": spec.keypoints.listed(),
-        "instances": len(instances),
-        "sha256": {
-            "model": sha256(model),
-            "artifact": {path.name: digest for path, digest in made.items()},
-            "annotations": sha256(annotations),
-            "detections": sha256(detections) if detections else None,
-        },
+    identity = identify(
+        spec=spec,
+        variant=variant,
+        backend=backend,
+        precision=precision,
+        instances=instances,
+        flip_test=flip_test,
+        made=made,
+        files={"model": model, "annotations": annotations, "detections": detections},
         # Not PoseQuant's own: shards of two versions belong together where the step is the same in both.
-        "versions": installed(*_PACKAGES[backend], "numpy", "opencv-python-headless"),
-    }
+        versions=installed(*_PACKAGES[backend], "numpy", "opencv-python-headless"),
+    )
     if not crops:  # whoever kept them has said and done that
         say_notices(instances)
         require_sizes(images, instances, shard, shards)
@@ -118,6 +109,59 @@ def make_predictions(
         ),
         identity=identity,
     )
+
+
+def identify(
+    *,
+    spec: ModelSpec,
+    variant: str,
+    backend: str,
+    precision: str,
+    instances: Instances,
+    flip_test: bool,
+    made: Mapping[Path, str],
+    files: Mapping[str, Path | None],
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the identity of predictions.
+
+    Args:
+        spec: the model description.
+        variant: name of the row that they belong to.
+        backend: the runtime.
+        precision: the arithmetic.
+        instances: the people of the whole evaluation set.
+        flip_test: whether predictions are averaged with those for the mirrored crops.
+        made: the network's files, and the SHA-256 of each.
+        files: the files of the `model` description and of the `annotations`, and `detections` where they gave the
+            boxes, else None.
+        versions: of what the network ran in.
+    """
+    subset = instances.subset
+    return {
+        "model": spec.name,
+        "variant": variant,
+        "backend": backend,
+        "precision": precision,
+        "protocol": {
+            "boxes": "detections" if files["detections"] else "ground-truth",
+            "flip_test": flip_test,
+            **({"people": subset.people, "seed": subset.seed} if subset else {}),
+        },
+        "keypoints": spec.keypoints.listed(),
+        "instances": len(instances),
+        "sha256": {
+            "model": _sha256_of(files["model"]),
+            "artifact": {path.name: digest for path, digest in made.items()},
+            "annotations": _sha256_of(files["annotations"]),
+            "detections": _sha256_of(files["detections"]),
+        },
+        "versions": dict(versions),
+    }
+
+
+def _sha256_of(path: Path | None) -> str | None:
+    return sha256(path) if path else None
 
 
 def predict_poses(

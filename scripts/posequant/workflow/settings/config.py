@@ -23,7 +23,7 @@ from posequant.workflow.settings.base import Settings, fault
 from posequant.workflow.settings.certify import Sampling
 from posequant.workflow.settings.data import Calibration, EvaluationCrops, EvaluationPeople
 from posequant.workflow.settings.demo import Synthetic
-from posequant.workflow.settings.devices import Device
+from posequant.workflow.settings.devices import Arm, Device
 from posequant.workflow.settings.export import CropAndCodec, Export
 from posequant.workflow.settings.precisions import PRECISIONS
 from posequant.workflow.settings.quantize import METHODS
@@ -392,6 +392,7 @@ class Study(Settings):
     calibration: Calibration = Calibration()
     curve: Curve = Curve()
     certificate: Sampling = Sampling()
+    arm: Arm = Arm()
     tolerance: Tolerance = Tolerance()
     pictures: Pictures = Pictures()
     attribution: list[VariantName] = Field(
