@@ -18,12 +18,13 @@ def parse_arguments() -> argparse.Namespace:
         dest="jobs",
         action="append",
         nargs=3,
-        default=[],
+        required=True,
         metavar=("MODEL", "NETWORKS", "PEOPLE"),
         help="a model, once for each: its name, what device_networks.py wrote and what device_people.py wrote",
     )
-    parser.add_argument("--out", type=Path, help="folder to write, with the result of each model as MODEL.zip")
-    parser.add_argument("--out-facts", type=Path, help="what the device is, to write (JSON)")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write, with the result of each model as MODEL.zip"
+    )
     return parser.parse_args()
 
 
@@ -31,17 +32,13 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
-    from posequant.base.files import write_json
     from posequant.devices.ssh import Board, Job, measure_jobs
     from posequant.workflow.settings.base import checked_json
     from posequant.workflow.settings.devices import Device
 
     board = Board(arguments.name, checked_json(Device, arguments.device, option="--device"))
-    if arguments.out_facts:
-        write_json(arguments.out_facts, board.facts())
-    if arguments.out:
-        jobs = {model: Job(Path(networks), Path(people)) for model, networks, people in arguments.jobs}
-        measure_jobs(board, jobs, arguments.out)
+    jobs = {model: Job(Path(networks), Path(people)) for model, networks, people in arguments.jobs}
+    measure_jobs(board, jobs, arguments.out)
 
 
 if __name__ == "__main__":
