@@ -178,6 +178,8 @@ DISTILLED = {
     for step in config["recipes"][config["variants"][variant]["calibration"]]
     if "distill" in step
 }
+# Devices that are reached by ssh. On the others the runner is started by hand.
+OVER_SSH = [name for name, device in config["devices"].items() if "ssh" in device]
 SHIPPED = [
     name
     for name, variant in config["variants"].items()

@@ -580,6 +580,146 @@ def to_certify_arm(wildcards) -> dict[str, str | list[str]]:
     }
 
 
+def device_rows(study: str, model: str) -> list[str]:
+    """The rows of a model that devices run: those of ncnn on the CPU."""
+    on_cpu = variants_with(backend="ncnn")
+    return [row for row in rows_of(study, model) if row in on_cpu]
+
+
+def device_models(study: str) -> list[str]:
+    """The models of a study that have such rows."""
+    return [model for model in models_of(study) if device_rows(study, model)]
+
+
+def device_artifacts(wildcards) -> list[str]:
+    """Input function: the files of all rows of a model that devices run."""
+    rows = device_rows(wildcards.study, wildcards.model)
+    files = [file for row in rows for file in artifact_of(row, wildcards)]
+    return list(dict.fromkeys(files))
+
+
+def device_rows_options(wildcards, *before: str) -> str:
+    """Options that name all rows of a model that devices run, each with some words before it."""
+    words = [
+        [
+            *before,
+            row,
+            config["variants"][row]["precision"],
+            *artifact_of(row, wildcards),
+        ]
+        for row in device_rows(wildcards.study, wildcards.model)
+    ]
+    return " ".join(f"--row {shlex.join(row)}" for row in words)
+
+
+def of_each_model(wildcards) -> list:
+    """The wildcards of a device with each model, and with the people whom it is measured on."""
+    chosen = config["devices"][wildcards.device]
+    subset = SUBSET.format(people=chosen["people"], seed=chosen["seed"])
+    return [
+        type(wildcards)(fromdict={**wildcards, "model": model, "subset": subset})
+        for model in device_models(wildcards.study)
+    ]
+
+
+def to_measure(wildcards) -> dict[str, list[str]]:
+    """Input function: what a device gets."""
+    wanted = of_each_model(wildcards)
+    return {
+        "networks": [f"{TO_DEVICES}/networks.zip".format(**one) for one in wanted],
+        "people": [
+            f"{TO_DEVICES}/{{subset}}people.npz".format(**one) for one in wanted
+        ],
+    }
+
+
+def device_settings(wildcards) -> str:
+    """The settings of a device, as JSON, without those that say whom it is measured on, and what for."""
+    settings = config["devices"][wildcards.device]
+    elsewhere = ("people", "seed", "target", "results")
+    return json.dumps(
+        {key: value for key, value in settings.items() if key not in elsewhere}
+    )
+
+
+def device_jobs_options(wildcards, input) -> str:
+    """Options that name what a device gets of each model."""
+    jobs = zip(device_models(wildcards.study), input.networks, input.people)
+    return " ".join(f"--job {shlex.join(job)}" for job in jobs)
+
+
+def device_results(wildcards) -> list[str]:
+    """What a device gave back, the file of each model. What is to be made by hand and is missing ends Snakemake."""
+    models, device = device_models(wildcards.study), wildcards.device
+    if device in OVER_SSH:
+        return [
+            f"{DEVICE}/measured/{model}.zip".format(**wildcards) for model in models
+        ]
+    files = [f"{config['devices'][device]['results']}/{model}.zip" for model in models]
+    gets = to_measure(wildcards)
+    for file, networks, people in zip(files, gets["networks"], gets["people"]):
+        if workflow.is_main_process and not Path(file).is_file():
+            logger.error(
+                f"devices.{device}.results: {file}: no such file. Make {networks} and {people}, copy them to the device "
+                f"with {ROOT}/scripts/posequant/devices/runner.py, run there `python runner.py --package networks.zip "
+                f"--people people.npz --out {Path(file).name}`, and copy that file here."
+            )
+            sys.exit(1)
+    return files
+
+
+def to_score(wildcards) -> dict[str, str | list[str]]:
+    """Input function: what a device gave back, and whom it is scored on."""
+    wanted = of_each_model(wildcards)
+    over_ssh = wildcards.device in OVER_SSH
+    return {
+        "measured": (
+            f"{DEVICE}/measured".format(**wildcards)
+            if over_ssh
+            else device_results(wildcards)
+        ),
+        "people": to_measure(wildcards)["people"],
+        "models": [f"{RESULTS}/model.json".format(**one) for one in wanted],
+        "artifacts": [file for one in wanted for file in device_artifacts(one)],
+        "annotations": evaluated_annotations(wanted[0]),
+        "detections": detections(wildcards),
+    }
+
+
+def device_models_options(wildcards, input) -> str:
+    """Options that name each model, what the device got of it, and what it gave back."""
+    models = zip(
+        device_models(wildcards.study),
+        input.models,
+        input.people,
+        device_results(wildcards),
+    )
+    return " ".join(f"--model {shlex.join(model)}" for model in models)
+
+
+def all_device_rows_options(wildcards) -> str:
+    """Options that name all rows of all models that devices run."""
+    return " ".join(
+        device_rows_options(one, one.model) for one in of_each_model(wildcards)
+    )
+
+
+def device_of_target(wildcards) -> list[str]:
+    """Input function: what the device is that a study names as its target, unless the configuration says its target."""
+    device = config["studies"][wildcards.study]["target"]
+    if device not in config["devices"] or "target" in config["devices"][device]:
+        return []
+    return [f"{DEVICE}/facts.json".format(study=wildcards.study, device=device)]
+
+
+def target_options(wildcards, input) -> str:
+    """Options that say what the networks of a study are to run on."""
+    target = config["studies"][wildcards.study]["target"]
+    if input.device:
+        return f"--device {input.device}"
+    return f"--target {config['devices'].get(target, {}).get('target', target)}"
+
+
 def flip_test_option(wildcards) -> str:
     """Option that says whether the study's protocol has a flip test."""
     protocol = config["studies"][wildcards.study]["protocol"]

@@ -1,6 +1,7 @@
 """What goes to the runner and comes back: networks with their options, people's crops, and their outputs."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,8 +92,7 @@ class Result:
         Raises:
             InputError: the archive is damaged, or the outputs are not those of such a network.
         """
-        names = [name for name in self._names() if name.startswith(f"outputs-{row}-")]
-        pieces = [self._arrays(name) for name in sorted(names)]
+        pieces = [self._arrays(name) for name in self.names(rf"outputs-{re.escape(row)}-\d+\.npz")]
         try:
             return [
                 np.concatenate([piece[name].reshape(-1, *shape) for piece in pieces])
@@ -108,21 +108,31 @@ class Result:
     def require_run(self, rows: Sequence[str]) -> None:
         """Raise `InputError` unless every one of `rows` ran."""
         for row in rows:
-            with self._opened() as archive:
-                failed = json.loads(archive.read(f"load-{row}.json")).get("failed")
-            if failed:
+            if failed := self.json(f"load-{row}.json").get("failed"):
                 raise InputError(f"{self.path}: {row} does not run there: {failed}")
 
-    def _names(self) -> list[str]:
+    def json(self, name: str) -> Any:
+        """Return the content of a piece of JSON; `InputError` if it is missing or damaged."""
+        try:
+            with self._opened() as archive:
+                return json.loads(archive.read(name))
+        except (KeyError, ValueError, BadZipFile) as error:
+            raise self._damaged(name) from error
+
+    def names(self, pattern: str) -> list[str]:
+        """Return the names of the pieces that match a regular expression, in order."""
         with self._opened() as archive:
-            return archive.namelist()
+            return sorted(name for name in archive.namelist() if re.fullmatch(pattern, name))
 
     def _arrays(self, name: str) -> dict[str, Floats]:
         try:
             with self._opened() as archive, archive.open(name) as stream, np.load(stream) as arrays:
                 return dict(arrays)
-        except (KeyError, ValueError, EOFError) as error:
-            raise InputError(f"{self.path}: {name} in it is missing or damaged. Delete it and run again.") from error
+        except (KeyError, ValueError, EOFError, BadZipFile) as error:
+            raise self._damaged(name) from error
+
+    def _damaged(self, name: str) -> InputError:
+        return InputError(f"{self.path}: {name} in it is missing or damaged. Delete it and run again.")
 
     def _opened(self) -> ZipFile:
         try:

@@ -433,11 +433,11 @@ class Network:
 
         self.row = row
         self.net = ncnn.Net()
-        self.net.opt.num_threads = threads
         for name, value in row.options.items():
             if not hasattr(self.net.opt, name):
                 raise RunError(f"row {row.name}: the ncnn here has no option {name}. Install the pinned version.")
             setattr(self.net.opt, name, value)
+        self.net.opt.num_threads = threads
         if self.net.load_param(str(row.param)) != 0 or self.net.load_model(str(row.bin)) != 0:
             raise RunError(f"row {row.name}: ncnn cannot load it; its reason is above.")
 
