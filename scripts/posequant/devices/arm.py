@@ -104,20 +104,23 @@ def emulate(
         if emulated.versions[package] != version:
             raise InputError(f"{emulation}: has {package} {emulated.versions[package]}, here is {version}. {SET_UP}")
     made, reference_made = as_made(artifacts), as_made(reference_artifacts)
-    ways = _ways(list(made), list(reference_made))
+    int8, full = _pair(made), _pair(reference_made)
+    ways = {"int8": Way(int8, "int8"), "winograd": Way(int8, "int8", int8_winograd=True), "fp32": Way(full, "fp32")}
     # What ncnn would crash on is found here.
-    networks = {name: way.network(spec) for name, way in ways.items()}
+    here = {name: ways[name].network(spec) for name in ("int8", "fp32")}
+    here["unpacked"] = Way(int8, "int8", packing=False).network(spec)
     people = People(evaluation_instances(annotations, detections, spec.keypoints), images, crops)
     cut = people.cut(spec)
     # For a flip test the mirrored crops follow the others.
     given = np.concatenate([cut, cut[:, :, ::-1]]) if flip_test else cut
     some = Cropper(spec).normalise(cut[:PEOPLE_COMPARED])
-    there = _Run(emulated, core, workplace, threads).results(spec, ways, given, len(some))
-    outputs = there["int8"].outputs("int8", networks["int8"])
-    values_here = {name: network.forward_on_threads(some, 1) for name, network in networks.items()}
-    values_there = {name: there[name].outputs(name, network) for name, network in networks.items()}
-    values_there["int8"] = [values[: len(some)] for values in outputs]
-    int8 = NcnnModel.read(*ways["int8"].files)
+    results = _Run(emulated, core, workplace, threads).results(spec, ways, given, len(some))
+    outputs = results["int8"].outputs("int8", here["int8"])
+    there = {
+        "int8": [values[: len(some)] for values in outputs],
+        "winograd": results["winograd"].outputs("winograd", here["int8"]),
+        "fp32": results["fp32"].outputs("fp32", here["fp32"]),
+    }
     identity = identify(
         spec=spec,
         variant=variant,
@@ -133,9 +136,9 @@ def emulate(
         "core": core,
         "features": sorted(features_of(emulated, core, workplace)),
         "crops": len(some),
-        **_differences(values_here, values_there),
+        **_differences({name: network.forward_on_threads(some, 1) for name, network in here.items()}, there),
         "crops_within": min(PEOPLE_WITHIN, len(some)),
-        "layers": [asdict(layer) for layer in _layers(int8, networks["int8"], there["int8"], some[:PEOPLE_WITHIN])],
+        "layers": _layers(int8, here["int8"], results["int8"], some[:PEOPLE_WITHIN]),
         "sha256": {"artifact": identity["sha256"]["artifact"]},
         "versions": emulated.versions,
     }
@@ -143,14 +146,10 @@ def emulate(
     return predictions, comparison
 
 
-def _ways(files: Sequence[Path], reference_files: Sequence[Path]) -> dict[str, Way]:
-    int8, full = (files[0], files[1]), (reference_files[0], reference_files[1])
-    return {
-        "int8": Way(int8, "int8"),
-        "winograd": Way(int8, "int8", int8_winograd=True),
-        "unpacked": Way(int8, "int8", packing=False),
-        "fp32": Way(full, "fp32"),
-    }
+def _pair(made: Mapping[Path, str]) -> tuple[Path, Path]:
+    """Return the two files of an ncnn network."""
+    param, weights = made
+    return param, weights
 
 
 @dataclass(frozen=True)
@@ -211,9 +210,18 @@ class _Run:
 
 
 def _differences(here: Mapping[str, Sequence[Floats]], there: Mapping[str, Sequence[Floats]]) -> dict[str, Any]:
-    """Return how far outputs are apart, by way of running here and there."""
+    """Return how far outputs are apart.
+
+    Args:
+        here: those on x86, of `int8`, `fp32`, and INT8 without channels side by side in memory, `unpacked`.
+        there: those on ARM, of `int8`, `fp32`, and INT8 with Winograd's algorithm, `winograd`.
+    """
     return {
-        "to_x86": {name: asdict(compare(here[name], there[name])) for name in here},
+        "to_x86": {
+            "int8": asdict(compare(here["int8"], there["int8"])),
+            "unpacked": asdict(compare(here["unpacked"], there["int8"])),
+            "fp32": asdict(compare(here["fp32"], there["fp32"])),
+        },
         "to_fp32": {
             "x86": asdict(compare(here["fp32"], here["int8"])),
             "arm": asdict(compare(here["fp32"], there["int8"])),
@@ -222,11 +230,12 @@ def _differences(here: Mapping[str, Sequence[Floats]], there: Mapping[str, Seque
     }
 
 
-def _layers(model: NcnnModel, network: NcnnNetwork, result: Result, crops: Floats) -> Sequence[Any]:
+def _layers(files: tuple[Path, Path], network: NcnnNetwork, result: Result, crops: Floats) -> list[dict[str, Any]]:
+    model = NcnnModel.read(*files)
     blobs = compared_blobs(model)
     here = [dict(zip(blobs, network.activations(crop, blobs), strict=True)) for crop in crops]
     there = [result.layers("int8", person) for person in range(len(crops))]
-    return layer_levels(model, here, there)
+    return [asdict(layer) for layer in layer_levels(model, here, there)]
 
 
 def _predictions(
