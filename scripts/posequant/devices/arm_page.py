@@ -40,8 +40,8 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
     yield table(_outputs(core) for core in cores)
     yield (
         "Signal-to-noise ratio of ARM's outputs with those on x86: in INT8; in INT8 where x86 has no channels side by "
-        "side in memory (`use_packing_layout` off); in FP32. *With FP32*: INT8 on ARM, and in brackets on x86, with FP32 "
-        "on x86. *Winograd*: whether INT8 with Winograd's algorithm gives the bits of INT8 without it there."
+        "side in memory (`use_packing_layout` off); in FP32. *With FP32*: INT8 on ARM, and in brackets on x86, with "
+        "FP32 on x86. *Winograd*: whether INT8 with Winograd's algorithm gives the bits of INT8 without it there."
     )
     yield "## Layers"
     for alike in _alike(cores):
