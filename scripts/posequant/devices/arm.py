@@ -16,11 +16,12 @@ from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import as_made, compare, installed
 from posequant.data.crops import Cropper, crops_of_images
-from posequant.data.dataset import CHUNK, Instances, evaluation_instances, require_sizes
+from posequant.data.dataset import Instances, evaluation_instances, require_sizes
 from posequant.data.evaluation_crops import open_crops
 from posequant.devices.emulation import SET_UP, Emulation, features_of
 from posequant.devices.exchange import Result, Way, write_networks, write_people
 from posequant.devices.levels import compared_blobs, layer_levels
+from posequant.devices.runner import PEOPLE_IN_PIECE
 from posequant.evaluate.decode import average_with_mirrored
 from posequant.evaluate.predict import PoseReader, identify
 from posequant.evaluate.predictions import Predictions
@@ -187,20 +188,26 @@ class _Run:
         target = self.workplace / f"{name}.zip"
         if target.is_file():
             return Result(target)
-        total = people * len(rows) + within
         arguments: list[str | Path] = [
             *("--package", self.workplace / "networks", "--people", self.workplace / "people.npz", "--out", target),
             *("--rows", *rows, "--limit", str(people), "--layers", str(within)),
             *("--no-latency", "--threads", str(self.threads)),
         ]
-        with tqdm(total=total, desc=f"{self.core}: {', '.join(rows)}", unit="crop", mininterval=2) as progress:
+
+        def crops_of(piece: str) -> int:
+            """Return how many crops a piece is of, by its name."""
+            if piece.startswith("outputs-"):
+                return min(PEOPLE_IN_PIECE, people - int(piece[-len("00000.npz") : -len(".npz")]))
+            return int(piece.startswith("layers-"))
+
+        there = sum(crops_of(piece.name) for piece in target.with_name(f"{target.name}.pieces").glob("*.npz"))
+        total = people * len(rows) + within
+        words = f"{self.core}: {', '.join(rows)}"
+        with tqdm(total=total, initial=there, desc=words, unit="crop", mininterval=2) as progress:
 
             def heard(line: str) -> None:
-                if line.startswith("outputs-"):
-                    progress.update(min(CHUNK, people - int(line[-len("00000.npz") : -len(".npz")])))
-                elif line.startswith("layers-"):
-                    progress.update(1)
-                elif not line.endswith((".json", ": done")):
+                progress.update(crops_of(line))
+                if not line.endswith((".npz", ".json", ": done")):
                     progress.write(line, sys.stderr)
 
             self.emulation.run(self.core, RUNNER, arguments, heard)
