@@ -820,7 +820,8 @@ def attached(arguments: argparse.Namespace, job: str, stdin: BinaryIO, stdout: B
         send(stdout, "all")
         if taken.wait(60):
             shutil.rmtree(str(arguments.attached))
-            send(stdout, "removed")
+            # What else is there.
+            send(stdout, sorted(path.name for path in arguments.attached.parent.iterdir()))
 
 
 def send(stdout: BinaryIO, content: Any) -> None:
@@ -841,6 +842,8 @@ def install(folder: Path, packages: Sequence[str], job: str) -> None:
         hint = "Install what is missing (Debian: apt install python3-venv), or name a Python that has numpy and ncnn."
         _called([sys.executable, "-m", "venv", str(folder)], "no virtual environment can be made. " + hint, folder)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--no-cache-dir"]
+        # To build ncnn would take hours on a small board.
+        pip += ["--only-binary", ":all:"]
         _called([*pip, *packages], f"pip cannot install {' and '.join(packages)}.", folder)
         write_json(made, content)
 

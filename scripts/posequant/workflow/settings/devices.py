@@ -33,6 +33,12 @@ class Arm(Settings):
     )
 
 
+def _own_folder(folder: str) -> str:
+    if not folder.startswith(("~/", "/")) or not folder.strip("~/."):
+        raise fault(f"'{folder}' is not a folder of its own, from '~/' or '/' on")
+    return folder.rstrip("/")
+
+
 class Device(Settings):
     """A board of your own, on which a study's rows in ncnn are measured (docs/devices.md)."""
 
@@ -85,9 +91,8 @@ class Device(Settings):
             "installed into it by pip."
         ),
     )
-    folder: str = Field(
+    folder: Annotated[str, AfterValidator(_own_folder)] = Field(
         default="~/.cache/posequant",
-        pattern=r"^(~/|/).*[^/]$",
         description="Folder there for the runner, the environment and, while they are needed, networks and crops.",
     )
     keep: bool = Field(
