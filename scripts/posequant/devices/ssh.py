@@ -162,7 +162,8 @@ class Board:
     def _options(self) -> list[str]:
         """The runner's options."""
         told = {name: getattr(self._settings, name) for name in ("threads", "rounds", "seconds", "cool")}
-        return [word for name, value in told.items() if value is not None for word in (f"--{name}", str(value))]
+        words = [word for name, value in told.items() if value is not None for word in (f"--{name}", str(value))]
+        return words if self._settings.latency else [*words, "--no-latency"]
 
     @property
     def _folder(self) -> str:
@@ -230,7 +231,7 @@ class Board:
         if unfinished:
             _say(
                 f"notice: device {self.name}: {len(unfinished)} jobs that were not finished are left in "
-                f"{self._settings.folder}/jobs: {', '.join(unfinished)}. If nobody goes on with them, remove them there."
+                f"{self._settings.folder}/jobs: {', '.join(unfinished)}. Remove those that nobody goes on with."
             )
 
     @contextmanager

@@ -67,6 +67,9 @@ class Device(Settings):
         description="Images of the evaluation set are chosen at random until they hold so many people.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of that choice.")
+    latency: bool = Field(
+        default=True, description="Whether times are measured. On an emulated device they would say nothing."
+    )
     rounds: int = Field(
         default=30, ge=1, description="Rounds of latency. In each, every row is run once with each number of threads."
     )
