@@ -27,12 +27,15 @@ def render(result: Mapping[str, Any], study: str) -> str:
         f"{result['people']} people in {result['images']} images{subset}; AP over so few people is a rough figure, the "
         "difference to FP32 on the same people less so. The device got their crops and gave back the networks' "
         "outputs, which were decoded and scored here. No flip test.",
-        "Times are of one crop. In every round each network was run once with each number of threads, in an order that "
-        "changes from round to round, each right after a run of the same network that was not timed; median, and in "
-        "brackets the 95th percentile. Against FP32: the median over the rounds of FP32's time by the row's, with as "
-        "many threads; above 1 the row is faster.",
-        f"{_versions(facts['versions'])} there, {_versions(result['versions'])} here.",
     ]
+    if any(model["timing"]["rounds"] for model in result["models"].values()):
+        parts.append(
+            "Times are of one crop. In every round each network was run once with each number of threads, in an order "
+            "that changes from round to round, each right after a run of the same network that was not timed; median, "
+            "and in brackets the 95th percentile. Against FP32: the median over the rounds of FP32's time by the "
+            "row's, with as many threads; above 1 the row is faster."
+        )
+    parts.append(f"{_versions(facts['versions'])} there, {_versions(result['versions'])} here.")
     return "\n\n".join(parts) + "\n"
 
 

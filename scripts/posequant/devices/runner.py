@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import errno
 import hashlib
 import io
@@ -102,6 +103,18 @@ FEATURES = {
     "avx512_bf16": "AVX-512 BF16",
     "avx512_fp16": "AVX-512 FP16",
     "amx_int8": "AMX INT8",
+}
+
+
+# The same of 64-bit ARM: which word has it, and which bit (asm/hwcap.h of Linux; AT_HWCAP is 16, AT_HWCAP2 26).
+HWCAPS = {
+    "NEON": (16, 1),
+    "FP16": (16, 10),
+    "dotprod": (16, 20),
+    "SVE": (16, 22),
+    "SVE2": (26, 1),
+    "i8mm": (26, 13),
+    "BF16": (26, 14),
 }
 
 
@@ -263,9 +276,11 @@ def facts() -> dict[str, Any]:
     """Return what this machine is, as far as Linux tells."""
     listing = read_text("/proc/cpuinfo")
     cores = core_names(listing)
+    # An emulated ARM core finds the listing of another processor.
+    model = [] if platform.machine() == "aarch64" else entries(listing, "model name")[:1]
     found: dict[str, Any] = {
         "board": read_text("/proc/device-tree/model") or read_text("/sys/class/dmi/id/product_name"),
-        "cpu": entries(listing, "model name")[:1] or sorted(set(cores)) or [platform.machine()],
+        "cpu": sorted(set(cores or model)) or [platform.machine()],
         "architecture": platform.machine(),
         "cores": [
             {
@@ -277,7 +292,7 @@ def facts() -> dict[str, Any]:
             }
             for core in usable_cores()
         ],
-        "features": features(listing),
+        "features": told_features() if platform.machine() == "aarch64" else features(listing),
         "memory_mb": memory("MemTotal"),
         "free_memory_mb": memory("MemAvailable"),
         "system": system(),
@@ -309,6 +324,13 @@ def features(listing: str) -> list[str]:
     cores = [set(line.split()) for line in entries(listing, "Features") + entries(listing, "flags")]
     common = set.intersection(*cores) if cores else set()
     return list(dict.fromkeys(name for word, name in FEATURES.items() if word in common))
+
+
+def told_features() -> list[str]:
+    """Return the features that the system tells a program of 64-bit ARM, those that all cores have."""
+    value = ctypes.CDLL(None).getauxval
+    value.restype, value.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return [name for name, (kind, bit) in HWCAPS.items() if value(kind) >> bit & 1]
 
 
 def usable_cores() -> list[int]:
@@ -821,7 +843,8 @@ def attached(arguments: argparse.Namespace, job: str, stdin: BinaryIO, stdout: B
         send(stdout, "all")
         if taken.wait(60):
             shutil.rmtree(str(arguments.attached))
-            send(stdout, "removed")
+            # What else is there.
+            send(stdout, sorted(path.name for path in arguments.attached.parent.iterdir()))
 
 
 def send(stdout: BinaryIO, content: Any) -> None:
@@ -842,6 +865,8 @@ def install(folder: Path, packages: Sequence[str], job: str) -> None:
         hint = "Install what is missing (Debian: apt install python3-venv), or name a Python that has numpy and ncnn."
         _called([sys.executable, "-m", "venv", str(folder)], "no virtual environment can be made. " + hint, folder)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--no-cache-dir"]
+        # To build ncnn would take hours on a small board.
+        pip += ["--only-binary", ":all:"]
         _called([*pip, *packages], f"pip cannot install {' and '.join(packages)}.", folder)
         write_json(made, content)
 

@@ -76,7 +76,7 @@ def device_result(device: str, models: Sequence[Measured], ground: Ground, threa
     Raises:
         InputError: a file is missing or damaged, or a result is not of these networks and people.
     """
-    measured = [_Model(one, ground, threads) for one in models]
+    measured = [ScoredModel(one, ground, threads) for one in models]
     return {
         "device": device,
         "facts": Result(models[0].result).json("facts.json"),
@@ -90,10 +90,20 @@ def device_result(device: str, models: Sequence[Measured], ground: Ground, threa
     }
 
 
-class _Model:
+class ScoredModel:
     """A model, and the people that it is scored on."""
 
-    def __init__(self, measured: Measured, ground: Ground, threads: int) -> None:
+    def __init__(self, measured: Measured, ground: Ground, threads: int = 1) -> None:
+        """Read what a device gave back of the model, and the people.
+
+        Args:
+            measured: the model, and what was given back.
+            ground: whom it is scored on.
+            threads: how many threads work here.
+
+        Raises:
+            InputError: as `device_result`.
+        """
         self.spec = ModelSpec.load(measured.model)
         self.annotated: Annotations = load_annotations(ground.annotations, self.spec.keypoints)
         self.instances: Instances = evaluation_instances(ground.annotations, ground.detections, self.spec.keypoints)
@@ -142,14 +152,20 @@ class _Model:
             "choice": choose(rows, full, self._ground.tolerance),
         }
 
+    def predictions_there(self, name: str) -> Predictions:
+        """Return what a row predicts there; `InputError` if its outputs are damaged or too few."""
+        return self._predictions(name, self._outputs_there(name))
+
+    def _outputs_there(self, name: str) -> list[Floats]:
+        outputs = self._result.outputs(name, self._measured.ways[name].network(self.spec))
+        if len(outputs[0]) != len(self.instances):
+            raise InputError(f"{self._measured.result}: has {len(outputs[0])} outputs of {name}. Run it there again.")
+        return outputs
+
     def _run(self, name: str, crops: Floats) -> tuple[Predictions, dict[str, Any]]:
         """Return what a row predicts there; what it scores, and how far it is from the same row here."""
-        way = self._measured.ways[name]
-        network = way.network(self.spec)
-        outputs = self._result.outputs(name, network)
-        if len(outputs[0]) != len(crops):
-            raise InputError(f"{self._measured.result}: has {len(outputs[0])} outputs of {name}, not {len(crops)}.")
-        outputs_here = network.forward_on_threads(crops, self._threads)
+        outputs = self._outputs_there(name)
+        outputs_here = self._measured.ways[name].network(self.spec).forward_on_threads(crops, self._threads)
         there, here = self._predictions(name, outputs), self._predictions(name, outputs_here)
         _, statistics, _ = score(there, self.annotated)
         noise = compare(outputs_here, outputs)

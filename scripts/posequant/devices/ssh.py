@@ -151,10 +151,10 @@ class Board:
         """Remove from the device all that is PoseQuant's.
 
         Raises:
-            InputError: it cannot be reached.
+            InputError: it cannot be reached, or has jobs that are not finished.
         """
         folder = self._folder
-        script = f"rm -rf {folder}/venv {folder}/jobs {folder}/runner.py && rmdir {folder}"
+        script = f"rmdir {folder}/jobs && rm -rf {folder}/venv {folder}/runner.py && rmdir {folder}"
         with self._once(), self._session(script) as session:
             session.rest()
 
@@ -162,7 +162,8 @@ class Board:
     def _options(self) -> list[str]:
         """The runner's options."""
         told = {name: getattr(self._settings, name) for name in ("threads", "rounds", "seconds", "cool")}
-        return [word for name, value in told.items() if value is not None for word in (f"--{name}", str(value))]
+        words = [word for name, value in told.items() if value is not None for word in (f"--{name}", str(value))]
+        return words if self._settings.latency else [*words, "--no-latency"]
 
     @property
     def _folder(self) -> str:
@@ -226,7 +227,12 @@ class Board:
                 with whole(pieces / piece) as draft:
                     draft.write_bytes(content)
             session.send("taken")
-            session.heard()
+            unfinished = session.heard()
+        if unfinished:
+            _say(
+                f"notice: device {self.name}: {len(unfinished)} jobs that were not finished are left in "
+                f"{self._settings.folder}/jobs: {', '.join(unfinished)}. Remove those that nobody goes on with."
+            )
 
     @contextmanager
     def _runner_put(self, then: str) -> Iterator["_Session"]:
@@ -424,9 +430,10 @@ def _last_error(words: Sequence[str]) -> str:
 
 
 def _requirements(versions: Mapping[str, str]) -> list[str]:
-    """Return what pip installs there: what is here, and the numpy that there is for a Python that is older."""
+    """Return what pip installs there: what is here, or what there is for a Python that is older."""
     return [
-        f"ncnn=={versions['ncnn']}",
+        f'ncnn=={versions["ncnn"]}; python_version >= "3.9"',
+        'ncnn; python_version < "3.9"',
         f'numpy=={versions["numpy"]}; python_version >= "3.11"',
         'numpy; python_version < "3.11"',
     ]

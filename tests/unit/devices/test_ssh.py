@@ -121,6 +121,18 @@ class Measuring(Thread):
         return self.pieces()
 
 
+def test_jobs_of_others_that_are_not_finished_are_named_and_left(
+    job: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with sshd(tmp_path / "device") as device:
+        (device.place / "jobs" / "other").mkdir(parents=True)
+        board = Board("pi5", device.settings())
+        board.measure(job, tmp_path / "pieces")
+        assert "notice: device pi5: 1 jobs that were not finished are left in" in capfd.readouterr().err
+        assert "rmdir: failed to remove" in message_of(board.remove)
+        assert (device.place / "jobs" / "other").is_dir()
+
+
 def test_broken_connection_is_taken_up_where_it_ended(
     device: Sshd, ways: dict[str, Way], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,7 +314,8 @@ def test_without_the_program_ssh(device: Sshd, monkeypatch: pytest.MonkeyPatch) 
 
 def test_requirements_pin_what_is_here() -> None:
     assert ssh._requirements({"ncnn": "1.0", "numpy": "2.4"}) == [
-        "ncnn==1.0",
+        'ncnn==1.0; python_version >= "3.9"',
+        'ncnn; python_version < "3.9"',
         'numpy==2.4; python_version >= "3.11"',
         'numpy; python_version < "3.11"',
     ]

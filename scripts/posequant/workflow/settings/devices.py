@@ -33,6 +33,12 @@ class Arm(Settings):
     )
 
 
+def _own_folder(folder: str) -> str:
+    if not folder.startswith(("~/", "/")) or not folder.strip("~/."):
+        raise fault(f"'{folder}' is not a folder of its own, from '~/' or '/' on")
+    return folder.rstrip("/")
+
+
 class Device(Settings):
     """A board of your own, on which a study's rows in ncnn are measured (docs/devices.md)."""
 
@@ -61,6 +67,9 @@ class Device(Settings):
         description="Images of the evaluation set are chosen at random until they hold so many people.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of that choice.")
+    latency: bool = Field(
+        default=True, description="Whether times are measured. On an emulated device they would say nothing."
+    )
     rounds: int = Field(
         default=30, ge=1, description="Rounds of latency. In each, every row is run once with each number of threads."
     )
@@ -85,9 +94,8 @@ class Device(Settings):
             "installed into it by pip."
         ),
     )
-    folder: str = Field(
+    folder: Annotated[str, AfterValidator(_own_folder)] = Field(
         default="~/.cache/posequant",
-        pattern=r"^(~/|/).*[^/]$",
         description="Folder there for the runner, the environment and, while they are needed, networks and crops.",
     )
     keep: bool = Field(
