@@ -18,7 +18,7 @@ from posequant.base.verify import as_made, compare, installed
 from posequant.data.crops import Cropper, crops_of_images
 from posequant.data.dataset import Instances, evaluation_instances, require_sizes
 from posequant.data.evaluation_crops import open_crops
-from posequant.devices.emulation import SET_UP, Emulation, features_of
+from posequant.devices.emulation import SET_UP, Emulation
 from posequant.devices.exchange import Result, Way, write_networks, write_people
 from posequant.devices.levels import compared_blobs, layer_levels
 from posequant.devices.runner import PEOPLE_IN_PIECE
@@ -135,7 +135,7 @@ def emulate(
     )
     comparison = {
         "core": core,
-        "features": sorted(features_of(emulated, core, workplace)),
+        "features": results["int8"].json("facts.json")["features"],
         "crops": len(some),
         **_differences({name: network.forward_on_threads(some, 1) for name, network in here.items()}, there),
         "crops_within": min(PEOPLE_WITHIN, len(some)),

@@ -162,7 +162,7 @@ def test_people_are_where_they_are_on_x86(case: Case, emulated: Emulated, core: 
 
 @needs_arm
 def test_features_are_those_of_the_core(emulated: Emulated) -> None:
-    assert [emulated[core][1]["features"] for core in CORES] == [[], ["FP16", "dotprod"]]
+    assert [emulated[core][1]["features"] for core in CORES] == [["NEON"], ["NEON", "FP16", "dotprod"]]
 
 
 @needs_arm
