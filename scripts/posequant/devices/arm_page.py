@@ -57,9 +57,12 @@ def _in_short(core: Mapping[str, Any]) -> str:
         return f"**{core['core']}: the same bits as on x86.**"
     compared = core["with_x86"]
     score = compared["statistics"][measure_of(compared["statistics"]).score]
+    unpacked = core["to_x86"]["unpacked"]["sqnr_db"] is None
+    bits = f" Its outputs of {core['crops']} people have the bits of x86 without packing." if unpacked else ""
     return (
         f"**{core['core']}**: AP {figure_or_dash(score['candidate'])}, on x86 {figure_or_dash(score['reference'])}: "
         f"**{stated(score)}**. OKS of its keypoints with those on x86: **{near(compared['without_labels']['oks'])}**."
+        f"{bits}"
     )
 
 

@@ -298,6 +298,15 @@ def test_certificate_of_equal_predictions(case: Case, tmp_path: Path) -> None:
     assert sha256(case.predictions("int8")) in page
 
 
+def test_page_says_where_x86_without_packing_gives_the_same(case: Case, tmp_path: Path) -> None:
+    equal = {"max_abs": 0.0, "rms": 0.0, "sqnr_db": None}
+    apart = {"max_abs": 0.1, "rms": 0.01, "sqnr_db": 22.3}
+    comparison = comparison_file(case, tmp_path, to_x86={"int8": apart, "unpacked": equal, "fp32": equal})
+    page = render(certify(case, [case.predictions("int8")], [comparison]))
+    assert "Its outputs of 1 people have the bits of x86 without packing." in page
+    assert "| cortex-a53 | 22.3 dB | the same bits" in page
+
+
 def test_certificate_of_another_network_is_refused(case: Case, tmp_path: Path) -> None:
     other = comparison_file(case, tmp_path, sha256={"artifact": {"int8.bin": "0"}})
     with pytest.raises(InputError, match=r"comparison\.json: made by another network than .*int8\.npz"):
