@@ -15,7 +15,7 @@ COMPILE := $(TOOLS)/bin/uv pip compile --generate-hashes --no-annotate --no-head
 EXTRAS := $(filter-out requirements%,$(basename $(notdir $(wildcard envs/*.in))))
 SOURCES := scripts tests models envs docs
 
-.PHONY: cluster test-slurm result bench profile test test-all fuzz models survey scale schema docs screenshots lint format lock audit help
+.PHONY: arm cluster test-slurm result bench profile test test-all fuzz models survey scale schema docs screenshots lint format lock audit help
 .DELETE_ON_ERROR:
 
 result: $(READY) ## run the study of config.yaml and print its table
@@ -41,6 +41,9 @@ test-slurm: $(VENV)/.extra-cluster ## run the workflow on a Slurm of one node, i
 	$(BIN)/python -m pytest -m slurm tests/cluster
 
 cluster: $(VENV)/.extra-cluster ## install what runs jobs on clusters (docs/cluster.md)
+
+arm: $(READY) ## set up ARM, emulated, in .arm (docs/devices.md): Debian's Python for arm64, ncnn and numpy, and qemu
+	@$(BIN)/python envs/set_up_arm.py --out .arm
 
 models: $(READY) ## list the networks that a study can name; make models FIND="coco 256x192" those whose line holds both words
 	@$(BIN)/python scripts/list_models.py --survey docs/models.md --find $(FIND)

@@ -51,6 +51,7 @@ from posequant.workflow.keypoint_sets import is_file
 from posequant.workflow.leftovers import notices as leftover_notices
 from posequant.workflow.local_files import find_file, fingerprint
 from posequant.workflow.settings.demo import DRAWN_KEYPOINTS
+from posequant.workflow.settings.devices import CORES
 from posequant.workflow.settings.quantize import METHODS
 from posequant.workflow.slurm_queue import watch as watch_queue
 from posequant.workflow.source_closure import sources_hash
@@ -180,6 +181,8 @@ DISTILLED = {
     for step in config["recipes"][config["variants"][variant]["calibration"]]
     if "distill" in step
 }
+# Devices that are reached by ssh. On the others the runner is started by hand.
+OVER_SSH = [name for name, device in config["devices"].items() if "ssh" in device]
 SHIPPED = [
     name
     for name, variant in config["variants"].items()

@@ -556,6 +556,199 @@ def recipe_or_method(wildcards) -> str:
     return recipe(wildcards)
 
 
+def emulation_state(wildcards) -> str:
+    """Parameter: what ARM's emulation was made of. Where it is missing, that ends Snakemake before anything is run."""
+    record = ROOT / ".arm" / "setup.json"
+    try:
+        return json.loads(record.read_text())["made_by"]
+    except FileNotFoundError:
+        if workflow.is_main_process:
+            logger.error(
+                f"ARM is not emulated here yet: {record} is missing. Set it up with `make arm` (once; nothing is "
+                "installed into the system), then run the same command again."
+            )
+            sys.exit(1)
+        raise
+
+
+def on_arm(wildcards):
+    """The wildcards with the people whom a study's networks are run on on emulated cores."""
+    chosen = config["studies"][wildcards.study]["arm"]
+    subset = SUBSET.format(people=chosen["people"], seed=chosen["seed"])
+    return type(wildcards)(
+        fromdict={**wildcards, "subset": subset, "shard": 1, "shards": 1}
+    )
+
+
+def to_emulate(wildcards) -> dict[str, str | list[str]]:
+    """Input function: the people to run a network on on an emulated core, and their crops."""
+    emulation_state(wildcards)
+    wanted = on_arm(wildcards)
+    return {**evaluation_set(wanted), "crops": CROPS.format(**wanted)}
+
+
+def to_certify_arm(wildcards) -> dict[str, str | list[str]]:
+    """Input function: what an INT8 network predicts on x86 and on emulated cores, and FP32 on x86."""
+    emulation_state(wildcards)
+    wanted = on_arm(wildcards)
+    full = {**wanted, "variant": fp32_variant(wildcards)}
+    cores = config["studies"][wildcards.study]["arm"]["cores"]
+    folders = [f"{ARM}/{core}".format(**wildcards) for core in cores]
+    return {
+        "predictions": f"{SHARDS}.npz".format(**wanted),
+        "reference": f"{SHARDS}.npz".format(**full),
+        "emulated": [f"{folder}/predictions.npz" for folder in folders],
+        "comparisons": [f"{folder}/comparison.json" for folder in folders],
+        "annotations": evaluated_annotations(wanted),
+    }
+
+
+def device_rows(study: str, model: str) -> list[str]:
+    """The rows of a model that devices run: those of ncnn on the CPU."""
+    on_cpu = variants_with(backend="ncnn")
+    return [row for row in rows_of(study, model) if row in on_cpu]
+
+
+def device_models(study: str) -> list[str]:
+    """The models of a study that have such rows."""
+    return [model for model in models_of(study) if device_rows(study, model)]
+
+
+def device_artifacts(wildcards) -> list[str]:
+    """Input function: the files of all rows of a model that devices run."""
+    rows = device_rows(wildcards.study, wildcards.model)
+    files = [file for row in rows for file in artifact_of(row, wildcards)]
+    return list(dict.fromkeys(files))
+
+
+def device_rows_options(wildcards, *before: str) -> str:
+    """Options that name all rows of a model that devices run, each with some words before it."""
+    words = [
+        [
+            *before,
+            row,
+            config["variants"][row]["precision"],
+            *artifact_of(row, wildcards),
+        ]
+        for row in device_rows(wildcards.study, wildcards.model)
+    ]
+    return " ".join(f"--row {shlex.join(row)}" for row in words)
+
+
+def of_each_model(wildcards) -> list:
+    """The wildcards of a device with each model, and with the people whom it is measured on."""
+    chosen = config["devices"][wildcards.device]
+    subset = SUBSET.format(people=chosen["people"], seed=chosen["seed"])
+    return [
+        type(wildcards)(fromdict={**wildcards, "model": model, "subset": subset})
+        for model in device_models(wildcards.study)
+    ]
+
+
+def to_measure(wildcards) -> dict[str, list[str]]:
+    """Input function: what a device gets."""
+    wanted = of_each_model(wildcards)
+    return {
+        "networks": [f"{TO_DEVICES}/networks.zip".format(**one) for one in wanted],
+        "people": [
+            f"{TO_DEVICES}/{{subset}}people.npz".format(**one) for one in wanted
+        ],
+    }
+
+
+def device_settings(wildcards) -> str:
+    """The settings of a device, as JSON, without those that say whom it is measured on, and what for."""
+    settings = config["devices"][wildcards.device]
+    elsewhere = ("people", "seed", "target", "results")
+    return json.dumps(
+        {key: value for key, value in settings.items() if key not in elsewhere}
+    )
+
+
+def device_jobs_options(wildcards, input) -> str:
+    """Options that name what a device gets of each model."""
+    jobs = zip(device_models(wildcards.study), input.networks, input.people)
+    return " ".join(f"--job {shlex.join(job)}" for job in jobs)
+
+
+def device_results(wildcards) -> list[str]:
+    """What a device gave back, the file of each model. What is to be made by hand and is missing ends Snakemake."""
+    models, device = device_models(wildcards.study), wildcards.device
+    if device in OVER_SSH:
+        return [
+            f"{DEVICE}/measured/{model}.zip".format(**wildcards) for model in models
+        ]
+    files = [f"{config['devices'][device]['results']}/{model}.zip" for model in models]
+    gets = to_measure(wildcards)
+    for file, networks, people in zip(files, gets["networks"], gets["people"]):
+        if workflow.is_main_process and not Path(file).is_file():
+            logger.error(
+                f"devices.{device}.results: {file}: no such file. Make {networks} and {people}, copy them to the device "
+                f"with {ROOT}/scripts/posequant/devices/runner.py, run there `python runner.py --package networks.zip "
+                f"--people people.npz --out {Path(file).name}`, and copy that file here."
+            )
+            sys.exit(1)
+    return files
+
+
+def to_score(wildcards) -> dict[str, str | list[str]]:
+    """Input function: what a device gave back, and whom it is scored on."""
+    wanted = of_each_model(wildcards)
+    over_ssh = wildcards.device in OVER_SSH
+    return {
+        "measured": (
+            f"{DEVICE}/measured".format(**wildcards)
+            if over_ssh
+            else device_results(wildcards)
+        ),
+        "people": to_measure(wildcards)["people"],
+        "models": [f"{RESULTS}/model.json".format(**one) for one in wanted],
+        "artifacts": [file for one in wanted for file in device_artifacts(one)],
+        "annotations": evaluated_annotations(wanted[0]),
+        "detections": detections(wildcards),
+    }
+
+
+def device_models_options(wildcards, input) -> str:
+    """Options that name each model, what the device got of it, and what it gave back."""
+    models = zip(
+        device_models(wildcards.study),
+        input.models,
+        input.people,
+        device_results(wildcards),
+    )
+    return " ".join(f"--model {shlex.join(model)}" for model in models)
+
+
+def all_device_rows_options(wildcards) -> str:
+    """Options that name all rows of all models that devices run."""
+    return " ".join(
+        device_rows_options(one, one.model) for one in of_each_model(wildcards)
+    )
+
+
+def device_of_target(wildcards) -> list[str]:
+    """Input function: what the device is that a study names as its target, unless the configuration says its target."""
+    device = config["studies"][wildcards.study]["target"]
+    if device not in config["devices"] or "target" in config["devices"][device]:
+        return []
+    return [f"{DEVICE}/facts.json".format(study=wildcards.study, device=device)]
+
+
+def target_options(wildcards, input) -> str:
+    """Options that say what the networks of a study are to run on."""
+    target = config["studies"][wildcards.study]["target"]
+    if input.device:
+        return f"--device {input.device}"
+    return f"--target {config['devices'].get(target, {}).get('target', target)}"
+
+
+def flip_test_option(wildcards) -> str:
+    """Option that says whether the study's protocol has a flip test."""
+    protocol = config["studies"][wildcards.study]["protocol"]
+    return "--flip-test" if protocol["flip_test"] else ""
+
+
 def all_cores() -> int:
     """All cores of a local run: a job that measures time has them to itself, whatever it uses of them.
 

@@ -71,6 +71,7 @@ rule apply_recipe:
         crops=f"{RESULTS}/calibration",
         distillation=distillation_crops,
         model=f"{RESULTS}/model.json",
+        device=device_of_target,
     output:
         param=f"{RESULTS}/{{variant}}/prepared.param",
         bin=f"{RESULTS}/{{variant}}/prepared.bin",
@@ -105,12 +106,12 @@ rule apply_recipe:
     params:
         code=code("apply_recipe"),
         recipe=recipe,
-        target=study_settings("target"),
+        target=target_options,
     shell:
         'python "$SCRIPTS"/apply_recipe.py --model {input.model} --param {input.param} --bin {input.bin}'
         " --record {input.record}"
         " --crops {input.crops} --distillation {input.distillation}"
-        " --recipe {params.recipe:q} --target {params.target} --threads {threads}"
+        " --recipe {params.recipe:q} {params.target} --threads {threads}"
         " --out-param {output.param} --out-bin {output.bin}"
         " --out-reference-param {output.reference_param} --out-reference-bin {output.reference_bin}"
         " --out-table {output.table} --out-record {output.record}"
@@ -128,6 +129,7 @@ rule curve:
         annotations=evaluated_annotations,
         images=dataset("val", "images"),
         reference=fp32_predictions,
+        device=device_of_target,
     output:
         table=f"{RESULTS}/{{variant}}/curve.csv",
         figure=report(
@@ -161,11 +163,11 @@ rule curve:
         title="{model}, {variant}",
         settings=study_settings("curve"),
         recipe=recipe_or_method,
-        target=study_settings("target"),
+        target=target_options,
     shell:
         'python "$SCRIPTS"/curve.py --title {params.title:q}'
         " --people {params.settings[people]} --seeds {params.settings[seeds]}"
-        " --recipe {params.recipe:q} --target {params.target} --model {input.model}"
+        " --recipe {params.recipe:q} {params.target} --model {input.model}"
         " --param {input.param} --bin {input.bin}"
         " --train-annotations {input.train_annotations:q}"
         " --train-images {input.train_images:q}"

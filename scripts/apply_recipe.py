@@ -2,11 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import get_args
 
 from posequant.base.command import command
 from posequant.base.options import add_record_option
-from posequant.workflow.settings.recipe import Recipe, Target
+from posequant.recipe.target import add_target_options, chosen_target
+from posequant.workflow.settings.recipe import Recipe
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -26,12 +26,7 @@ def parse_arguments() -> argparse.Namespace:
         required=True,
         help="list of steps as in config.yaml, each {NAME: {SETTING: VALUE, ...}}",
     )
-    parser.add_argument(
-        "--target",
-        choices=get_args(Target),
-        default="any",
-        help="what the network is to run on; some steps depend on it (default: any)",
-    )
+    add_target_options(parser)
     parser.add_argument("--threads", type=int, default=1, help="how many crops are computed at a time (default: 1)")
     parser.add_argument("--out-param", type=Path, required=True, help="the prepared .param to write")
     parser.add_argument("--out-bin", type=Path, required=True, help="the prepared .bin to write")
@@ -78,7 +73,7 @@ def main() -> None:
         threads=arguments.threads,
         out=(arguments.out_param, arguments.out_bin),
         table=arguments.out_table,
-        target=arguments.target,
+        target=chosen_target(arguments),
         reference=(arguments.out_reference_param, arguments.out_reference_bin),
     )
     drawing, name = draw(record), arguments.out_figure.name

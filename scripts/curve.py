@@ -2,11 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import get_args
 
 from posequant.base.command import command
+from posequant.recipe.target import add_target_options, chosen_target
 from posequant.workflow.settings.base import add_options, chosen
-from posequant.workflow.settings.recipe import Curve, Target
+from posequant.workflow.settings.recipe import Curve
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -15,12 +15,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--title", required=True, help="title of the page and the picture")
     add_options(parser, Curve)
     parser.add_argument("--recipe", required=True, help="kl, aciq, or a JSON list of steps")
-    parser.add_argument(
-        "--target",
-        choices=get_args(Target),
-        default="any",
-        help="what the network is to run on; some steps of recipes depend on it (default: any)",
-    )
+    add_target_options(parser)
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
     parser.add_argument("--param", type=Path, required=True, help="the float model's .param")
     parser.add_argument("--bin", type=Path, required=True, help="the float model's .bin")
@@ -53,7 +48,7 @@ def main() -> None:
         sizes=settings.people,
         seeds=settings.seeds,
         recipe=parse_recipe(arguments.recipe),
-        target=arguments.target,
+        target=chosen_target(arguments),
         model=arguments.model,
         param=arguments.param,
         bin_=arguments.bin,

@@ -1,9 +1,10 @@
 """Keypoints of every person of a dataset, by any backend."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,28 +79,18 @@ def make_predictions(
     """
     spec, made = ModelSpec.load(model), as_made(artifacts)
     instances = evaluation_instances(annotations, detections, spec.keypoints)
-    subset = instances.subset
-    identity = {
-        "model": spec.name,
-        "variant": variant,
-        "backend": backend,
-        "precision": precision,
-        "protocol": {
-            "boxes": "detections" if detections else "ground-truth",
-            "flip_test": flip_test,
-            **({"people": subset.people, "seed": subset.seed} if subset else {}),
-        },
-        "keypoints": spec.keypoints.listed(),
-        "instances": len(instances),
-        "sha256": {
-            "model": sha256(model),
-            "artifact": {path.name: digest for path, digest in made.items()},
-            "annotations": sha256(annotations),
-            "detections": sha256(detections) if detections else None,
-        },
+    identity = identify(
+        spec=spec,
+        variant=variant,
+        backend=backend,
+        precision=precision,
+        instances=instances,
+        flip_test=flip_test,
+        made=made,
+        files={"model": model, "annotations": annotations, "detections": detections},
         # Not PoseQuant's own: shards of two versions belong together where the step is the same in both.
-        "versions": installed(*_PACKAGES[backend], "numpy", "opencv-python-headless"),
-    }
+        versions=installed(*_PACKAGES[backend], "numpy", "opencv-python-headless"),
+    )
     if not crops:  # whoever kept them has said and done that
         say_notices(instances)
         require_sizes(images, instances, shard, shards)
@@ -125,6 +116,59 @@ def make_predictions(
     )
 
 
+def identify(
+    *,
+    spec: ModelSpec,
+    variant: str,
+    backend: str,
+    precision: str,
+    instances: Instances,
+    flip_test: bool,
+    made: Mapping[Path, str],
+    files: Mapping[str, Path | None],
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the identity of predictions.
+
+    Args:
+        spec: the model description.
+        variant: name of the row that they belong to.
+        backend: the runtime.
+        precision: the arithmetic.
+        instances: the people of the whole evaluation set.
+        flip_test: whether predictions are averaged with those for the mirrored crops.
+        made: the network's files, and the SHA-256 of each.
+        files: the files of the `model` description and of the `annotations`, and `detections` where they gave the
+            boxes, else None.
+        versions: of what the network ran in.
+    """
+    subset = instances.subset
+    return {
+        "model": spec.name,
+        "variant": variant,
+        "backend": backend,
+        "precision": precision,
+        "protocol": {
+            "boxes": "detections" if files["detections"] else "ground-truth",
+            "flip_test": flip_test,
+            **({"people": subset.people, "seed": subset.seed} if subset else {}),
+        },
+        "keypoints": spec.keypoints.listed(),
+        "instances": len(instances),
+        "sha256": {
+            "model": _sha256_of(files["model"]),
+            "artifact": {path.name: digest for path, digest in made.items()},
+            "annotations": _sha256_of(files["annotations"]),
+            "detections": _sha256_of(files["detections"]),
+        },
+        "versions": dict(versions),
+    }
+
+
+def _sha256_of(path: Path | None) -> str | None:
+    return sha256(path) if path else None
+
+
 def predict_poses(
     network: Network,
     spec: ModelSpec,
@@ -144,7 +188,7 @@ def predict_poses(
         InputError: an image is missing or damaged; the network's output does not fit the codec or is not finite.
     """
     cropper = Cropper(spec)
-    worker = _Worker(network, spec, instances, crops, cropper, Decoder(spec), flip_test)
+    worker = _Worker(network, spec, crops, cropper, PoseReader(spec, instances), flip_test)
     order = by_image(instances)
     chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
     poses = Poses.empty(len(order), len(spec.keypoints))
@@ -158,46 +202,67 @@ def predict_poses(
     return poses
 
 
+class PoseReader:
+    """Reads a network's outputs for people of an evaluation set. Thread-safe."""
+
+    def __init__(self, spec: ModelSpec, instances: Instances) -> None:
+        """Take the model description and the people; `InputError` as `Decoder`."""
+        self._spec = spec
+        self._instances = instances
+        self._cropper = Cropper(spec)
+        self._decoder = Decoder(spec)
+
+    def read(self, outputs: Sequence[NDArray[np.float32]], people: NDArray[np.int64]) -> Poses:
+        """Return the poses that outputs show.
+
+        Args:
+            outputs: as `Network.forward` returns them, a row for each of the people.
+            people: their indices among the instances, int64 (N,).
+
+        Raises:
+            InputError: an output does not fit the codec or is not finite, or a pose is far beyond all images.
+        """
+        self._require_finite(outputs, people)
+        places = self._cropper.frame(self._instances.bboxes[people])
+        poses = Poses(*self._decoder.decode(outputs, *places), *places)
+        if (unsound := poses.unsound()).any():
+            raise InputError(
+                f"model {self._spec.name}: the pose of {self._name(people[unsound][0])} is not finite, or far beyond "
+                "all images. The box is too small, or the network's output is not what its codec reads."
+            )
+        return poses
+
+    def _require_finite(self, outputs: Sequence[NDArray[np.float32]], people: NDArray[np.int64]) -> None:
+        if all(np.isfinite(output).all() for output in outputs):
+            return
+        for row, person in enumerate(people):
+            if not all(np.isfinite(output[row]).all() for output in outputs):
+                raise InputError(
+                    f"model {self._spec.name}: the network's output for {self._name(person)} is not finite. Its "
+                    "weights are damaged, or it overflows in this precision."
+                )
+
+    def _name(self, person: np.int64) -> str:
+        image = self._instances.images[self._instances.image_indices[person]].file_name
+        return f"person {self._instances.ids[person]} in {image}"
+
+
 @dataclass(frozen=True)
 class _Worker:
     """What the threads share."""
 
     network: Network
     spec: ModelSpec
-    instances: Instances
     crops: Crops
     cropper: Cropper
-    decoder: Decoder
+    reader: PoseReader
     flip_test: bool
 
     def predict(self, chunk: NDArray[np.int64]) -> Poses:
-        outputs = self._infer(self.cropper.normalise(self.crops(chunk)))
-        self._require_finite(outputs, chunk)
-        places = self.cropper.frame(self.instances.bboxes[chunk])
-        poses = Poses(*self.decoder.decode(outputs, *places), *places)
-        if (unsound := poses.unsound()).any():
-            raise InputError(
-                f"model {self.spec.name}: the pose of {self._name(chunk[unsound][0])} is not finite, or far beyond all "
-                "images. The box is too small, or the network's output is not what its codec reads."
-            )
-        return poses
+        return self.reader.read(self._infer(self.cropper.normalise(self.crops(chunk))), chunk)
 
     def _infer(self, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         outputs = self.network.forward(crops)
         if not self.flip_test:
             return outputs
         return average_with_mirrored(outputs, self.network.forward(mirror(crops)), self.spec)
-
-    def _require_finite(self, outputs: Sequence[NDArray[np.float32]], chunk: NDArray[np.int64]) -> None:
-        if all(np.isfinite(output).all() for output in outputs):
-            return
-        for row, person in enumerate(chunk):
-            if not all(np.isfinite(output[row]).all() for output in outputs):
-                raise InputError(
-                    f"model {self.spec.name}: the network's output for {self._name(person)} is not finite. Its weights "
-                    "are damaged, or it overflows in this precision."
-                )
-
-    def _name(self, person: np.int64) -> str:
-        image = self.instances.images[self.instances.image_indices[person]].file_name
-        return f"person {self.instances.ids[person]} in {image}"

@@ -1,7 +1,7 @@
 """The checks of config.yaml: each setting by itself, and where one refers to another."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from posequant.base.errors import InputError
 from posequant.workflow.keypoint_sets import find_keypoints, is_file, known_sets
@@ -10,6 +10,7 @@ from posequant.workflow.settings.base import checked, nearest, not_valid
 from posequant.workflow.settings.config import CocoDataset, Config, NamedModel, Study, Variant
 from posequant.workflow.settings.precisions import NCNN, TITLES
 from posequant.workflow.settings.quantize import METHODS
+from posequant.workflow.settings.recipe import Target
 
 
 def validate_config(config: dict[str, Any]) -> None:
@@ -80,6 +81,11 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
         else:
             yield from _int8_of_nothing(f"{place}.variants", name, config)
             yield from _rows_without_a_network(f"{place}.variants", name, study, config.variants[name].backend)
+    known = [*get_args(Target), *config.devices]
+    if study.target not in known:
+        yield f"{place}.target: there is no target and no device '{study.target}'{nearest(study.target, known)}"
+    elif (device := config.devices.get(study.target)) and device.target is None and device.ssh is None:
+        yield f"{place}.target: device '{study.target}' cannot be asked what it is; give devices.{study.target}.target"
     for name in study.attribution:
         if name not in study.variants:
             yield f"{place}.attribution: '{name}' is no row of the study{nearest(name, study.variants)}"

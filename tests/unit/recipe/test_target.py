@@ -2,7 +2,7 @@
 
 import pytest
 
-from posequant.recipe.target import decided
+from posequant.recipe.target import decided, target_of
 from posequant.workflow.settings.recipe import Recipe, Steps, Target
 
 ACTIVATIONS = {"activations": {"method": "kl"}}
@@ -43,3 +43,17 @@ def test_nothing_is_centered_for_vulkan(target: Target, kept: bool) -> None:
 def test_what_names_no_target_is_for_all() -> None:
     steps: Steps = [{"keep-float": {"layers": ["conv_a"]}}, {"weights": {"bits": 6}}, ACTIVATIONS]
     assert decided(steps, "any") == (Recipe.of(steps), [])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "features", "target"),
+    [
+        ("x86_64", ["AVX2", "AVX-512 VNNI"], "x86"),
+        ("aarch64", ["NEON"], "arm"),
+        ("armv7l", ["NEON"], "arm"),
+        ("aarch64", ["NEON", "FP16", "dotprod"], "arm-dotprod"),
+        ("riscv64", [], "any"),
+    ],
+)
+def test_target_of_a_device_is_told_by_its_features(architecture: str, features: list[str], target: Target) -> None:
+    assert target_of({"architecture": architecture, "features": features}) == target

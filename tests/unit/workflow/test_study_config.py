@@ -192,7 +192,16 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
         ("studies.mine.models.mine.codec", {}, "studies.mine.models.mine.codec: key 'type' is missing"),
         ("recipes.mine", [{"weights": {}, "round": {}}], "recipes.mine.0: name exactly one step"),
         ("recipes.mine", [{"weights": {"bits": 7}}], "recipes.mine.0.weights.bits: 7 is not 6, 8 or 'auto'"),
-        ("studies.demo.target", "arm64", "studies.demo.target: 'arm64' is not 'any', 'x86', 'arm', 'arm-dotprod' or"),
+        ("studies.demo.target", "arm64", "there is no target and no device 'arm64'; did you mean 'arm'?"),
+        ("devices", {"pi5": {}}, "devices.pi5: needs a way to it; give either 'ssh', or 'results' where the runner"),
+        ("devices", {"pi5": {"ssh": "a", "results": "b"}}, "devices.pi5: needs a way to it; give either 'ssh', or"),
+        ("devices", {"pi5": {"ssh": "-p"}}, "devices.pi5: '-p' is no host; options belong into 'ssh_options'"),
+        ("devices", {"Pi": {"ssh": "pi"}}, "devices.Pi: 'Pi' is not a name: use small letters, digits and '-'"),
+        (
+            "devices",
+            {"pi5": {"ssh": "pi", "folder": "here"}},
+            "devices.pi5.folder: 'here' is not a folder of its own",
+        ),
         ("recipes.mine", [{"activations": {}}], "recipes.mine.0.activations: key 'method' is missing"),
     ],
 )
@@ -206,6 +215,23 @@ def test_fault_is_named(config: dict[str, Any], path: str, value: object, messag
     with pytest.raises(InputError) as fault:
         validate_config(config)
     assert message in str(fault.value)
+
+
+def test_device_may_be_the_target_of_a_study(config: dict[str, Any]) -> None:
+    config["devices"] = {"pi5": {"ssh": "pi@raspberrypi.local"}}
+    config["studies"]["demo"]["target"] = "pi5"
+    validate_config(config)
+    assert config["devices"]["pi5"]["people"] == 200
+
+
+def test_target_that_cannot_be_asked_what_it_is_needs_to_be_told(config: dict[str, Any]) -> None:
+    config["devices"] = {"phone": {"results": "phone"}}
+    config["studies"]["demo"]["target"] = "phone"
+    with pytest.raises(InputError) as fault:
+        validate_config(config)
+    assert "device 'phone' cannot be asked what it is; give devices.phone.target" in str(fault.value)
+    config["devices"]["phone"]["target"] = "arm"
+    validate_config(config)
 
 
 def test_every_fault_is_listed(config: dict[str, Any]) -> None:

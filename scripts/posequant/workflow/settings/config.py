@@ -23,10 +23,11 @@ from posequant.workflow.settings.base import Settings, fault
 from posequant.workflow.settings.certify import Sampling
 from posequant.workflow.settings.data import Calibration, EvaluationCrops, EvaluationPeople
 from posequant.workflow.settings.demo import Synthetic
+from posequant.workflow.settings.devices import Arm, Device
 from posequant.workflow.settings.export import CropAndCodec, Export
 from posequant.workflow.settings.precisions import NCNN, PRECISIONS
 from posequant.workflow.settings.quantize import METHODS
-from posequant.workflow.settings.recipe import Curve, Recipe, Target
+from posequant.workflow.settings.recipe import Curve, Recipe
 from posequant.workflow.settings.report import Pictures, Tolerance
 
 
@@ -54,12 +55,13 @@ class _Name:
         return name
 
 
-_FOLDERS = ("onnx", "converted", "calibration", "crops")
+_FOLDERS = ("onnx", "converted", "calibration", "crops", "devices")
 _WORDS = "use letters, digits, '_' and '.', and start with a letter or digit"
 _SMALL_WORDS = "use small letters, digits and '-', and start with a letter or digit"
 StudyName = Annotated[str, _Name(r"[A-Za-z0-9][A-Za-z0-9_.]*", _WORDS, ("downloads",))]
-ModelName = Annotated[str, _Name(r"[A-Za-z0-9][A-Za-z0-9_.]*", _WORDS)]
+ModelName = Annotated[str, _Name(r"[A-Za-z0-9][A-Za-z0-9_.]*", _WORDS, ("devices",))]
 VariantName = Annotated[str, _Name(r"[a-z0-9][a-z0-9-]*", _SMALL_WORDS, _FOLDERS)]
+DeviceName = Annotated[str, _Name(r"[a-z0-9][a-z0-9-]*", _SMALL_WORDS)]
 RecipeName = Annotated[str, _Name(r"[a-z0-9][a-z0-9-]*", _SMALL_WORDS, (*_FOLDERS, *METHODS))]
 
 
@@ -409,6 +411,7 @@ class Study(Settings):
     calibration: Calibration = Calibration()
     curve: Curve = Curve()
     certificate: Sampling = Sampling()
+    arm: Arm = Arm()
     tolerance: Tolerance = Tolerance()
     pictures: Pictures = Pictures()
     attribution: list[VariantName] = Field(
@@ -418,11 +421,12 @@ class Study(Settings):
             "on request."
         ),
     )
-    target: Target = Field(
+    target: str = Field(
         default="any",
         description=(
             "What ncnn's INT8 networks are to run on: `x86`, `arm` (cores without dot product), `arm-dotprod`, "
-            "`vulkan`, or `any`, which is safe on all. Steps of recipes that depend on it say what they decided."
+            "`vulkan`, or `any`, which is safe on all; or the name of one of `devices`, whose features say it. Steps "
+            "of recipes that depend on it say what they decided."
         ),
     )
     export: Export = Export()
@@ -481,6 +485,13 @@ class Config(Settings):
         description=(
             "How ncnn networks are prepared and calibrated for INT8, beyond what ncnn2table does: steps, in order. "
             "docs/quantization.md explains each step and its gain."
+        ),
+    )
+    devices: dict[DeviceName, Device] = Field(
+        default={},
+        description=(
+            "Boards of your own, for `snakemake results/STUDY/devices/NAME/result.md`. The key is the device's name "
+            "and its folder. docs/devices.md explains them."
         ),
     )
     studies: dict[StudyName, Study] = Field(

@@ -1,0 +1,224 @@
+"""The runner by hand: one file that needs numpy and ncnn, and does its work in pieces."""
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.unit.pose_fixtures import SPEC, pose_network
+
+from posequant.base import timing
+from posequant.devices import runner
+from posequant.devices.exchange import Result, Way, write_networks, write_people
+from posequant.devices.job import write_package
+
+RUNNER = Path(runner.__file__)
+ALONE = {"numpy", "ncnn", *sys.stdlib_module_names}
+PI5 = "".join(
+    f"processor\t: {core}\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd crc32 asimdhp asimddp lrcpc\n"
+    f"CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0b\n\n"
+    for core in range(4)
+)
+# Big cores that have i8mm, and little ones that do not.
+MIXED = (
+    "processor\t: 0\nFeatures\t: asimd asimdhp asimddp\nCPU implementer\t: 0x41\nCPU part\t: 0xd05\n\n"
+    "processor\t: 1\nFeatures\t: asimd asimdhp asimddp i8mm bf16\nCPU implementer\t: 0x41\nCPU part\t: 0xd4d\n\n"
+    "processor\t: 2\nFeatures\t: asimd asimdhp asimddp i8mm bf16\nCPU implementer\t: 0x61\nCPU part\t: 0x022\n"
+)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Way:
+    folder = tmp_path_factory.mktemp("network")
+    files = folder / "model.param", folder / "model.bin"
+    pose_network().write(*files)
+    return Way(files, "fp32")
+
+
+def crops(count: int) -> Any:
+    width, height = SPEC.input_size
+    return np.random.default_rng(0).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def job(tmp_path: Path, network: Way) -> Path:
+    """A folder with what the runner is given."""
+    write_package(tmp_path / "networks.zip", SPEC, {"ncnn": network, "ncnn-fp16": Way(network.files, "fp16")})
+    write_people(tmp_path / "people.npz", crops(20))
+    return tmp_path
+
+
+def started(folder: Path, *options: str, package: str = "networks.zip") -> subprocess.Popen[str]:
+    command = [sys.executable, "-I", str(RUNNER), "--package", package, "--people", "people.npz", "--out", "result.zip"]
+    environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "--cool", "0", *options], cwd=folder, env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def run(folder: Path, *options: str, package: str = "networks.zip", succeeds: bool = True) -> str:
+    with started(folder, *options, package=package) as process:
+        output, _ = process.communicate()
+    assert (process.returncode == 0) == succeeds, output
+    return output
+
+
+def test_it_imports_nothing_but_numpy_and_ncnn() -> None:
+    nodes = list(ast.walk(ast.parse(RUNNER.read_text(), feature_version=(3, 8))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in names} <= ALONE
+
+
+def test_networks_take_turns_as_here() -> None:
+    for count in (1, 2, 5, 6):
+        for number in range(2 * count):
+            assert runner.order_of_round(number, count) == timing.order_of_round(number, count)
+
+
+def test_cores_are_named_by_their_parts() -> None:
+    assert runner.core_names(PI5) == ["Cortex-A76"] * 4
+    assert runner.core_names(MIXED) == ["Cortex-A55", "Cortex-A715", "implementer 0x61 part 0x022"]
+
+
+def test_features_are_those_that_all_cores_have() -> None:
+    assert runner.features(PI5) == ["NEON", "FP16", "dotprod"]
+    assert runner.features(MIXED) == ["NEON", "FP16", "dotprod"]
+
+
+def test_result_has_every_piece_and_no_more_is_left(job: Path) -> None:
+    run(job, "--rounds", "7")
+    with zipfile.ZipFile(job / "result.zip") as archive:
+        names = archive.namelist()
+    rows = ("ncnn", "ncnn-fp16")
+    outputs = [f"outputs-{row}-{start:05d}.npz" for row in rows for start in (0, 8, 16)]
+    loads = [f"load-{row}.json" for row in rows]
+    assert names == ["job.json", "facts.json", *loads, "latency-0000.json", "latency-0001.json", *outputs]
+    assert {path.name for path in job.iterdir()} == {"networks.zip", "people.npz", "result.zip"}
+
+
+def test_values_of_every_blob_are_given_on_request(job: Path, network: Way) -> None:
+    run(job, "--no-latency", "--layers", "1", "--rows", "ncnn")
+    layers = Result(job / "result.zip").layers("ncnn", 0)
+    (outputs,) = Result(job / "result.zip").outputs("ncnn", network.network(SPEC))
+    assert set(layers) == {"in0", "a", "b", "c", "out0"}
+    np.testing.assert_array_equal(layers["out0"], outputs[0])
+
+
+def test_one_that_was_killed_goes_on_where_it_ended(job: Path) -> None:
+    write_people(job / "people.npz", crops(400))
+    pieces = job / "result.zip.pieces"
+    with started(job, "--no-latency") as process:
+        while not (pieces / "outputs-ncnn-00008.npz").exists():
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    before = {path.name: path.stat().st_mtime_ns for path in pieces.glob("[a-z]*")}
+    last = "outputs-ncnn-fp16-00392.npz"
+    assert last not in before
+    made = run(job, "--no-latency").split()
+    assert last in made
+    assert not before.keys() & set(made)
+
+
+def test_pieces_of_another_job_are_refused(job: Path) -> None:
+    (job / "result.zip.pieces").mkdir()
+    (job / "result.zip.pieces" / "job.json").write_text("{}")
+    output = run(job, succeeds=False)
+    assert "error: result.zip.pieces: holds pieces of another job. Remove the folder, or give another --out." in output
+
+
+def test_damaged_package_is_refused(job: Path) -> None:
+    content = bytearray((job / "networks.zip").read_bytes())
+    (job / "networks.zip").write_bytes(content[:-300])
+    assert "error: networks.zip: not a package, or damaged" in run(job, succeeds=False)
+
+
+def test_network_that_was_changed_is_refused(job: Path, network: Way) -> None:
+    write_networks(job / "networks", SPEC, {"ncnn": network})
+    (file,) = (job / "networks").glob("*.bin")
+    file.write_bytes(file.read_bytes()[:-4] + b"abcd")
+    output = run(job, package="networks", succeeds=False)
+    assert f"error: networks: {file.name} in it is missing or damaged. Copy it again." in output
+
+
+def test_crops_of_another_size_are_refused(job: Path) -> None:
+    write_people(job / "people.npz", np.zeros((2, 8, 8, 3), np.uint8))
+    assert "but the networks take crops of 12 x 16." in run(job, succeeds=False)
+
+
+def test_network_that_does_not_run_there_is_said_and_the_others_run(job: Path, network: Way) -> None:
+    broken = pose_network()
+    files = job / "broken.param", job / "broken.bin"
+    broken.write(*files)
+    files[0].write_text(files[0].read_text().replace("ConvolutionDepthWise", "NoSuchLayerExists000"))
+    write_networks(job / "networks", SPEC, {"broken": Way(files, "fp32"), "ncnn": network})
+    run(job, "--no-latency", package="networks")
+    result = Result(job / "result.zip")
+    assert "ncnn cannot load it" in result.json("load-broken.json")["failed"]
+    assert result.names("outputs-broken.*") == []
+    assert len(result.outputs("ncnn", network.network(SPEC))[0]) == 20
+
+
+def test_second_run_that_measures_time_is_refused(job: Path) -> None:
+    with started(job, "--rounds", "100000", "--seconds", "600") as first:
+        while not (job / "posequant.lock").exists():
+            time.sleep(0.01)
+        with started(job, "--rounds", "1") as second:
+            output, _ = second.communicate()
+        first.kill()
+    assert second.returncode == runner.BUSY
+    assert f"error: another run is at work on this machine: process {first.pid}, since " in output
+
+
+def test_package_of_a_row_is_taken(job: Path, network: Way) -> None:
+    """What the package of the networks has is put as `ship` puts it."""
+    write_networks(job / "row", SPEC, {"ncnn": network})
+    described = json.loads((job / "row" / "networks.json").read_text())
+    content = {
+        "schema": "posequant-package/1",
+        "variant": "ncnn",
+        "runtime": {"name": "ncnn", **described["rows"]["ncnn"]},
+        "input": described["input"],
+        "sha256": described["sha256"],
+    }
+    (job / "row" / "networks.json").unlink()
+    (job / "row" / "model.json").write_text(json.dumps(content))
+    run(job, "--no-latency", package="row")
+    assert len(Result(job / "result.zip").outputs("ncnn", network.network(SPEC))[0]) == 20
+
+
+def test_networks_too_large_for_the_memory_are_loaded_in_turn(
+    job: Path, network: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    class Counted(runner.Network):
+        def __init__(self, row: runner.Row, threads: int = 1) -> None:
+            loaded.append(row.name)
+            super().__init__(row, threads)
+
+    monkeypatch.setattr(runner, "Network", Counted)
+    monkeypatch.setattr(runner, "memory", lambda key: 0)
+    command = ["runner.py", "--package", str(job / "networks.zip"), "--people", str(job / "people.npz")]
+    monkeypatch.setattr(sys, "argv", [*command, "--out", str(job / "result.zip"), "--rounds", "1", "--threads", "1"])
+    monkeypatch.setattr("tempfile.tempdir", str(job))
+    runner.by_hand(runner.parse_arguments())
+    # Each for two rounds of warm-up and one that is timed, and for its outputs; once more in a process of its own.
+    assert sorted(loaded) == ["ncnn"] * 4 + ["ncnn-fp16"] * 4
+
+
+def test_facts_are_told_without_a_job() -> None:
+    told = subprocess.run([sys.executable, "-I", "-S", str(RUNNER), "--facts"], capture_output=True, check=True)
+    facts = json.loads(told.stdout)
+    assert facts["versions"] == {}
+    assert facts["cores"]
