@@ -34,7 +34,7 @@ class Way:
     def options(self) -> dict[str, Any]:
         """Return the fields of `ncnn.Option` that are set for it, the same on every machine."""
         options = SimpleNamespace()
-        set_options(options, self.precision, self.int8_winograd)
+        set_options(options, self.precision, int8_winograd=self.int8_winograd)
         # In an order that is the same in every run.
         return dict(sorted({**vars(options), "use_packing_layout": self.packing}.items()))
 
