@@ -654,6 +654,7 @@ class Job:
             there = self.read(name)
             # What an earlier run found at first holds: this one may have started on a machine that was warm.
             spent, first = spent + there["seconds"], there["at_first"]
+        on_cores(0)
 
     def rounds(self, works: Sequence[Work], numbers: Sequence[int], first: dict[str, Any], path: Path) -> None:
         """Time some rounds, and write the times in the order of `works`."""
@@ -679,14 +680,7 @@ class Job:
     def cooled(self, first: dict[str, Any]) -> float:
         """Wait until temperature and permitted frequency are what they were, but not for ever; return for how long."""
         start = time.monotonic()
-        while time.monotonic() - start < self.arguments.cool:
-            here = state()
-            warm = (
-                None not in (here["celsius"], first["celsius"]) and here["celsius"] > first["celsius"] + COOLED_WITHIN
-            )
-            slowed = (here["permitted_mhz"] or 0) < (first["permitted_mhz"] or 0)
-            if not warm and not slowed:
-                break
+        while time.monotonic() - start < self.arguments.cool and not settled(state(), first):
             time.sleep(1)
         return time.monotonic() - start
 
@@ -727,21 +721,30 @@ def state() -> dict[str, Any]:
     }
 
 
+def settled(here: dict[str, Any], first: dict[str, Any]) -> bool:
+    """Whether this machine is about as cool as it was at first, and may run as fast; yes where it tells neither."""
+    cool = None in (here["celsius"], first["celsius"]) or here["celsius"] <= first["celsius"] + COOLED_WITHIN
+    return cool and (here["permitted_mhz"] or 0) >= (first["permitted_mhz"] or 0)
+
+
 def thread_settings(threads: int) -> list[Setting]:
-    """Return with how many threads networks are timed, and on which cores, where there are big and little ones."""
+    """Return with how many threads networks are timed on this machine, and on which cores."""
     import ncnn
 
-    big, little = ncnn.get_big_cpu_count(), ncnn.get_little_cpu_count()
-    unequal = little > 0 and 0 < big < ncnn.get_cpu_count() and platform.machine().startswith(("aarch64", "arm"))
-    if not unequal:
-        one = [Setting("1 thread", 1, 0)]
-        return one + ([Setting(f"{threads} threads", threads, 0)] if threads > 1 else [])
-    found = [Setting("1 thread, big core", 1, 2), Setting("1 thread, little core", 1, 1)]
-    if min(threads, big) > 1:
-        found.append(Setting(f"{min(threads, big)} threads, big cores", min(threads, big), 2))
-    if threads > 1:
-        found.append(Setting(f"{threads} threads", threads, 0))
-    return found
+    # Elsewhere cores that differ in speed a little are not of two kinds.
+    arm = platform.machine().startswith(("aarch64", "arm"))
+    return settings_for(threads, ncnn.get_big_cpu_count(), ncnn.get_little_cpu_count() if arm else 0)
+
+
+def settings_for(threads: int, big: int, little: int) -> list[Setting]:
+    """Return one thread and several; on big and on little cores, where there are so many of both."""
+    if not (big and little):
+        found = [Setting("1 thread", 1, 0)]
+    else:
+        found = [Setting("1 thread, big core", 1, 2), Setting("1 thread, little core", 1, 1)]
+        if min(threads, big) > 1:
+            found.append(Setting(f"{min(threads, big)} threads, big cores", min(threads, big), 2))
+    return found + ([Setting(f"{threads} threads", threads, 0)] if threads > 1 else [])
 
 
 def on_cores(cores: int) -> None:
