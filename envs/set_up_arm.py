@@ -60,6 +60,11 @@ def locked(lock: Path) -> str:
     )
 
 
+def made_by(lines: str) -> str:
+    """Return a hash of all that decides what is set up: this script, and the locked lines."""
+    return hashlib.sha256(Path(__file__).read_bytes() + lines.encode()).hexdigest()
+
+
 def run(command: Sequence[str | Path], environment: dict[str, str] | None = None, given: str = "") -> str:
     """Return what a program prints; end with its last words where it fails."""
     done = subprocess.run(
@@ -151,9 +156,8 @@ def main() -> None:
     arguments = parse_arguments()
     target, draft = arguments.out.absolute(), arguments.out.absolute().with_name(f"{arguments.out.name}-part")
     lines = locked(arguments.lock)
-    made_by = hashlib.sha256(Path(__file__).read_bytes() + lines.encode()).hexdigest()
     record = target / "setup.json"
-    if record.is_file() and json.loads(record.read_text())["made_by"] == made_by:
+    if record.is_file() and json.loads(record.read_text())["made_by"] == made_by(lines):
         print(f"{arguments.out} is set up already")
         return
     if faults := missing():
@@ -168,7 +172,7 @@ def main() -> None:
     print("[2/3] ncnn and numpy", flush=True)
     install_wheels(lines, made / "site")
     print("[3/3] first start", flush=True)
-    content = {"made_by": made_by, "debian": versions, "python": versions_inside(made)}
+    content = {"made_by": made_by(lines), "debian": versions, "python": versions_inside(made)}
     (made / "setup.json").write_text(json.dumps(content, indent=2) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     made.rename(target)

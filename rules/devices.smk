@@ -21,6 +21,8 @@ rule emulate_arm:
         comparison=f"{ARM}/{{core}}/comparison.json",
     log:
         f"{ARM}/{{core}}/emulate_arm.log",
+    benchmark:
+        f"{ARM}/{{core}}/emulate_arm.benchmark.tsv"
     wildcard_constraints:
         variant=any_of(NCNN_INT8),
         core=any_of(CORES),

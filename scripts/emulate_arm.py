@@ -29,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
         help="folder that `make arm` made (default: that of this checkout)",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="predictions to write, .npz; what is on the way lies beside them"
+        "--out", type=Path, required=True, help="predictions to write, .npz; what is on the way lies hidden beside them"
     )
     parser.add_argument("--out-comparison", type=Path, required=True, help="comparison with x86 to write (JSON)")
     return parser.parse_args()
@@ -44,7 +44,7 @@ def main() -> None:
     from posequant.base.files import write_json
     from posequant.devices.arm import emulate
 
-    workplace = arguments.out.with_suffix(".part")
+    workplace = arguments.out.with_name(f".{arguments.out.stem}.part")
     predictions, comparison = emulate(
         core=arguments.core,
         emulation=arguments.emulation,

@@ -624,6 +624,30 @@ def test_package_is_made_on_request(workflow: Workflow, tmp_path: Path) -> None:
     assert f"No rule to produce {MODEL}/pytorch/package.zip" in refused
 
 
+def test_arm_that_is_not_set_up_stops_before_any_job(workflow: Workflow) -> None:
+    output = workflow.run(f"{MODEL}/ncnn-int8/arm/certificate.md", succeeds=False)
+    assert "ARM is not emulated here yet" in output
+    assert "Set it up with `make arm`" in output
+    assert "rule emulate_arm" not in output
+
+
+@pytest.mark.skipif(not (ROOT / ".arm").is_dir(), reason="ARM is not emulated here: run `make arm`")
+def test_certificate_of_an_emulated_core_is_made_on_request(workflow: Workflow, tmp_path: Path) -> None:
+    apart = Workflow(shutil.copytree(workflow.folder, tmp_path / "arm", symlinks=True))
+    (apart.folder / ".arm").symlink_to(ROOT / ".arm")
+    apart.configure(**SMALL, arm={"people": 4, "cores": ["cortex-a76"]})
+    page = f"{MODEL}/ncnn-int8/arm/certificate.md"
+    apart.run(page)
+    certificate = json.loads((apart.folder / page).with_suffix(".json").read_text())
+    (core,) = certificate["cores"]
+    assert core["to_x86"]["fp32"]["sqnr_db"] > 100
+    # A network of dense convolutions rounds as on x86.
+    assert core["to_x86"]["int8"]["sqnr_db"] is None
+    assert core["with_x86"]["without_labels"]["oks"]["value"] == 1
+    assert "**cortex-a76: the same bits as on x86.**" in (apart.folder / page).read_text()
+    assert apart.planned(page) == {}
+
+
 def test_curve_is_made_on_request(workflow: Workflow) -> None:
     workflow.configure(**SMALL | {"curve": {"people": [4, 8, 999], "seeds": [0, 1]}})
     pages = [f"{MODEL}/{variant}/curve.md" for variant in ("ncnn-int8", "ncnn-int8-tuned")]

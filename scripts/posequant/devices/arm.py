@@ -1,5 +1,6 @@
 """An INT8 network on an emulated ARM core: its predictions, and what it computes otherwise than here."""
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,14 +12,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from posequant.base.errors import InputError
+from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
 from posequant.base.verify import as_made, compare, installed
 from posequant.data.crops import Cropper, crops_of_images
-from posequant.data.dataset import CHUNK, Instances, evaluation_instances, require_sizes
+from posequant.data.dataset import Instances, evaluation_instances, require_sizes
 from posequant.data.evaluation_crops import open_crops
-from posequant.devices.emulation import SET_UP, Emulation, features_of
+from posequant.devices.emulation import SET_UP, Emulation
 from posequant.devices.exchange import Result, Way, write_networks, write_people
 from posequant.devices.levels import compared_blobs, layer_levels
+from posequant.devices.runner import PEOPLE_IN_PIECE
 from posequant.evaluate.decode import average_with_mirrored
 from posequant.evaluate.predict import PoseReader, identify
 from posequant.evaluate.predictions import Predictions
@@ -102,20 +105,23 @@ def emulate(
         if emulated.versions[package] != version:
             raise InputError(f"{emulation}: has {package} {emulated.versions[package]}, here is {version}. {SET_UP}")
     made, reference_made = as_made(artifacts), as_made(reference_artifacts)
-    ways = _ways(list(made), list(reference_made))
+    int8, full = _pair(made), _pair(reference_made)
+    ways = {"int8": Way(int8, "int8"), "winograd": Way(int8, "int8", int8_winograd=True), "fp32": Way(full, "fp32")}
     # What ncnn would crash on is found here.
-    networks = {name: way.network(spec) for name, way in ways.items()}
+    here = {name: ways[name].network(spec) for name in ("int8", "fp32")}
+    here["unpacked"] = Way(int8, "int8", packing=False).network(spec)
     people = People(evaluation_instances(annotations, detections, spec.keypoints), images, crops)
     cut = people.cut(spec)
     # For a flip test the mirrored crops follow the others.
     given = np.concatenate([cut, cut[:, :, ::-1]]) if flip_test else cut
     some = Cropper(spec).normalise(cut[:PEOPLE_COMPARED])
-    there = _Run(emulated, core, workplace, threads).results(spec, ways, given, len(some))
-    outputs = there["int8"].outputs("int8", networks["int8"])
-    values_here = {name: network.forward_on_threads(some, 1) for name, network in networks.items()}
-    values_there = {name: there[name].outputs(name, network) for name, network in networks.items()}
-    values_there["int8"] = [values[: len(some)] for values in outputs]
-    int8 = NcnnModel.read(*ways["int8"].files)
+    results = _Run(emulated, core, workplace, threads).results(spec, ways, given, len(some))
+    outputs = results["int8"].outputs("int8", here["int8"])
+    there = {
+        "int8": [values[: len(some)] for values in outputs],
+        "winograd": results["winograd"].outputs("winograd", here["int8"]),
+        "fp32": results["fp32"].outputs("fp32", here["fp32"]),
+    }
     identity = identify(
         spec=spec,
         variant=variant,
@@ -129,11 +135,11 @@ def emulate(
     )
     comparison = {
         "core": core,
-        "features": sorted(features_of(emulated, core, workplace)),
+        "features": results["int8"].json("facts.json")["features"],
         "crops": len(some),
-        **_differences(values_here, values_there),
+        **_differences({name: network.forward_on_threads(some, 1) for name, network in here.items()}, there),
         "crops_within": min(PEOPLE_WITHIN, len(some)),
-        "layers": [asdict(layer) for layer in _layers(int8, networks["int8"], there["int8"], some[:PEOPLE_WITHIN])],
+        "layers": _layers(int8, here["int8"], results["int8"], some[:PEOPLE_WITHIN]),
         "sha256": {"artifact": identity["sha256"]["artifact"]},
         "versions": emulated.versions,
     }
@@ -141,14 +147,10 @@ def emulate(
     return predictions, comparison
 
 
-def _ways(files: Sequence[Path], reference_files: Sequence[Path]) -> dict[str, Way]:
-    int8, full = (files[0], files[1]), (reference_files[0], reference_files[1])
-    return {
-        "int8": Way(int8, "int8"),
-        "winograd": Way(int8, "int8", int8_winograd=True),
-        "unpacked": Way(int8, "int8", packing=False),
-        "fp32": Way(full, "fp32"),
-    }
+def _pair(made: Mapping[Path, str]) -> tuple[Path, Path]:
+    """Return the two files of an ncnn network."""
+    param, weights = made
+    return param, weights
 
 
 @dataclass(frozen=True)
@@ -167,27 +169,45 @@ class _Run:
         self.workplace.mkdir(parents=True, exist_ok=True)
         write_networks(self.workplace / "networks", spec, ways)
         write_people(self.workplace / "people.npz", crops)
+        self._forget_other_jobs()
         others = [name for name in ways if name != "int8"]
         everyone = self._result("int8", len(crops), min(PEOPLE_WITHIN, some), ["int8"])
         few = self._result("others", some, 0, others)
         return {"int8": everyone, **dict.fromkeys(others, few)}
 
+    def _forget_other_jobs(self) -> None:
+        """Remove what an interrupted run left that had other networks or people."""
+        job = sha256(self.workplace / "networks/networks.json", self.workplace / "people.npz")
+        note = self.workplace / "job.txt"
+        if note.is_file() and note.read_text() != job:
+            for path in self.workplace.glob("*.zip*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        note.write_text(job)
+
     def _result(self, name: str, people: int, within: int, rows: Sequence[str]) -> Result:
         target = self.workplace / f"{name}.zip"
-        total = people * len(rows) + within
+        if target.is_file():
+            return Result(target)
         arguments: list[str | Path] = [
             *("--package", self.workplace / "networks", "--people", self.workplace / "people.npz", "--out", target),
             *("--rows", *rows, "--limit", str(people), "--layers", str(within)),
             *("--no-latency", "--threads", str(self.threads)),
         ]
-        with tqdm(total=total, desc=f"{self.core}: {', '.join(rows)}", unit="crop", mininterval=2) as progress:
+
+        def crops_of(piece: str) -> int:
+            """Return how many crops a piece is of, by its name."""
+            if piece.startswith("outputs-"):
+                return min(PEOPLE_IN_PIECE, people - int(piece[-len("00000.npz") : -len(".npz")]))
+            return int(piece.startswith("layers-"))
+
+        there = sum(crops_of(piece.name) for piece in target.with_name(f"{target.name}.pieces").glob("*.npz"))
+        total = people * len(rows) + within
+        words = f"{self.core}: {', '.join(rows)}"
+        with tqdm(total=total, initial=there, desc=words, unit="crop", mininterval=2) as progress:
 
             def heard(line: str) -> None:
-                if line.startswith("outputs-"):
-                    progress.update(min(CHUNK, people - int(line[-len("00000.npz") : -len(".npz")])))
-                elif line.startswith("layers-"):
-                    progress.update(1)
-                elif not line.endswith((".json", ": done")):
+                progress.update(crops_of(line))
+                if not line.endswith((".npz", ".json", ": done")):
                     progress.write(line, sys.stderr)
 
             self.emulation.run(self.core, RUNNER, arguments, heard)
@@ -197,9 +217,18 @@ class _Run:
 
 
 def _differences(here: Mapping[str, Sequence[Floats]], there: Mapping[str, Sequence[Floats]]) -> dict[str, Any]:
-    """Return how far outputs are apart, by way of running here and there."""
+    """Return how far outputs are apart.
+
+    Args:
+        here: those on x86, of `int8`, `fp32`, and INT8 without channels side by side in memory, `unpacked`.
+        there: those on ARM, of `int8`, `fp32`, and INT8 with Winograd's algorithm, `winograd`.
+    """
     return {
-        "to_x86": {name: asdict(compare(here[name], there[name])) for name in here},
+        "to_x86": {
+            "int8": asdict(compare(here["int8"], there["int8"])),
+            "unpacked": asdict(compare(here["unpacked"], there["int8"])),
+            "fp32": asdict(compare(here["fp32"], there["fp32"])),
+        },
         "to_fp32": {
             "x86": asdict(compare(here["fp32"], here["int8"])),
             "arm": asdict(compare(here["fp32"], there["int8"])),
@@ -208,11 +237,12 @@ def _differences(here: Mapping[str, Sequence[Floats]], there: Mapping[str, Seque
     }
 
 
-def _layers(model: NcnnModel, network: NcnnNetwork, result: Result, crops: Floats) -> Sequence[Any]:
+def _layers(files: tuple[Path, Path], network: NcnnNetwork, result: Result, crops: Floats) -> list[dict[str, Any]]:
+    model = NcnnModel.read(*files)
     blobs = compared_blobs(model)
     here = [dict(zip(blobs, network.activations(crop, blobs), strict=True)) for crop in crops]
     there = [result.layers("int8", person) for person in range(len(crops))]
-    return layer_levels(model, here, there)
+    return [asdict(layer) for layer in layer_levels(model, here, there)]
 
 
 def _predictions(

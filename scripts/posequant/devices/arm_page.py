@@ -1,6 +1,6 @@
 """The certificate of emulated ARM cores as Markdown."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from posequant.base.markdown import figure_or_dash, table
@@ -39,14 +39,13 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
     yield f"## Outputs of {cores[0]['crops']} people"
     yield table(_outputs(core) for core in cores)
     yield (
-        "Signal-to-noise ratio of ARM's outputs with those of the same network on x86, run in the same way: in INT8 as "
-        "it is measured everywhere in PoseQuant, in INT8 with channels apart from each other in memory "
-        "(`use_packing_layout` off), and in FP32. *With FP32*: INT8 on ARM, and in brackets INT8 on x86, with FP32 on "
-        "x86. *Winograd*: whether INT8 with Winograd's algorithm gives the bits of INT8 without it on that core."
+        "Signal-to-noise ratio of ARM's outputs with those on x86: in INT8; in INT8 where x86 has no channels side by "
+        "side in memory (`use_packing_layout` off); in FP32. *With FP32*: INT8 on ARM, and in brackets on x86, with "
+        "FP32 on x86. *Winograd*: whether INT8 with Winograd's algorithm gives the bits of INT8 without it there."
     )
     yield "## Layers"
-    for core in cores:
-        yield from _layers(core)
+    for alike in _alike(cores):
+        yield from _layers(alike)
     yield "## Ground"
     yield _ground(certificate)
     yield ", ".join(f"{name} {number}" for name, number in sorted(certificate["versions"].items())) + "."
@@ -58,9 +57,12 @@ def _in_short(core: Mapping[str, Any]) -> str:
         return f"**{core['core']}: the same bits as on x86.**"
     compared = core["with_x86"]
     score = compared["statistics"][measure_of(compared["statistics"]).score]
+    unpacked = core["to_x86"]["unpacked"]["sqnr_db"] is None
+    bits = f" Its outputs of {core['crops']} people have the bits of x86 without packing." if unpacked else ""
     return (
         f"**{core['core']}**: AP {figure_or_dash(score['candidate'])}, on x86 {figure_or_dash(score['reference'])}: "
         f"**{stated(score)}**. OKS of its keypoints with those on x86: **{near(compared['without_labels']['oks'])}**."
+        f"{bits}"
     )
 
 
@@ -119,7 +121,7 @@ def _outputs(core: Mapping[str, Any]) -> dict[str, str]:
     return {
         "Core": core["core"],
         "INT8": _ratio(core["to_x86"]["int8"]),
-        "INT8, unpacked": _ratio(core["to_x86"]["unpacked"]),
+        "INT8, x86 unpacked": _ratio(core["to_x86"]["unpacked"]),
         "FP32": _ratio(core["to_x86"]["fp32"]),
         "With FP32": f"{_ratio(core['to_fp32']['arm'])} ({_ratio(core['to_fp32']['x86'])})",
         "Winograd": used if winograd["equal"] else apart,
@@ -130,11 +132,24 @@ def _ratio(difference: Mapping[str, Any]) -> str:
     return "the same bits" if difference["sqnr_db"] is None else f"{difference['sqnr_db']:.1f} dB"
 
 
-def _layers(core: Mapping[str, Any]) -> Iterable[str]:
-    layers, people = core["layers"], core["crops_within"]
+def _alike(cores: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Return the cores in groups that do not differ within the network."""
+    groups: list[list[Mapping[str, Any]]] = []
+    for core in cores:
+        for group in groups:
+            if group[0]["layers"] == core["layers"]:
+                group.append(core)
+                break
+        else:
+            groups.append([core])
+    return groups
+
+
+def _layers(cores: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    layers, people = cores[0]["layers"], cores[0]["crops_within"]
     rounding = [layer for layer in layers if _rounds_otherwise(layer)]
     changed = [layer for layer in layers if layer in rounding or layer["input"]["largest"]]
-    where = f"{core['core']}, {people} people: "
+    where = f"{' and '.join(core['core'] for core in cores)}, {people} people: "
     if not changed:
         yield f"{where}all {len(layers)} layers in INT8 get and hand on what they do on x86."
         return

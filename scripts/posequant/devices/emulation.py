@@ -3,7 +3,6 @@
 What is computed is what such a core computes, to the last bit. How long it takes says nothing.
 """
 
-import json
 import os
 import re
 import signal
@@ -109,28 +108,3 @@ def failure(core: str, status: int, words: Sequence[str]) -> str:
         f"the program on the emulated {core} crashed ({signal.Signals(number).name}). What it said last:\n{said}\n"
         "If memory lacks, run fewer jobs at a time (-c). Else report it with this log."
     )
-
-
-def features_of(emulation: Emulation, core: str, folder: Path) -> set[str]:
-    """Return which of the features that matter to INT8 a core tells its programs of.
-
-    Args:
-        emulation: where it is emulated.
-        core: as qemu names it.
-        folder: to work in.
-    """
-    script, result = folder / "features.py", folder / "features.json"
-    script.write_text(_FEATURES)
-    emulation.run(core, script, [result], lambda line: None)
-    found: list[str] = json.loads(result.read_text())
-    return set(found)
-
-
-# asm/hwcap.h of Linux: AT_HWCAP is 16, AT_HWCAP2 26.
-_FEATURES = """
-import ctypes, json, sys
-value = ctypes.CDLL(None).getauxval
-value.restype, value.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
-bits = {"FP16": (16, 10), "dotprod": (16, 20), "i8mm": (26, 13), "BF16": (26, 14)}
-json.dump([name for name, (kind, bit) in bits.items() if value(kind) >> bit & 1], open(sys.argv[1], "w"))
-"""

@@ -35,7 +35,8 @@ class Way:
         """Return the fields of `ncnn.Option` that are set for it, the same on every machine."""
         options = SimpleNamespace()
         set_options(options, self.precision, self.int8_winograd)
-        return {**vars(options), "use_packing_layout": self.packing}
+        # In an order that is the same in every run.
+        return dict(sorted({**vars(options), "use_packing_layout": self.packing}.items()))
 
     def network(self, spec: ModelSpec) -> NcnnNetwork:
         """Return the network, loaded on this machine; `InputError` as `NcnnNetwork`."""

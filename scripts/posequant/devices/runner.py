@@ -550,7 +550,8 @@ class Job:
             "count": len(self.crops),
             "rows": [row.name for row in self.rows],
             "options": {row.name: row.options for row in self.rows},
-            "threads": self.threads,
+            # Outputs do not depend on it.
+            "threads": None if arguments.no_latency else self.threads,
             "layers": arguments.layers,
             "latency": None if arguments.no_latency else [arguments.rounds, arguments.seconds],
         }
