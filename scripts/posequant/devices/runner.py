@@ -500,26 +500,43 @@ def keeping(load: Callable[[Row, int], Network]) -> Callable[[Row, int], Network
     return loaded
 
 
-def people_of(path: Path, described: dict[str, Any]) -> Any:
-    """Return the crops of a file as the networks take them, float32 (N, 3, H, W)."""
-    import numpy as np
+class Crops:
+    """The crops of people, each normalised when it is asked for: as floats they would take four times the memory."""
 
-    try:
-        with np.load(str(path)) as file:
-            crops = file["crops"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: not a file of crops, or damaged ({error}). Copy it again.") from error
-    if crops.dtype == np.uint8:
-        of_input = described["input"]
-        step = -1 if of_input["channels"] == "RGB" else 1
-        # To the last bit as PoseQuant does it (posequant/data/crops.py).
-        crops = crops.transpose(0, 3, 1, 2)[:, ::step].astype(np.float32, order="C")
-        crops -= np.array(of_input["mean"], np.float32).reshape(3, 1, 1)
-        crops /= np.array(of_input["std"], np.float32).reshape(3, 1, 1)
-    width, height = described["input"]["size"]
-    if crops.dtype != np.float32 or crops.shape[1:] != (3, height, width):
-        raise RunError(f"{path}: holds {crops.dtype} {crops.shape}, but the networks take crops of {width} x {height}.")
-    return crops
+    def __init__(self, path: Path, described: dict[str, Any], limit: int | None = None) -> None:
+        """Read a file of them, for networks of a description."""
+        import numpy as np
+
+        try:
+            with np.load(str(path)) as file:
+                self.stored = file["crops"][:limit]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise RunError(f"{path}: not a file of crops, or damaged ({error}). Copy it again.") from error
+        self.input = described["input"]
+        width, height = self.input["size"]
+        form = {"uint8": (height, width, 3), "float32": (3, height, width)}.get(str(self.stored.dtype))
+        if self.stored.shape[1:] != form or not len(self.stored):
+            raise RunError(
+                f"{path}: holds {self.stored.dtype} {self.stored.shape}, but the networks take crops of {width} x "
+                f"{height}."
+            )
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.stored)
+
+    def __getitem__(self, place: int) -> Any:
+        """Return one as the networks take it, float32 (3, H, W)."""
+        import numpy as np
+
+        crop = self.stored[place]
+        if crop.dtype == np.uint8:
+            step = -1 if self.input["channels"] == "RGB" else 1
+            # To the last bit as PoseQuant does it (posequant/data/crops.py).
+            crop = crop.transpose(2, 0, 1)[::step].astype(np.float32, order="C")
+            crop -= np.array(self.input["mean"], np.float32).reshape(3, 1, 1)
+            crop /= np.array(self.input["std"], np.float32).reshape(3, 1, 1)
+        return crop
 
 
 # The pieces.
@@ -542,7 +559,7 @@ class Job:
             if unknown := [name for name in arguments.rows if name not in known]:
                 raise RunError(f"--rows {unknown[0]}: the package has {', '.join(known)}.")
             self.rows = [known[name] for name in arguments.rows]
-        self.crops = people_of(arguments.people, described)[: arguments.limit]
+        self.crops = Crops(arguments.people, described, arguments.limit)
         content = {
             "protocol": PROTOCOL,
             "networks": described["sha256"],
@@ -623,8 +640,8 @@ class Job:
         import numpy as np
 
         names = network.row.outputs
-        crops = self.crops[start : start + PEOPLE_IN_PIECE]
-        rows = list(pool.map(lambda crop: network.extract(crop, names), crops))
+        places = range(start, min(start + PEOPLE_IN_PIECE, len(self.crops)))
+        rows = list(pool.map(lambda place: network.extract(self.crops[place], names), places))
         write_arrays(path, {name: np.stack(found) for name, found in zip(names, zip(*rows))})
 
     def layers(self, network: Network, place: int, path: Path) -> None:
