@@ -727,6 +727,15 @@ def all_device_rows_options(wildcards) -> str:
     )
 
 
+def device_pages(wildcards) -> list[str]:
+    """Input function: the pages of the devices that the report of a study shows."""
+    named = config["studies"][wildcards.study]["devices"]
+    return [
+        f"{DEVICE}/result.md".format(study=wildcards.study, device=device)
+        for device in named
+    ]
+
+
 def device_of_target(wildcards) -> list[str]:
     """Input function: what the device is that a study names as its target, unless the configuration says its target."""
     device = config["studies"][wildcards.study]["target"]

@@ -147,6 +147,7 @@ rule render_report:
         result="results/{study}/result.json",
         pages=report_pages,
         pictures=reduced("pictures.json"),
+        devices=device_pages,
     output:
         report(
             "results/{study}/report.html",
@@ -165,7 +166,7 @@ rule render_report:
         code=code("render_report"),
     shell:
         'python "$SCRIPTS"/render_report.py --result {input.result}'
-        " --pictures {input.pictures} --out {output} > {log} 2>&1"
+        " --pictures {input.pictures} --devices {input.devices} --out {output} > {log} 2>&1"
 
 
 rule result:

@@ -14,6 +14,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--pictures", type=Path, nargs="*", default=[], help="lists of the pictures of rows, pictures.json"
     )
+    parser.add_argument("--devices", type=Path, nargs="*", default=[], help="pages of devices, to be shown as sections")
     parser.add_argument("--out", type=Path, required=True, help="report to write (HTML)")
     return parser.parse_args()
 
@@ -32,6 +33,7 @@ def main() -> None:
         os.path.relpath(arguments.result, arguments.out.parent),
         {network.name: pages_of(network, arguments.result.parent) for network in result.networks},
         arguments.pictures,
+        arguments.devices,
     )
     with whole(arguments.out) as draft:
         draft.write_text(report)

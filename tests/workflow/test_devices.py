@@ -101,6 +101,18 @@ def test_by_hand_it_says_what_to_do_and_takes_the_result_in(devices: Devices, tm
     assert "**Ship ncnn" in (workflow.folder / PAGE.format("phone")).read_text()
 
 
+def test_report_of_a_study_that_names_a_device_takes_its_page_in(devices: Devices) -> None:
+    devices.configure(devices=["pi5"])
+    try:
+        jobs = devices.workflow.planned("results/mine/report.html")
+        assert jobs["render_report"] == 1
+        assert "measure_device" not in jobs
+        output = devices.workflow.run("-n", "-p", "results/mine/report.html")
+        assert "--devices results/mine/devices/pi5/result.md" in output
+    finally:
+        devices.configure()
+
+
 def test_device_that_is_the_target_is_asked_what_it_is(devices: Devices) -> None:
     workflow = devices.workflow
     devices.configure(target="pi5", variants=["ncnn", "ncnn-int8-tuned"])

@@ -500,26 +500,43 @@ def keeping(load: Callable[[Row, int], Network]) -> Callable[[Row, int], Network
     return loaded
 
 
-def people_of(path: Path, described: dict[str, Any]) -> Any:
-    """Return the crops of a file as the networks take them, float32 (N, 3, H, W)."""
-    import numpy as np
+class Crops:
+    """The crops of people, each normalised when it is asked for: as floats they would take four times the memory."""
 
-    try:
-        with np.load(str(path)) as file:
-            crops = file["crops"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: not a file of crops, or damaged ({error}). Copy it again.") from error
-    if crops.dtype == np.uint8:
-        of_input = described["input"]
-        step = -1 if of_input["channels"] == "RGB" else 1
-        # To the last bit as PoseQuant does it (posequant/data/crops.py).
-        crops = crops.transpose(0, 3, 1, 2)[:, ::step].astype(np.float32, order="C")
-        crops -= np.array(of_input["mean"], np.float32).reshape(3, 1, 1)
-        crops /= np.array(of_input["std"], np.float32).reshape(3, 1, 1)
-    width, height = described["input"]["size"]
-    if crops.dtype != np.float32 or crops.shape[1:] != (3, height, width):
-        raise RunError(f"{path}: holds {crops.dtype} {crops.shape}, but the networks take crops of {width} x {height}.")
-    return crops
+    def __init__(self, path: Path, described: dict[str, Any], limit: int | None = None) -> None:
+        """Read a file of them, for networks of a description."""
+        import numpy as np
+
+        try:
+            with np.load(str(path)) as file:
+                self.stored = file["crops"][:limit]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise RunError(f"{path}: not a file of crops, or damaged ({error}). Copy it again.") from error
+        self.input = described["input"]
+        width, height = self.input["size"]
+        form = {"uint8": (height, width, 3), "float32": (3, height, width)}.get(str(self.stored.dtype))
+        if self.stored.shape[1:] != form or not len(self.stored):
+            raise RunError(
+                f"{path}: holds {self.stored.dtype} {self.stored.shape}, but the networks take crops of {width} x "
+                f"{height}."
+            )
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.stored)
+
+    def __getitem__(self, place: int) -> Any:
+        """Return one as the networks take it, float32 (3, H, W)."""
+        import numpy as np
+
+        crop = self.stored[place]
+        if crop.dtype == np.uint8:
+            step = -1 if self.input["channels"] == "RGB" else 1
+            # To the last bit as PoseQuant does it (posequant/data/crops.py).
+            crop = crop.transpose(2, 0, 1)[::step].astype(np.float32, order="C")
+            crop -= np.array(self.input["mean"], np.float32).reshape(3, 1, 1)
+            crop /= np.array(self.input["std"], np.float32).reshape(3, 1, 1)
+        return crop
 
 
 # The pieces.
@@ -542,7 +559,7 @@ class Job:
             if unknown := [name for name in arguments.rows if name not in known]:
                 raise RunError(f"--rows {unknown[0]}: the package has {', '.join(known)}.")
             self.rows = [known[name] for name in arguments.rows]
-        self.crops = people_of(arguments.people, described)[: arguments.limit]
+        self.crops = Crops(arguments.people, described, arguments.limit)
         content = {
             "protocol": PROTOCOL,
             "networks": described["sha256"],
@@ -623,8 +640,8 @@ class Job:
         import numpy as np
 
         names = network.row.outputs
-        crops = self.crops[start : start + PEOPLE_IN_PIECE]
-        rows = list(pool.map(lambda crop: network.extract(crop, names), crops))
+        places = range(start, min(start + PEOPLE_IN_PIECE, len(self.crops)))
+        rows = list(pool.map(lambda place: network.extract(self.crops[place], names), places))
         write_arrays(path, {name: np.stack(found) for name, found in zip(names, zip(*rows))})
 
     def layers(self, network: Network, place: int, path: Path) -> None:
@@ -655,6 +672,7 @@ class Job:
             there = self.read(name)
             # What an earlier run found at first holds: this one may have started on a machine that was warm.
             spent, first = spent + there["seconds"], there["at_first"]
+        on_cores(0)
 
     def rounds(self, works: Sequence[Work], numbers: Sequence[int], first: dict[str, Any], path: Path) -> None:
         """Time some rounds, and write the times in the order of `works`."""
@@ -680,14 +698,7 @@ class Job:
     def cooled(self, first: dict[str, Any]) -> float:
         """Wait until temperature and permitted frequency are what they were, but not for ever; return for how long."""
         start = time.monotonic()
-        while time.monotonic() - start < self.arguments.cool:
-            here = state()
-            warm = (
-                None not in (here["celsius"], first["celsius"]) and here["celsius"] > first["celsius"] + COOLED_WITHIN
-            )
-            slowed = (here["permitted_mhz"] or 0) < (first["permitted_mhz"] or 0)
-            if not warm and not slowed:
-                break
+        while time.monotonic() - start < self.arguments.cool and not settled(state(), first):
             time.sleep(1)
         return time.monotonic() - start
 
@@ -728,21 +739,30 @@ def state() -> dict[str, Any]:
     }
 
 
+def settled(here: dict[str, Any], first: dict[str, Any]) -> bool:
+    """Whether this machine is about as cool as it was at first, and may run as fast; yes where it tells neither."""
+    cool = None in (here["celsius"], first["celsius"]) or here["celsius"] <= first["celsius"] + COOLED_WITHIN
+    return cool and (here["permitted_mhz"] or 0) >= (first["permitted_mhz"] or 0)
+
+
 def thread_settings(threads: int) -> list[Setting]:
-    """Return with how many threads networks are timed, and on which cores, where there are big and little ones."""
+    """Return with how many threads networks are timed on this machine, and on which cores."""
     import ncnn
 
-    big, little = ncnn.get_big_cpu_count(), ncnn.get_little_cpu_count()
-    unequal = little > 0 and 0 < big < ncnn.get_cpu_count() and platform.machine().startswith(("aarch64", "arm"))
-    if not unequal:
-        one = [Setting("1 thread", 1, 0)]
-        return one + ([Setting(f"{threads} threads", threads, 0)] if threads > 1 else [])
-    found = [Setting("1 thread, big core", 1, 2), Setting("1 thread, little core", 1, 1)]
-    if min(threads, big) > 1:
-        found.append(Setting(f"{min(threads, big)} threads, big cores", min(threads, big), 2))
-    if threads > 1:
-        found.append(Setting(f"{threads} threads", threads, 0))
-    return found
+    # Elsewhere cores that differ in speed a little are not of two kinds.
+    arm = platform.machine().startswith(("aarch64", "arm"))
+    return settings_for(threads, ncnn.get_big_cpu_count(), ncnn.get_little_cpu_count() if arm else 0)
+
+
+def settings_for(threads: int, big: int, little: int) -> list[Setting]:
+    """Return one thread and several; on big and on little cores, where there are so many of both."""
+    if not (big and little):
+        found = [Setting("1 thread", 1, 0)]
+    else:
+        found = [Setting("1 thread, big core", 1, 2), Setting("1 thread, little core", 1, 1)]
+        if min(threads, big) > 1:
+            found.append(Setting(f"{min(threads, big)} threads, big cores", min(threads, big), 2))
+    return found + ([Setting(f"{threads} threads", threads, 0)] if threads > 1 else [])
 
 
 def on_cores(cores: int) -> None:

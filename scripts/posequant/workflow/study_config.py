@@ -81,6 +81,10 @@ def _broken_references_of(place: str, study: Study, config: Config) -> Iterator[
         else:
             yield from _int8_of_nothing(f"{place}.variants", name, config)
             yield from _rows_without_a_network(f"{place}.variants", name, study, config.variants[name].backend)
+    for name in study.devices:
+        if name not in config.devices:
+            hint = nearest(name, config.devices) if config.devices else ""
+            yield f"{place}.devices: there is no device '{name}' in devices{hint}"
     known = [*get_args(Target), *config.devices]
     if study.target not in known:
         yield f"{place}.target: there is no target and no device '{study.target}'{nearest(study.target, known)}"

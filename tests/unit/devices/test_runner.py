@@ -95,6 +95,22 @@ def test_features_are_those_that_all_cores_have() -> None:
     assert runner.features(MIXED) == ["NEON", "FP16", "dotprod"]
 
 
+def test_big_and_little_cores_are_timed_each_and_together() -> None:
+    names = [setting.name for setting in runner.settings_for(8, big=4, little=4)]
+    assert names == ["1 thread, big core", "1 thread, little core", "4 threads, big cores", "8 threads"]
+    assert [setting.name for setting in runner.settings_for(4, big=4, little=0)] == ["1 thread", "4 threads"]
+    assert [setting.name for setting in runner.settings_for(1, big=1, little=0)] == ["1 thread"]
+
+
+@pytest.mark.parametrize(
+    ("celsius", "permitted", "settled"),
+    [(50, 9600, True), (55, 9600, True), (56, 9600, False), (50, 6000, False), (None, None, True)],
+)
+def test_next_round_waits_for_temperature_and_frequency(celsius: Any, permitted: Any, settled: bool) -> None:
+    first = {"celsius": 50, "mhz": 2400, "permitted_mhz": 9600 if permitted else None}
+    assert runner.settled({"celsius": celsius, "mhz": 600, "permitted_mhz": permitted}, first) == settled
+
+
 def test_result_has_every_piece_and_no_more_is_left(job: Path) -> None:
     run(job, "--rounds", "7")
     with zipfile.ZipFile(job / "result.zip") as archive:

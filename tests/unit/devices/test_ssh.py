@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -87,6 +87,27 @@ def test_nothing_stays_there_where_nothing_is_to_be_kept(tmp_path: Path, job: Jo
         assert not files_in(device.folder / "there")
 
 
+ARM = RUNNER.parents[3] / ".arm"
+
+
+@pytest.mark.skipif(not (ARM / "setup.json").is_file(), reason="ARM is not emulated here: run `make arm`")
+def test_device_that_is_an_emulated_arm_core(device: Sshd, ways: dict[str, Way], tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/sh\nexport PYTHONHOME={ARM}/root/usr PYTHONPATH={ARM}/site QEMU_LD_PREFIX={ARM}/root\n"
+        f'exec {ARM}/qemu-aarch64-static -cpu cortex-a76 {ARM}/root/usr/bin/python3.11 "$@"\n'
+    )
+    python.chmod(0o755)
+    job = make_job(tmp_path, {"ncnn": ways["ncnn"]}, people=2)
+    settings = device.settings(python=str(python), latency=False)
+    measure_jobs(Board("pi5", settings), {"small": job}, tmp_path / "measured")
+    result = Result(tmp_path / "measured" / "small.zip")
+    facts = result.json("facts.json")
+    assert (facts["architecture"], facts["features"]) == ("aarch64", ["NEON", "FP16", "dotprod"])
+    assert len(result.outputs("ncnn", ways["ncnn"].network(SPEC))[0]) == 2
+    assert result.names("latency-.*") == []
+
+
 def test_facts_need_no_packages_there(device: Sshd) -> None:
     facts = Board("pi5", device.settings()).facts()
     assert facts["memory_mb"] > 0
@@ -136,7 +157,7 @@ def test_jobs_of_others_that_are_not_finished_are_named_and_left(
 def test_broken_connection_is_taken_up_where_it_ended(
     device: Sshd, ways: dict[str, Way], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    job = make_job(tmp_path, ways, people=800)
+    job = make_job(tmp_path, ways, people=400)
     measuring = Measuring(Board("pi5", device.settings(), PAUSES), job, tmp_path / "pieces")
     before = measuring.wait_for("outputs-ncnn-00000.npz")
     assert device.break_connections()
@@ -144,15 +165,15 @@ def test_broken_connection_is_taken_up_where_it_ended(
     assert measuring.error is None
     after = measuring.pieces()
     assert before.items() <= after.items()
-    assert "outputs-ncnn-fp16-00792.npz" in after
-    assert "outputs-ncnn-fp16-00792.npz" not in before
+    assert "outputs-ncnn-fp16-00392.npz" in after
+    assert "outputs-ncnn-fp16-00392.npz" not in before
     assert "device pi5: the connection was lost" in capfd.readouterr().err
 
 
 def test_connection_that_stays_away_ends_with_what_to_do_and_the_next_run_goes_on(
     device: Sshd, ways: dict[str, Way], tmp_path: Path
 ) -> None:
-    job = make_job(tmp_path, ways, people=800)
+    job = make_job(tmp_path, ways, people=400)
     measuring = Measuring(Board("pi5", device.settings(), ()), job, tmp_path / "pieces")
     measuring.wait_for("outputs-ncnn-00000.npz")
     device.break_connections()
@@ -166,28 +187,29 @@ def test_connection_that_stays_away_ends_with_what_to_do_and_the_next_run_goes_o
     assert before.items() <= again.pieces().items()
 
 
-def test_second_run_is_refused_while_the_first_is_at_work(device: Sshd, ways: dict[str, Way], tmp_path: Path) -> None:
-    job = make_job(tmp_path, ways, people=800)
-    first = Measuring(Board("pi5", device.settings()), job, tmp_path / "first")
-    first.wait_for("outputs-ncnn-00000.npz")
-    other = Board("pi5", device.settings(rounds=11))
-    refused = message_of(lambda: other.measure(job, tmp_path / "second"))
-    assert "device pi5: another run is at work on this machine: process " in refused
-    first.join()
-    assert first.error is None
+@contextmanager
+def held(temporary: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that holds the lock of the device."""
+    code = "import runner, time\nwith runner.alone('another'):\n    print('held', flush=True)\n    time.sleep(600)"
+    environment = {**os.environ, "PYTHONPATH": str(RUNNER.parent), "TMPDIR": str(temporary)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield holder
+        holder.kill()
+
+
+def test_second_run_is_refused_while_the_first_is_at_work(device: Sshd, job: Job, tmp_path: Path) -> None:
+    with held(device.folder / "there" / "tmp") as holder:
+        refused = message_of(lambda: Board("pi5", device.settings()).measure(job, tmp_path))
+    assert f"device pi5: another run is at work on this machine: process {holder.pid}, since " in refused
+    assert "Wait for it, or end it." in refused
 
 
 def test_lock_of_a_process_that_was_killed_is_nobodys(device: Sshd, job: Job, tmp_path: Path) -> None:
     temporary = device.folder / "there" / "tmp"
-    code = "import runner, time\nwith runner.alone('dead'):\n    print('held', flush=True)\n    time.sleep(600)"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(RUNNER.parent), "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert holder.stdout is not None
-    with holder:
-        assert holder.stdout.readline() == b"held\n"
-        holder.send_signal(signal.SIGKILL)
+    with held(temporary):
+        pass
     assert (temporary / "posequant.lock").exists()
     Board("pi5", device.settings()).measure(job, tmp_path)
     assert not (temporary / "posequant.lock").exists()

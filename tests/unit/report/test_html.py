@@ -111,7 +111,11 @@ def pictures(folder: Path, variant: str = "ncnn-int8") -> Path:
 def report_of(folder: Path, *, with_pictures: bool = True) -> str:
     result = full_result(folder)
     pages = {network.name: pages_of(network, folder) for network in result.networks}
-    return render_report(result, "result.json", pages, [pictures(folder)] if with_pictures else [])
+    device = folder / "device.md"
+    cells = " | ".join(["a cell that is wide"] * 8)
+    line = "|".join(["---"] * 8)
+    device.write_text(f"# Device pi5, demo\n\n## net, 192x256\n\n**Ship ncnn-int8**: 4 ms.\n\n| {cells} |\n|{line}|\n")
+    return render_report(result, "result.json", pages, [pictures(folder)] if with_pictures else [], [device])
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +252,16 @@ def test_nothing_is_wider_than_a_phone(report: Path) -> None:
         for dialog in page.locator("dialog").all():
             page.goto(f"{report.as_uri()}#{dialog.get_attribute('id')}")
             assert dialog.evaluate("element => element.scrollWidth <= element.clientWidth")
+
+
+def test_device_has_a_section_of_its_own(report: Path) -> None:
+    html = report.read_text()
+    (identifier,) = re.findall(r'<a href="#([^"]+)">Device pi5</a>', html)
+    _, section = html.split(f'<section id="{identifier}" class="device">')
+    section = section.partition("</section>")[0]
+    assert "<h2>Device pi5, demo</h2>" in section
+    assert "<h3>net, 192x256</h3>" in section
+    assert "<strong>Ship ncnn-int8</strong>" in section
 
 
 def test_report_needs_no_other_file(report: Path) -> None:

@@ -193,6 +193,7 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
         ("recipes.mine", [{"weights": {}, "round": {}}], "recipes.mine.0: name exactly one step"),
         ("recipes.mine", [{"weights": {"bits": 7}}], "recipes.mine.0.weights.bits: 7 is not 6, 8 or 'auto'"),
         ("studies.demo.target", "arm64", "there is no target and no device 'arm64'; did you mean 'arm'?"),
+        ("studies.demo.devices", ["pi5"], "studies.demo.devices: there is no device 'pi5' in devices"),
         ("devices", {"pi5": {}}, "devices.pi5: needs a way to it; give either 'ssh', or 'results' where the runner"),
         ("devices", {"pi5": {"ssh": "a", "results": "b"}}, "devices.pi5: needs a way to it; give either 'ssh', or"),
         ("devices", {"pi5": {"ssh": "-p"}}, "devices.pi5: '-p' is no host; options belong into 'ssh_options'"),

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,6 +13,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from posequant.base.errors import InputError
+from posequant.base.files import require_file
 from posequant.base.html import page_body
 from posequant.report.html.figures import Figure, attribution_figures, network_figures
 from posequant.report.page import ground_tables, ground_words, measured_words
@@ -74,7 +76,13 @@ def pages_of(network: Network, folder: Path) -> list[Page]:
     return [*pages, Page(network.operators, "Operators of the network", folder / network.operators)]
 
 
-def render_report(result: Result, data: str, pages: Mapping[str, Sequence[Page]], poses: Sequence[Path]) -> str:
+def render_report(
+    result: Result,
+    data: str,
+    pages: Mapping[str, Sequence[Page]],
+    poses: Sequence[Path],
+    devices: Sequence[Path] = (),
+) -> str:
     """Return the report.
 
     Args:
@@ -82,6 +90,7 @@ def render_report(result: Result, data: str, pages: Mapping[str, Sequence[Page]]
         data: link to its file.
         pages: of each network, by its name: what a link of the report opens.
         poses: the lists of the pictures of rows, `pictures.json`.
+        devices: the pages of devices, each of which becomes a section.
 
     Raises:
         InputError: a page, or a picture that a page or a list names, is missing.
@@ -97,15 +106,21 @@ def render_report(result: Result, data: str, pages: Mapping[str, Sequence[Page]]
     }
     said = result.networks[0].measure.said
     figures = [figure for network in networks for figure in _all_figures(network)]
+    on_devices = [_device(path) for path in devices]
     own = files("posequant.report.html")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["said"] = lambda text: type(text)(said(str(text)))
     return environment.from_string(own.joinpath("report.html.j2").read_text()).render(
         title=f"Result of the study {result.study}",
         ground=ground_words(result.ground),
-        sections=[*_sections(networks), ("ground-part", "What it rests on")],
+        sections=[
+            *_sections(networks),
+            *((device["id"], device["name"]) for device in on_devices),
+            ("ground-part", "What it rests on"),
+        ],
         result=result,
         networks=networks,
+        devices=on_devices,
         columns=[tuple(map(said, column)) for column in _COLUMNS],
         layer_columns=[tuple(map(said, column)) for column in _LAYER_COLUMNS],
         ground_tables=page_body(ground_tables(result)),
@@ -119,6 +134,14 @@ def render_report(result: Result, data: str, pages: Mapping[str, Sequence[Page]]
         ),
         pose_data=_Raw(_json({"images": images, "rows": shown, "loss": said("OKS loss")})),
     )
+
+
+def _device(path: Path) -> dict[str, str]:
+    """Return the section of a device's page, whose headings are one level deeper in the report."""
+    text = require_file(path).read_text()
+    name = text.splitlines()[0].removeprefix("# ").partition(",")[0]
+    body = page_body(re.sub("^#", "##", text, flags=re.MULTILINE), folder=path.parent)
+    return {"id": _id(name), "name": name, "body": body}
 
 
 def _sections(networks: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:

@@ -421,6 +421,13 @@ class Study(Settings):
             "on request."
         ),
     )
+    devices: Annotated[list[DeviceName], AfterValidator(_each_once)] = Field(
+        default=[],
+        description=(
+            "Those of `devices` that the report shows, each in a section of its own: they are measured with the study. "
+            "A page of any other is made on request."
+        ),
+    )
     target: str = Field(
         default="any",
         description=(
