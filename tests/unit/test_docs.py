@@ -115,7 +115,7 @@ def test_every_row_that_the_commands_name_exists() -> None:
         (page.name, *row)
         for page, words in commands()
         for word in words
-        for row in re.findall(r"^results/(demo|coco)/(\w+)/([\w-]+)/", word)
+        for row in re.findall(r"^results/(demo|coco)/(?!devices/)(\w+)/(?!devices/)([\w-]+)/", word)
     }
     assert named
     for page, study, model, row in named:
