@@ -181,8 +181,9 @@ DISTILLED = {
     for step in config["recipes"][config["variants"][variant]["calibration"]]
     if "distill" in step
 }
-# Devices that are reached by ssh. On the others the runner is started by hand.
+# Devices that are reached by ssh, and those that are emulated. On the others the runner is started by hand.
 OVER_SSH = [name for name, device in config["devices"].items() if "ssh" in device]
+EMULATED = [name for name, device in config["devices"].items() if "core" in device]
 SHIPPED = [
     name
     for name, variant in config["variants"].items()

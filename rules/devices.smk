@@ -179,6 +179,37 @@ rule measure_device:
         " --device {params.settings:q} {params.jobs} --out {output} > {log} 2>&1"
 
 
+rule emulate_device:
+    """Run the networks of a study on an emulated core of ARM, as on a device. It needs `make arm`.
+
+    An interruption keeps the pieces that are there; the next run goes on from them.
+    """
+    input:
+        unpack(to_measure),
+    output:
+        directory(f"{DEVICE}/measured"),
+    log:
+        f"{DEVICE}/emulate_device.log",
+    benchmark:
+        f"{DEVICE}/emulate_device.benchmark.tsv"
+    wildcard_constraints:
+        device=any_of(EMULATED),
+    conda:
+        ENVIRONMENT
+    threads: PREDICTION_THREADS
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(240),
+    params:
+        code=code("emulate_device"),
+        core=lambda wildcards: config["devices"][wildcards.device]["core"],
+        jobs=device_jobs_options,
+        emulation=emulation_state,
+    shell:
+        'python "$SCRIPTS"/emulate_device.py --core {params.core} {params.jobs}'
+        " --threads {threads} --out {output} > {log} 2>&1"
+
+
 rule device_result:
     """Score what a device gave back, and say which network to ship for it. On request only: nothing else reads it."""
     input:

@@ -674,7 +674,7 @@ def device_jobs_options(wildcards, input) -> str:
 def device_results(wildcards) -> list[str]:
     """What a device gave back, the file of each model. What is to be made by hand and is missing ends Snakemake."""
     models, device = device_models(wildcards.study), wildcards.device
-    if device in OVER_SSH:
+    if device in OVER_SSH + EMULATED:
         return [
             f"{DEVICE}/measured/{model}.zip".format(**wildcards) for model in models
         ]
@@ -694,11 +694,11 @@ def device_results(wildcards) -> list[str]:
 def to_score(wildcards) -> dict[str, str | list[str]]:
     """Input function: what a device gave back, and whom it is scored on."""
     wanted = of_each_model(wildcards)
-    over_ssh = wildcards.device in OVER_SSH
+    measured_here = wildcards.device in OVER_SSH + EMULATED
     return {
         "measured": (
             f"{DEVICE}/measured".format(**wildcards)
-            if over_ssh
+            if measured_here
             else device_results(wildcards)
         ),
         "people": to_measure(wildcards)["people"],

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from posequant.base.command import command
+from posequant.base.options import add_jobs_option
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -13,15 +14,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--device", metavar="JSON", required=True, help="the settings of the device, as in config.yaml, as JSON"
     )
-    parser.add_argument(
-        "--job",
-        dest="jobs",
-        action="append",
-        nargs=3,
-        required=True,
-        metavar=("MODEL", "NETWORKS", "PEOPLE"),
-        help="a model, once for each: its name, what device_networks.py wrote and what device_people.py wrote",
-    )
+    add_jobs_option(parser)
     parser.add_argument(
         "--out", type=Path, required=True, help="folder to write, with the result of each model as MODEL.zip"
     )

@@ -1,4 +1,4 @@
-"""A study on devices: one that is reached over ssh, and one where the runner is started by hand."""
+"""A study on devices: one reached over ssh, one where the runner is started by hand, and an emulated core."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import yaml
 from tests.unit.evaluation_fixtures import draw_dataset
 from tests.unit.pose_fixtures import SPEC, pose_network
 from tests.unit.sshd_fixtures import Sshd, needs_sshd, sshd
-from tests.workflow.test_workflow import Workflow, copy_checkout
+from tests.workflow.test_workflow import ROOT, Workflow, copy_checkout
 
 pytestmark = needs_sshd
 PAGE = "results/mine/devices/{}/result.md"
@@ -47,6 +47,7 @@ class Devices(NamedTuple):
         devices = {
             "pi5": {**self.device.settings(rounds=2).filled(), "people": 8},
             "phone": {"results": "phone", "people": 8},
+            "a53": {"core": "cortex-a53", "people": 8},
         }
         content = {"study": "mine", "devices": devices, "studies": {"mine": STUDY | study}}
         (self.workflow.folder / "small.yaml").write_text(yaml.safe_dump(content))
@@ -99,6 +100,18 @@ def test_by_hand_it_says_what_to_do_and_takes_the_result_in(devices: Devices, tm
     shutil.copy2(tmp_path / "net.zip", workflow.folder / "phone")
     workflow.run(PAGE.format("phone"))
     assert "**Ship ncnn" in (workflow.folder / PAGE.format("phone")).read_text()
+
+
+@pytest.mark.skipif(not (ROOT / ".arm").is_dir(), reason="ARM is not emulated here: run `make arm`")
+def test_emulated_core_is_a_device_that_is_not_timed(devices: Devices) -> None:
+    (devices.workflow.folder / ".arm").symlink_to(ROOT / ".arm")
+    devices.workflow.run(PAGE.format("a53"))
+    result = json.loads((devices.workflow.folder / "results/mine/devices/a53/result.json").read_text())
+    rows = result["models"]["net"]["rows"]
+    assert list(rows) == STUDY["variants"]
+    assert 100 < rows["ncnn"]["to_here"]["sqnr_db"]
+    assert not any(row.get("latency") for row in rows.values())
+    assert "**Ship" not in (devices.workflow.folder / PAGE.format("a53")).read_text()
 
 
 def test_report_of_a_study_that_names_a_device_takes_its_page_in(devices: Devices) -> None:

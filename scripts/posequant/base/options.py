@@ -86,3 +86,16 @@ def add_people_options(parser: ArgumentParser) -> None:
         help="COCO detection results; their boxes are taken in place of the annotated ones",
     )
     parser.add_argument("--threads", type=int, default=1, help="threads that work (default: %(default)s)")
+
+
+def add_jobs_option(parser: ArgumentParser) -> None:
+    """Add `--job`: what a device gets of a model, once for each."""
+    parser.add_argument(
+        "--job",
+        dest="jobs",
+        action="append",
+        nargs=3,
+        required=True,
+        metavar=("MODEL", "NETWORKS", "PEOPLE"),
+        help="a model, once for each: its name, what device_networks.py wrote and what device_people.py wrote",
+    )

@@ -1,7 +1,6 @@
 """An INT8 network on an emulated ARM core: its predictions, and what it computes otherwise than here."""
 
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from posequant.base.errors import InputError
 from posequant.base.files import sha256
@@ -21,7 +19,6 @@ from posequant.data.evaluation_crops import open_crops
 from posequant.devices.emulation import SET_UP, Emulation
 from posequant.devices.exchange import Result, Way, write_networks, write_people
 from posequant.devices.levels import compared_blobs, layer_levels
-from posequant.devices.runner import PEOPLE_IN_PIECE
 from posequant.evaluate.decode import average_with_mirrored
 from posequant.evaluate.predict import PoseReader, identify
 from posequant.evaluate.predictions import Predictions
@@ -29,7 +26,6 @@ from posequant.ncnn_format.model import NcnnModel
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.ncnn_layers import agreement
 
-RUNNER = Path(__file__).with_name("runner.py")
 # The first so many people are run in other ways, too.
 PEOPLE_COMPARED = 8
 # For the first so many of them, the values within the network are compared.
@@ -189,28 +185,11 @@ class _Run:
         if target.is_file():
             return Result(target)
         arguments: list[str | Path] = [
-            *("--package", self.workplace / "networks", "--people", self.workplace / "people.npz", "--out", target),
-            *("--rows", *rows, "--limit", str(people), "--layers", str(within)),
-            *("--no-latency", "--threads", str(self.threads)),
+            *("--package", self.workplace / "networks", "--people", self.workplace / "people.npz"),
+            *("--rows", *rows, "--limit", str(people), "--layers", str(within), "--threads", str(self.threads)),
         ]
-
-        def crops_of(piece: str) -> int:
-            """Return how many crops a piece is of, by its name."""
-            if piece.startswith("outputs-"):
-                return min(PEOPLE_IN_PIECE, people - int(piece[-len("00000.npz") : -len(".npz")]))
-            return int(piece.startswith("layers-"))
-
-        there = sum(crops_of(piece.name) for piece in target.with_name(f"{target.name}.pieces").glob("*.npz"))
         total = people * len(rows) + within
-        words = f"{self.core}: {', '.join(rows)}"
-        with tqdm(total=total, initial=there, desc=words, unit="crop", mininterval=2) as progress:
-
-            def heard(line: str) -> None:
-                progress.update(crops_of(line))
-                if not line.endswith((".npz", ".json", ": done")):
-                    progress.write(line, sys.stderr)
-
-            self.emulation.run(self.core, RUNNER, arguments, heard)
+        self.emulation.run_job(self.core, arguments, target, people=people, total=total)
         result = Result(target)
         result.require_run(rows)
         return result

@@ -7,14 +7,19 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from posequant.base.errors import InputError
 from posequant.base.files import read_json
+from posequant.devices.runner import PEOPLE_IN_PIECE
 
+RUNNER = Path(__file__).with_name("runner.py")
 SET_UP = "Set it up with `make arm`; docs/devices.md says what that needs."
 # The last words of a program that are told where it fails.
 _WORDS = 8
@@ -89,6 +94,36 @@ class Emulation:
                 raise
         if process.returncode:
             raise InputError(failure(core, process.returncode, list(last)))
+
+    def run_job(self, core: str, arguments: Sequence[str | Path], target: Path, *, people: int, total: int) -> None:
+        """Run the runner of devices on an emulated core, with a bar of crops. It goes on where it was interrupted.
+
+        Args:
+            core: as for `run`.
+            arguments: of the runner, but for `--out`. No times are measured.
+            target: the result to write, .zip.
+            people: how many each network is run on.
+            total: how many crops all networks are given.
+
+        Raises:
+            InputError: as `run`.
+        """
+
+        def crops_of(piece: str) -> int:
+            """Return how many crops a piece is of, by its name."""
+            if piece.startswith("outputs-"):
+                return min(PEOPLE_IN_PIECE, people - int(piece[-len("00000.npz") : -len(".npz")]))
+            return int(piece.startswith("layers-"))
+
+        there = sum(crops_of(piece.name) for piece in target.with_name(f"{target.name}.pieces").glob("*.npz"))
+        with tqdm(total=total, initial=there, desc=core, unit="crop", mininterval=2) as progress:
+
+            def heard(line: str) -> None:
+                progress.update(crops_of(line))
+                if not line.endswith((".npz", ".json", ": done")):
+                    progress.write(line, sys.stderr)
+
+            self.run(core, RUNNER, [*arguments, "--no-latency", "--out", target], heard)
 
 
 def failure(core: str, status: int, words: Sequence[str]) -> str:

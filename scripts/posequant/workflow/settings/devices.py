@@ -40,13 +40,14 @@ def _own_folder(folder: str) -> str:
 
 
 class Device(Settings):
-    """A board of your own, on which a study's rows in ncnn are measured (docs/devices.md)."""
+    """A board of your own, or an emulated core, on which a study's rows in ncnn are measured (docs/devices.md)."""
 
     ssh: str | None = Field(
         default=None,
         description=(
             "Where it is: `USER@HOST`, or a name in your ssh configuration. Keys, ports and jump hosts are as there. "
-            "Without this key the runner is started by hand, and `results` says where its results are."
+            "Without this key the runner is started by hand, and `results` says where its results are, or a `core` is "
+            "emulated."
         ),
     )
     ssh_options: list[str] = Field(
@@ -55,6 +56,10 @@ class Device(Settings):
     results: str | None = Field(
         default=None,
         description="For a device without ssh: folder of the results of `runner.py`, one for each model, `MODEL.zip`.",
+    )
+    core: Core | None = Field(
+        default=None,
+        description="A core of ARM, as qemu names it, that is emulated here in place of a device. It is not timed.",
     )
     threads: int | None = Field(
         default=None,
@@ -111,8 +116,11 @@ class Device(Settings):
 
     @model_validator(mode="after")
     def _require_a_way(self) -> "Device":
-        if (self.ssh is None) == (self.results is None):
-            raise fault("needs a way to it; give either 'ssh', or 'results' where the runner is started by hand")
+        if sum(way is not None for way in (self.ssh, self.results, self.core)) != 1:
+            raise fault(
+                "needs one way to it; give 'ssh', or 'results' where the runner is started by hand, or 'core' where it "
+                "is emulated"
+            )
         if self.ssh is not None and self.ssh.startswith("-"):
             raise fault(f"'{self.ssh}' is no host; options belong into 'ssh_options'")
         return self
