@@ -98,8 +98,11 @@ def fetch_packages(folder: Path, mirror: str) -> list[Path]:
     apt = ["apt-get", "--quiet", *(f"--option={name}={value}" for name, value in options.items())]
     run([*apt, "update", "--error-on=any"])
     # apt-get downloads into the working folder.
-    run(["env", f"--chdir={folder / 'debs'}", *apt, "download", f"{QEMU}:amd64", *PACKAGES])
-    return sorted((folder / "debs").glob("*.deb"))
+    download = ["env", f"--chdir={folder / 'debs'}", *apt, "download", f"{QEMU}:amd64", *PACKAGES]
+    # 'ADDRESS' FILE SIZE HASH. An interrupted run may have left others, of versions that the index had then.
+    names = re.findall(r"^'\S+' (\S+\.deb) ", run([*download, "--print-uris"]), flags=re.MULTILINE)
+    run(download)
+    return sorted(folder / "debs" / name for name in names)
 
 
 def unpack(packages: Sequence[Path], target: Path) -> dict[str, str]:
@@ -107,9 +110,8 @@ def unpack(packages: Sequence[Path], target: Path) -> dict[str, str]:
     for package in packages:
         if package.name.startswith(QEMU):
             member = "./usr/bin/qemu-aarch64-static"
-            files = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE)
-            subprocess.run(["tar", "-x", "--strip-components=3", "-C", target, member], stdin=files.stdout, check=True)
-            files.communicate()
+            taken = f'dpkg-deb --fsys-tarfile "$1" | tar -x --strip-components=3 -C "$2" {member}'
+            run(["bash", "-o", "pipefail", "-c", taken, "bash", package, target])
         else:
             run(["dpkg-deb", "--extract", package, target / "root"])
     # NAME_VERSION_ARCHITECTURE.deb, with %3a for a colon.
@@ -160,6 +162,8 @@ def main() -> None:
     if record.is_file() and json.loads(record.read_text())["made_by"] == made_by(lines):
         print(f"{arguments.out} is set up already")
         return
+    if target.exists() and not record.is_file() and (not target.is_dir() or any(target.iterdir())):
+        sys.exit(f"error: {arguments.out} is there already, and not of this script. Give another --out, or remove it.")
     if faults := missing():
         sys.exit("error: ARM cannot be emulated here:\n" + "\n".join(f"  - {fault}" for fault in faults))
     print(f"Setting up {arguments.out} (about 140 MB; 100 MB are downloaded)", flush=True)

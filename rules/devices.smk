@@ -145,7 +145,7 @@ rule device_facts:
         runtime=10,
     params:
         code=code("device_facts"),
-        settings=device_settings,
+        settings=device_way,
     shell:
         'python "$SCRIPTS"/device_facts.py --name {wildcards.device}'
         " --device {params.settings:q} --out {output} > {log} 2>&1"
@@ -202,7 +202,7 @@ rule emulate_device:
         runtime=growing(240),
     params:
         code=code("emulate_device"),
-        core=lambda wildcards: config["devices"][wildcards.device]["core"],
+        core=device_core,
         jobs=device_jobs_options,
         emulation=emulation_state,
     shell:
@@ -238,11 +238,12 @@ rule device_result:
         code=code("device_result"),
         models=device_models_options,
         rows=all_device_rows_options,
+        core=core_option,
         settings=study_settings("certificate"),
         tolerance=study_settings("tolerance"),
     shell:
         'python "$SCRIPTS"/device_result.py --name {wildcards.device} --study {wildcards.study}'
-        " {params.models} {params.rows} --annotations {input.annotations:q}"
+        " {params.core} {params.models} {params.rows} --annotations {input.annotations:q}"
         " --detections {input.detections:q} --threads {threads}"
         " --resamples {params.settings[resamples]} --seed {params.settings[seed]}"
         " --confidence {params.settings[confidence]}"

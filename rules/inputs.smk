@@ -638,6 +638,12 @@ def device_rows_options(wildcards, *before: str) -> str:
 def of_each_model(wildcards) -> list:
     """The wildcards of a device with each model, and with the people whom it is measured on."""
     chosen = config["devices"][wildcards.device]
+    if workflow.is_main_process and not device_models(wildcards.study):
+        logger.error(
+            f"studies.{wildcards.study}: no model has a row of ncnn on the CPU, which is what devices run. Add one to "
+            "its variants, such as ncnn."
+        )
+        sys.exit(1)
     subset = SUBSET.format(people=chosen["people"], seed=chosen["seed"])
     return [
         type(wildcards)(fromdict={**wildcards, "model": model, "subset": subset})
@@ -646,7 +652,9 @@ def of_each_model(wildcards) -> list:
 
 
 def to_measure(wildcards) -> dict[str, list[str]]:
-    """Input function: what a device gets."""
+    """Input function: what a device gets. Where a core is to be emulated and cannot be, that ends Snakemake."""
+    if wildcards.device in EMULATED:
+        emulation_state(wildcards)
     wanted = of_each_model(wildcards)
     return {
         "networks": [f"{TO_DEVICES}/networks.zip".format(**one) for one in wanted],
@@ -663,6 +671,23 @@ def device_settings(wildcards) -> str:
     return json.dumps(
         {key: value for key, value in settings.items() if key not in elsewhere}
     )
+
+
+def device_way(wildcards) -> str:
+    """The settings that say how a device is reached, as JSON: all that it takes to ask what it is."""
+    settings = config["devices"][wildcards.device]
+    ways = ("ssh", "ssh_options", "python", "folder")
+    return json.dumps({key: settings[key] for key in ways if key in settings})
+
+
+def device_core(wildcards) -> str:
+    """The core that is emulated in place of a device."""
+    return config["devices"][wildcards.device]["core"]
+
+
+def core_option(wildcards) -> str:
+    """Option that names the core that a device is, if it is emulated."""
+    return f"--core {device_core(wildcards)}" if wildcards.device in EMULATED else ""
 
 
 def device_jobs_options(wildcards, input) -> str:

@@ -139,7 +139,11 @@ def require_vulkan(dag) -> None:
     if not workflow.local_exec or workflow.deployment_settings.deployment_method:
         return
     jobs = list(dag.needrun_jobs())
-    rows = {job.wildcards.get("variant") for job in jobs} & set(VULKAN)
+    rows = {job.wildcards.get("variant") for job in jobs}
+    for job in jobs:
+        if job.rule.name in ("latency", "throughput"):
+            rows |= set(rows_of(job.wildcards.study, job.wildcards.model))
+    rows &= set(VULKAN)
     if not rows:
         return
     command = [sys.executable, ROOT / "scripts" / "vulkan_devices.py"]

@@ -210,6 +210,8 @@ onstart:
             *([rule.benchmark] if rule.benchmark else []),
         )
     ]
+    # What was measured on devices stays, whether the file that names them is given or not.
+    made.append(re.compile(r"results/[^/]+/devices"))
     for notice in leftover_notices(Path("results"), config["studies"], made):
         logger.warning(notice)
 

@@ -26,7 +26,9 @@ def main() -> None:
     from posequant.workflow.settings.base import checked_json
     from posequant.workflow.settings.devices import Device
 
-    write_json(arguments.out, Board(arguments.name, checked_json(Device, arguments.device, option="--device")).facts())
+    facts = Board(arguments.name, checked_json(Device, arguments.device, option="--device")).facts()
+    # What changes from hour to hour would make anew what is decided by this.
+    write_json(arguments.out, {key: facts[key] for key in ("cpu", "architecture", "features")})
 
 
 if __name__ == "__main__":

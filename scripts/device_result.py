@@ -14,6 +14,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True, help="name of the device")
+    parser.add_argument("--core", help="the core of ARM that was emulated in place of a device")
     parser.add_argument("--study", required=True, help="name of the study")
     parser.add_argument(
         "--model",
@@ -75,7 +76,7 @@ def main() -> None:
     ground = Ground(
         arguments.annotations, arguments.detections, chosen(Sampling, arguments), chosen(Tolerance, arguments)
     )
-    result = device_result(arguments.name, models, ground, arguments.threads)
+    result = {"emulated": arguments.core, **device_result(arguments.name, models, ground, arguments.threads)}
     write_page(arguments.out_page, render(result, arguments.study))
     write_json(arguments.out, result)
 

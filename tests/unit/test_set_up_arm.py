@@ -59,3 +59,14 @@ def test_what_is_there_is_not_made_again(
     set_up_arm.main()
     assert "is set up already" in capsys.readouterr().out
     assert not folder.with_name(".arm-part").exists()
+
+
+def test_a_folder_of_somebody_else_is_left_alone(
+    set_up_arm: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    lock = str(ROOT / "envs/requirements.lock")
+    monkeypatch.setattr(sys, "argv", ["set_up_arm.py", "--lock", lock, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="is there already, and not of this script"):
+        set_up_arm.main()
+    assert (tmp_path / "mine.txt").read_text() == "mine"

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posequant.base.errors import InputError
 from posequant.base.files import sha256
 from posequant.base.model_spec import ModelSpec
-from posequant.base.verify import as_made, compare, installed
+from posequant.base.verify import as_made, compare
 from posequant.data.crops import Cropper, crops_of_images
 from posequant.data.dataset import Instances, evaluation_instances, require_sizes
 from posequant.data.evaluation_crops import open_crops
-from posequant.devices.emulation import SET_UP, Emulation
+from posequant.devices.emulation import RUNNER, Emulation
 from posequant.devices.exchange import Result, Way, write_networks, write_people
 from posequant.devices.levels import compared_blobs, layer_levels
 from posequant.evaluate.decode import average_with_mirrored
@@ -97,9 +96,7 @@ def emulate(
         InputError: an input is missing, damaged or does not fit the others; the emulation is missing or fails.
     """
     emulated, spec = Emulation.open(emulation), ModelSpec.load(model)
-    for package, version in installed("ncnn", "numpy").items():
-        if emulated.versions[package] != version:
-            raise InputError(f"{emulation}: has {package} {emulated.versions[package]}, here is {version}. {SET_UP}")
+    emulated.require_same()
     made, reference_made = as_made(artifacts), as_made(reference_artifacts)
     int8, full = _pair(made), _pair(reference_made)
     ways = {"int8": Way(int8, "int8"), "winograd": Way(int8, "int8", int8_winograd=True), "fp32": Way(full, "fp32")}
@@ -172,8 +169,9 @@ class _Run:
         return {"int8": everyone, **dict.fromkeys(others, few)}
 
     def _forget_other_jobs(self) -> None:
-        """Remove what an interrupted run left that had other networks or people."""
-        job = sha256(self.workplace / "networks/networks.json", self.workplace / "people.npz")
+        """Remove what an interrupted run left that had other networks or people, or another core or runner."""
+        files = sha256(self.workplace / "networks/networks.json", self.workplace / "people.npz", RUNNER)
+        job = "\n".join([files, self.core, *self.emulation.identity])
         note = self.workplace / "job.txt"
         if note.is_file() and note.read_text() != job:
             for path in self.workplace.glob("*.zip*"):
@@ -182,14 +180,13 @@ class _Run:
 
     def _result(self, name: str, people: int, within: int, rows: Sequence[str]) -> Result:
         target = self.workplace / f"{name}.zip"
-        if target.is_file():
-            return Result(target)
         arguments: list[str | Path] = [
             *("--package", self.workplace / "networks", "--people", self.workplace / "people.npz"),
             *("--rows", *rows, "--limit", str(people), "--layers", str(within), "--threads", str(self.threads)),
         ]
         total = people * len(rows) + within
-        self.emulation.run_job(self.core, arguments, target, people=people, total=total)
+        if not target.is_file():
+            self.emulation.run_job(self.core, arguments, target, people=people, total=total)
         result = Result(target)
         result.require_run(rows)
         return result

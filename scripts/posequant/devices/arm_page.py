@@ -54,7 +54,10 @@ def _paragraphs(certificate: Mapping[str, Any]) -> Iterable[str]:
 def _in_short(core: Mapping[str, Any]) -> str:
     """Return what a reader wants to know of a core, in a sentence."""
     if core["to_x86"]["int8"]["sqnr_db"] is None and not _moved(core):
-        return f"**{core['core']}: the same bits as on x86.**"
+        return (
+            f"**{core['core']}: as on x86.** Its outputs of {core['crops']} people have the bits of x86, and no "
+            "keypoint of all people is elsewhere."
+        )
     compared = core["with_x86"]
     score = compared["statistics"][measure_of(compared["statistics"]).score]
     unpacked = core["to_x86"]["unpacked"]["sqnr_db"] is None

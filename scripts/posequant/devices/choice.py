@@ -61,4 +61,4 @@ def _slower(time: float, chosen: float) -> str:
     ratio = time / chosen
     if ratio > AS_FAST:
         return f"it takes {ratio:.2f} times as long"
-    return "it is no faster, and farther from FP32" if ratio <= 1 else "it is as fast, and farther from FP32"
+    return "it is as fast, and farther from FP32"

@@ -20,16 +20,16 @@ def emulate_jobs(emulation: Emulation, core: str, jobs: Mapping[str, Job], targe
         emulation: what `make arm` set up.
         core: as qemu names it.
         jobs: by the names of their models.
-        target: the folder to write, with `MODEL.zip` for each. On the way, pieces are in the folder `TARGET.pieces`,
+        target: the folder to write, with `MODEL.zip` for each. On the way, pieces are in the folder `.TARGET.pieces`,
             from which it goes on after an interruption.
         threads: how many cores of this machine work.
 
     Raises:
         InputError: the emulated program fails.
     """
-    pieces, done = target.with_name(f"{target.name}.pieces"), {}
+    pieces, done = target.with_name(f".{target.name}.pieces"), {}
     for model, job in jobs.items():
-        done[model] = pieces / job.name([core]) / "result.zip"
+        done[model] = pieces / job.name([core, *emulation.identity]) / "result.zip"
         if done[model].is_file():
             continue
         done[model].parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """ARM cores on another processor: qemu runs Debian's Python for arm64, with ncnn's wheel for it (`make arm`).
 
-What is computed is what such a core computes, to the last bit. How long it takes says nothing.
+How long it takes says nothing.
 """
 
 import os
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from posequant.base.errors import InputError
 from posequant.base.files import read_json
+from posequant.base.verify import installed
 from posequant.devices.runner import PEOPLE_IN_PIECE
 
 RUNNER = Path(__file__).with_name("runner.py")
@@ -53,6 +54,17 @@ class Emulation:
             return cls(folder.absolute(), {"qemu": qemu, **content["python"]})
         except (KeyError, TypeError) as error:
             raise InputError(f"{record}: not what `make arm` writes. Remove {folder} and run `make arm`.") from error
+
+    @property
+    def identity(self) -> list[str]:
+        """What it is known again by: the versions."""
+        return [f"{name} {version}" for name, version in sorted(self.versions.items())]
+
+    def require_same(self) -> None:
+        """Raise `InputError` unless ncnn and numpy are those of this machine."""
+        for package, version in installed("ncnn", "numpy").items():
+            if self.versions[package] != version:
+                raise InputError(f"{self.folder}: has {package} {self.versions[package]}, here is {version}. {SET_UP}")
 
     def run(self, core: str, script: Path, arguments: Sequence[str | Path], heard: Callable[[str], None]) -> None:
         """Run a script of Python on an emulated core.

@@ -13,11 +13,11 @@ def render(result: Mapping[str, Any], study: str) -> str:
     """Return the page.
 
     Args:
-        result: from `device_result`.
+        result: from `device_result`; and `emulated`, the core that was emulated, None or missing for a device.
         study: name of the study.
     """
     facts, confidence = result["facts"], f"{100 * result['bootstrap']['confidence']:g}%"
-    parts = [f"# Device {result['device']}, {study}", _device(facts)]
+    parts = [f"# Device {result['device']}, {study}", _emulated(result) if result.get("emulated") else _device(facts)]
     for name, model in result["models"].items():
         parts.append(measure_in(model).said("\n\n".join(_model(name, model, result["tolerance"], confidence))))
     chosen = result["chosen"]
@@ -115,6 +115,14 @@ def _circumstances(timing: Mapping[str, Any]) -> str:
     if permitted and permitted[0] < permitted[1]:
         said.append("**it was slowed down at times: the frequency that it permits changed**")
     return "; ".join(said) + "."
+
+
+def _emulated(result: Mapping[str, Any]) -> str:
+    features = ", ".join(result["facts"]["features"])
+    return (
+        f"**Emulated: a {result['emulated']} ({features}), by qemu on this machine.** Nothing was timed: an emulated "
+        "core has no speed."
+    )
 
 
 def _device(facts: Mapping[str, Any]) -> str:

@@ -56,8 +56,8 @@ def find_device(wanted: str | None = None) -> Device:
     """Return a Vulkan device.
 
     Args:
-        wanted: its number, or a part of its name in small or capital letters, of which the first device that has it is
-            taken. None for ncnn's choice: a discrete GPU before an integrated one, and both before any other.
+        wanted: as for `choose_device`. None for ncnn's choice: a discrete GPU before an integrated one, and both before
+            any other.
 
     Raises:
         InputError: there is no such device. The message lists those that there are.
@@ -66,10 +66,27 @@ def find_device(wanted: str | None = None) -> Device:
     if wanted is None:
         default: int = ncnn.get_default_gpu_index()
         return devices[default]
+    return choose_device(devices, wanted)
+
+
+def choose_device(devices: Sequence[Device], wanted: str) -> Device:
+    """Return one of some devices.
+
+    Args:
+        devices: in ncnn's order.
+        wanted: its number, its name, or a part of that in small or capital letters. Of several that have the part, the
+            first is taken.
+
+    Raises:
+        InputError: there is none. The message lists those that there are.
+    """
     if wanted.isdigit():
         fitting: Sequence[Device] = devices[int(wanted) : int(wanted) + 1]
     else:
-        fitting = [device for device in devices if wanted.lower() in device.name.lower()]
+        # A name may be the beginning of another's, as "RTX 3080" is of "RTX 3080 Ti".
+        fitting = [device for device in devices if wanted == device.name] or [
+            device for device in devices if wanted.lower() in device.name.lower()
+        ]
     if not fitting:
         raise InputError(
             f"there is no Vulkan device '{wanted}'. There are {'; '.join(map(str, devices))}. Give the number of one, "

@@ -50,7 +50,7 @@ def test_int8_that_loses_too_much_of_ap_is_not() -> None:
 def test_of_those_as_fast_the_nearest_to_fp32_is_taken() -> None:
     found = chosen(ncnn=row(10), fp16=row(4.1, 0.9999), int8=row(4, 0.995))
     assert found["row"] == "fp16"
-    assert found["others"]["int8"] == "it is no faster, and farther from FP32"
+    assert found["others"]["int8"] == "it is as fast, and farther from FP32"
 
 
 def test_fp32_where_nothing_is_faster() -> None:

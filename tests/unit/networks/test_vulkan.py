@@ -16,7 +16,7 @@ from posequant.base.errors import InputError
 from posequant.base.files import read_json
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.opening import open_network
-from posequant.networks.vulkan import find_device, vulkan_devices
+from posequant.networks.vulkan import Device, choose_device, find_device, vulkan_devices
 from posequant.quantize.ncnn2int8 import quantize_files
 from posequant.quantize.ncnn2table import write_table
 
@@ -179,6 +179,12 @@ def test_a_device_is_found_by_its_number_or_a_part_of_its_name() -> None:
         with pytest.raises(InputError, match=f"there is no Vulkan device '{wanted}'. There are 0: ") as refused:
             find_device(wanted)
         assert first.name in str(refused.value)
+
+
+def test_a_whole_name_is_not_that_of_a_device_whose_name_begins_so() -> None:
+    devices = [Device(place, name, "discrete GPU", 1) for place, name in enumerate(("RTX 3080 Ti", "RTX 3080"))]
+    assert choose_device(devices, "RTX 3080").index == 1
+    assert choose_device(devices, "rtx").index == 0
 
 
 @needs_vulkan

@@ -194,8 +194,14 @@ def test_defaults_do_not_share_one_object(config: dict[str, Any]) -> None:
         ("recipes.mine", [{"weights": {"bits": 7}}], "recipes.mine.0.weights.bits: 7 is not 6, 8 or 'auto'"),
         ("studies.demo.target", "arm64", "there is no target and no device 'arm64'; did you mean 'arm'?"),
         ("studies.demo.devices", ["pi5"], "studies.demo.devices: there is no device 'pi5' in devices"),
-        ("devices", {"pi5": {}}, "devices.pi5: needs a way to it; give either 'ssh', or 'results' where the runner"),
-        ("devices", {"pi5": {"ssh": "a", "results": "b"}}, "devices.pi5: needs a way to it; give either 'ssh', or"),
+        ("devices", {"pi5": {}}, "devices.pi5: needs one way to it; give 'ssh', or 'results' where the runner"),
+        ("devices", {"pi5": {"ssh": "a", "results": "b"}}, "devices.pi5: needs one way to it; give 'ssh', or"),
+        (
+            "devices",
+            {"a53": {"core": "cortex-a53", "rounds": 5}},
+            "devices.a53: 'rounds' has no effect on a device with",
+        ),
+        ("devices", {"arm": {"core": "cortex-a53"}}, "'arm' is not allowed here: the name is taken"),
         ("devices", {"pi5": {"ssh": "-p"}}, "devices.pi5: '-p' is no host; options belong into 'ssh_options'"),
         ("devices", {"Pi": {"ssh": "pi"}}, "devices.Pi: 'Pi' is not a name: use small letters, digits and '-'"),
         (

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from posequant.base.errors import InputError
 
+Name = TypeVar("Name", bound=str)
 Kind = TypeVar("Kind", bound=BaseModel)
 
 # By pydantic's name of a fault; the words in braces are what pydantic tells of it.
@@ -67,6 +68,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+def each_once(names: list[Name]) -> list[Name]:
+    """Return names if each is there once; `fault` otherwise."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise fault(f"{', '.join(map(repr, twice))} is listed twice; name each once")
+    return names
 
 
 def checked(kind: type[Kind], content: Any, *, what: str, prefix: str = "") -> Kind:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
-from posequant.workflow.settings.base import Settings, fault
+from posequant.workflow.settings.base import Settings, each_once, fault
 from posequant.workflow.settings.certify import Sampling
 from posequant.workflow.settings.data import Calibration, EvaluationCrops, EvaluationPeople
 from posequant.workflow.settings.demo import Synthetic
@@ -27,7 +27,7 @@ from posequant.workflow.settings.devices import Arm, Device
 from posequant.workflow.settings.export import CropAndCodec, Export
 from posequant.workflow.settings.precisions import NCNN, PRECISIONS
 from posequant.workflow.settings.quantize import METHODS
-from posequant.workflow.settings.recipe import Curve, Recipe
+from posequant.workflow.settings.recipe import Curve, Recipe, Target
 from posequant.workflow.settings.report import Pictures, Tolerance
 
 
@@ -61,18 +61,12 @@ _SMALL_WORDS = "use small letters, digits and '-', and start with a letter or di
 StudyName = Annotated[str, _Name(r"[A-Za-z0-9][A-Za-z0-9_.]*", _WORDS, ("downloads",))]
 ModelName = Annotated[str, _Name(r"[A-Za-z0-9][A-Za-z0-9_.]*", _WORDS, ("devices",))]
 VariantName = Annotated[str, _Name(r"[a-z0-9][a-z0-9-]*", _SMALL_WORDS, _FOLDERS)]
-DeviceName = Annotated[str, _Name(r"[a-z0-9][a-z0-9-]*", _SMALL_WORDS)]
+DeviceName = Annotated[str, _Name(r"[a-z0-9][a-z0-9-]*", _SMALL_WORDS, get_args(Target))]
 RecipeName = Annotated[str, _Name(r"[a-z0-9][a-z0-9-]*", _SMALL_WORDS, (*_FOLDERS, *METHODS))]
 
 
-def _each_once(names: list[str]) -> list[str]:
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise fault(f"{', '.join(map(repr, twice))} is listed twice; name each once")
-    return names
-
-
 Rows = Annotated[
-    list[VariantName], AfterValidator(_each_once), Field(min_length=1, json_schema_extra={"uniqueItems": True})
+    list[VariantName], AfterValidator(each_once), Field(min_length=1, json_schema_extra={"uniqueItems": True})
 ]
 
 
@@ -253,7 +247,7 @@ class NcnnModel(CropAndCodec, _Model):
         default=None,
         description="Name of the blob that takes the crop. The default is that of the file's only input.",
     )
-    outputs: Annotated[list[str], AfterValidator(_each_once), Field(min_length=1)] | None = Field(
+    outputs: Annotated[list[str], AfterValidator(each_once), Field(min_length=1)] | None = Field(
         default=None,
         description=(
             "Names of the blobs that the codec decodes; for SimCC, that of x first. What lies behind them is cut off. "
@@ -421,7 +415,7 @@ class Study(Settings):
             "on request."
         ),
     )
-    devices: Annotated[list[DeviceName], AfterValidator(_each_once)] = Field(
+    devices: Annotated[list[DeviceName], AfterValidator(each_once)] = Field(
         default=[],
         description=(
             "Those of `devices` that the report shows, each in a section of its own: they are measured with the study. "

@@ -4,18 +4,12 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from posequant.workflow.settings.base import Settings, fault
+from posequant.workflow.settings.base import Settings, each_once, fault
 from posequant.workflow.settings.recipe import Target
 
 # Cores that qemu 7.2 knows. The last has all that qemu can.
 Core = Literal["cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max"]
 CORES: tuple[str, ...] = get_args(Core)
-
-
-def _each_once(cores: list[Core]) -> list[Core]:
-    if twice := sorted({core for core in cores if cores.count(core) > 1}):
-        raise fault(f"{', '.join(map(repr, twice))} is listed twice; name each once")
-    return cores
 
 
 class Arm(Settings):
@@ -27,10 +21,14 @@ class Arm(Settings):
         description="Images of the evaluation set are chosen at random until they hold so many people.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the choice.")
-    cores: Annotated[list[Core], AfterValidator(_each_once), Field(min_length=1)] = Field(
+    cores: Annotated[list[Core], AfterValidator(each_once), Field(min_length=1)] = Field(
         default=["cortex-a53", "cortex-a76"],
         description="Cores, as qemu names them. ncnn chooses other kernels where a core has dot product.",
     )
+
+
+# Settings without effect where the runner is started by hand, or a core is emulated.
+_WITHOUT_SSH = ("ssh_options", "threads", "latency", "rounds", "seconds", "cool", "python", "folder", "keep")
 
 
 def _own_folder(folder: str) -> str:
@@ -121,6 +119,10 @@ class Device(Settings):
                 "needs one way to it; give 'ssh', or 'results' where the runner is started by hand, or 'core' where it "
                 "is emulated"
             )
+        elsewhere = () if self.ssh else _WITHOUT_SSH
+        fields = type(self).model_fields
+        if idle := [key for key in elsewhere if getattr(self, key) != fields[key].get_default()]:
+            raise fault(f"'{idle[0]}' has no effect on a device without 'ssh'; remove the key")
         if self.ssh is not None and self.ssh.startswith("-"):
             raise fault(f"'{self.ssh}' is no host; options belong into 'ssh_options'")
         return self
