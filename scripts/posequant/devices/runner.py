@@ -54,6 +54,8 @@ GREETING = f"posequant-runner {PROTOCOL}"
 BUSY = 75  # the exit status of a run that finds another at work, sysexits.h's EX_TEMPFAIL
 NETWORKS_SCHEMA, PACKAGE_SCHEMA = "posequant-networks/1", "posequant-package/1"
 
+# In an environment, what it was made of: by this it is known to be ours.
+MADE = "posequant.json"
 PEOPLE_IN_PIECE = 8
 ROUNDS_IN_PIECE = 5
 WARM_UP_ROUNDS = 2
@@ -864,7 +866,7 @@ def attached(arguments: argparse.Namespace, job: str, stdin: BinaryIO, stdout: B
         if taken.wait(60):
             shutil.rmtree(str(arguments.attached))
             # What else is there.
-            send(stdout, sorted(path.name for path in arguments.attached.parent.iterdir()))
+            send(stdout, names_in(arguments.attached.parent))
 
 
 def send(stdout: BinaryIO, content: Any) -> None:
@@ -875,31 +877,77 @@ def send(stdout: BinaryIO, content: Any) -> None:
 
 def install(folder: Path, packages: Sequence[str], job: str) -> None:
     """Make a Python environment with packages, once."""
-    made = folder / "made.json"
     content = {"packages": list(packages), "python": platform.python_version()}
     with alone(job, wait=600):
-        if made.is_file() and json.loads(made.read_text(encoding="utf-8")) == content:
+        if made_by(folder) == content:
             return
         say(f"installing {' and '.join(packages)} into {folder}")
-        shutil.rmtree(str(folder), ignore_errors=True)
+        try:
+            remove_environment(folder)
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise refused(folder, error) from error
+        # Before all else, so that what an interruption leaves is known to be ours.
+        write_json(folder / MADE, None)
         hint = "Install what is missing (Debian: apt install python3-venv), or name a Python that has numpy and ncnn."
         _called([sys.executable, "-m", "venv", str(folder)], "no virtual environment can be made. " + hint, folder)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--no-cache-dir"]
         # To build ncnn would take hours on a small board.
         pip += ["--only-binary", ":all:"]
         _called([*pip, *packages], f"pip cannot install {' and '.join(packages)}.", folder)
-        write_json(made, content)
+        write_json(folder / MADE, content)
 
 
 def _called(command: Sequence[str], fault: str, folder: Path) -> None:
     found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if found.returncode == 0:
         return
-    shutil.rmtree(str(folder), ignore_errors=True)
+    remove_environment(folder)
     if "No space left" in found.stdout or "Disk quota" in found.stdout:
         raise refused(folder, OSError(errno.ENOSPC, "no space"))
     end = "\n".join(found.stdout.strip().splitlines()[-8:])
     raise RunError(f"{fault} It says:\n{end}")
+
+
+def made_by(folder: Path) -> Any:
+    """Return what an environment was made of; None where it is not finished, or not ours."""
+    text = read_text(str(folder / MADE))
+    return json.loads(text) if text else None
+
+
+def remove_environment(folder: Path) -> None:
+    """Delete an environment that this program made, if there is one; another is not touched."""
+    mark = folder / MADE
+    if not os.path.lexists(str(folder)):
+        return
+    if folder.is_symlink() or not folder.is_dir() or (any(folder.iterdir()) and not mark.is_file()):
+        raise RunError(f"{folder}: is there already, and is not PoseQuant's. Choose another `folder` for this device.")
+    # The mark goes last: what an interruption leaves is still ours.
+    for path in sorted(folder.iterdir(), key=lambda path: path == mark):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(str(path))
+        else:
+            path.unlink()
+    folder.rmdir()
+
+
+def remove(folder: Path) -> None:
+    """Delete from a folder all that is PoseQuant's, unless jobs there are not finished."""
+    jobs = folder / "jobs"
+    if unfinished := names_in(jobs):
+        raise RunError(f"{jobs}: has jobs that are not finished: {', '.join(unfinished)}.")
+    with contextlib.suppress(RunError):  # somebody else's environment
+        remove_environment(folder / "venv")
+    with contextlib.suppress(OSError):
+        jobs.rmdir()
+    Path(__file__).unlink()
+    with contextlib.suppress(OSError):  # other things are in it
+        folder.rmdir()
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of what is in a folder, in order; nothing where there is no folder."""
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -927,15 +975,16 @@ def parse_arguments() -> argparse.Namespace:
     ssh = parser.add_argument_group("for PoseQuant, which calls them over ssh")
     ssh.add_argument("--install", type=Path, metavar="FOLDER", help="make a Python environment")
     ssh.add_argument("--requirements", nargs="+", default=["numpy", "ncnn"], help="what is installed there")
+    ssh.add_argument("--remove", type=Path, metavar="FOLDER", help="delete what is PoseQuant's there")
     ssh.add_argument("--receive", type=Path, metavar="FOLDER", help="take the files of a job in")
     ssh.add_argument("--attached", type=Path, metavar="FOLDER", help="do the job there, and send its pieces")
     ssh.add_argument("--job", default="", help="name of the job, by which it knows itself again")
     ssh.add_argument("--wait", type=float, default=3600, help="for an earlier run of the job (default: %(default)s s)")
     arguments = parser.parse_args()
-    for option in ("package", "people", "out", "install", "receive", "attached"):
+    for option in ("package", "people", "out", "install", "remove", "receive", "attached"):
         if path := getattr(arguments, option):
             setattr(arguments, option, path.expanduser())
-    from_here = arguments.facts or arguments.install or arguments.receive
+    from_here = arguments.facts or arguments.install or arguments.remove or arguments.receive
     needed = ["package", "people"] + ([] if arguments.attached else ["out"])
     if not from_here and not all(getattr(arguments, option) for option in needed):
         parser.error("give --package, --people and --out")
@@ -957,6 +1006,8 @@ def main() -> None:
             print(json.dumps(facts(), indent=1))
         elif arguments.install:
             install(arguments.install, arguments.requirements, arguments.job)
+        elif arguments.remove:
+            remove(arguments.remove)
         elif arguments.receive:
             receive(arguments.receive, arguments.job, stdin, stdout)
         elif arguments.attached:

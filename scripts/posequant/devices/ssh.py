@@ -31,6 +31,8 @@ RUNNER = Path(__file__).with_name("runner.py")
 PAUSES = (2.0, 5.0, 15.0, 30.0, 60.0)
 # A device that does not answer for a minute is lost. The user's own options come before these, and hold.
 _OPTIONS = ("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
+# Words of the runner, by which it is known.
+_OURS = GREETING.split()[0]
 # Exit statuses: of ssh where it fails itself; of a shell that finds no such program; sysexits.h's EX_CANTCREAT.
 _SSH_FAILED, _NOT_FOUND, _CANNOT_WRITE = 255, 127, 73
 _LAST_LINES = 12
@@ -148,14 +150,12 @@ class Board:
                 failures += 1
 
     def remove(self) -> None:
-        """Remove from the device all that is PoseQuant's.
+        """Remove from the device all that is PoseQuant's, and nothing else.
 
         Raises:
             InputError: it cannot be reached, or has jobs that are not finished.
         """
-        folder = self._folder
-        script = f"rmdir {folder}/jobs && rm -rf {folder}/venv {folder}/runner.py && rmdir {folder}"
-        with self._once(), self._session(script) as session:
+        with self._once(), self._session(f"{self._python} {self._runner} --remove {self._folder}") as session:
             session.rest()
 
     @property
@@ -239,7 +239,11 @@ class Board:
         """Write the runner there, and go on with another command, which reads nothing."""
         folder = self._folder
         script = (
-            f"umask 077; mkdir -p {folder} && cat > {folder}/runner.$$ && mv {folder}/runner.$$ {self._runner} ||"
+            "umask 077\n"
+            f"if [ -e {self._runner} ] && ! grep -q {_OURS} {self._runner}; then\n"
+            f"  echo {self._runner} is there already, and is not of PoseQuant >&2; exit {_CANNOT_WRITE}\n"
+            "fi\n"
+            f"mkdir -p {folder} && cat > {folder}/runner.$$ && mv {folder}/runner.$$ {self._runner} ||"
             f" {{ rm -f {folder}/runner.$$; exit {_CANNOT_WRITE}; }}\n"
             f"command -v {self._python} > /dev/null || exit {_NOT_FOUND}\n"
             f"{then} < /dev/null"

@@ -238,3 +238,20 @@ def test_facts_are_told_without_a_job() -> None:
     facts = json.loads(told.stdout)
     assert facts["versions"] == {}
     assert facts["cores"]
+
+
+def test_only_an_environment_of_ours_is_removed_whole_or_not(tmp_path: Path) -> None:
+    folder = tmp_path / "venv"
+    for mark in ("null", '{"packages": []}'):
+        (folder / "lib").mkdir(parents=True)
+        (folder / "lib64").symlink_to("lib")
+        (folder / runner.MADE).write_text(mark)
+        runner.remove_environment(folder)
+        assert not folder.exists()
+    runner.remove_environment(folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / runner.MADE).write_text("null")
+    folder.symlink_to("mine")
+    with pytest.raises(runner.RunError, match="is not PoseQuant's"):
+        runner.remove_environment(folder)
+    assert (tmp_path / "mine" / runner.MADE).exists()

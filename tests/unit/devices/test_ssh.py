@@ -21,6 +21,7 @@ from posequant.devices import ssh
 from posequant.devices.exchange import Result, Way, write_people
 from posequant.devices.job import write_package
 from posequant.devices.ssh import RUNNER, Board, Job, measure_jobs
+from posequant.workflow.settings.devices import Device
 
 pytestmark = needs_sshd
 PAUSES = (0.1,) * 5
@@ -87,6 +88,33 @@ def test_nothing_stays_there_where_nothing_is_to_be_kept(tmp_path: Path, job: Jo
         assert not files_in(device.folder / "there")
 
 
+def test_what_is_not_posequants_stays_where_nothing_is_to_be_kept(tmp_path: Path, job: Job) -> None:
+    with sshd(tmp_path / "device") as device:
+        (device.place / "venv").mkdir(parents=True)
+        (device.place / "venv" / "of_mine").write_text("")
+        measure_jobs(Board("pi5", device.settings(keep=False)), {"small": job}, tmp_path / "measured")
+        assert files_in(device.place) == {"venv/of_mine"}
+
+
+def test_environment_and_runner_of_others_are_refused(tmp_path: Path, job: Job) -> None:
+    with sshd(tmp_path / "device") as device:
+        (device.place / "venv").mkdir(parents=True)
+        (device.place / "venv" / "of_mine").write_text("")
+        board = Board("pi5", device.settings(python=None))
+        refused = message_of(lambda: board.measure(job, tmp_path / "pieces"))
+        assert f"{device.place}/venv: is there already, and is not PoseQuant's. Choose another `folder`" in refused
+        (device.place / "runner.py").write_text("print('mine')")
+        assert f"{device.place}/runner.py is there already, and is not of PoseQuant" in message_of(board.facts)
+        assert files_in(device.place) == {"venv/of_mine", "runner.py"}
+        assert (device.place / "runner.py").read_text() == "print('mine')"
+
+
+@pytest.mark.parametrize("folder", ["~/..", "/home/pi/../", "~/.", "there"])
+def test_folder_is_one_of_its_own(folder: str) -> None:
+    with pytest.raises(ValueError, match="is not a folder of its own"):
+        Device(ssh="pi", folder=folder)
+
+
 ARM = RUNNER.parents[3] / ".arm"
 
 
@@ -150,7 +178,7 @@ def test_jobs_of_others_that_are_not_finished_are_named_and_left(
         board = Board("pi5", device.settings())
         board.measure(job, tmp_path / "pieces")
         assert "notice: device pi5: 1 jobs that were not finished are left in" in capfd.readouterr().err
-        assert "rmdir: failed to remove" in message_of(board.remove)
+        assert "/posequant/jobs: has jobs that are not finished: other." in message_of(board.remove)
         assert (device.place / "jobs" / "other").is_dir()
 
 

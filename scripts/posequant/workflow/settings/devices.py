@@ -34,8 +34,8 @@ class Arm(Settings):
 
 
 def _own_folder(folder: str) -> str:
-    if not folder.startswith(("~/", "/")) or not folder.strip("~/."):
-        raise fault(f"'{folder}' is not a folder of its own, from '~/' or '/' on")
+    if not folder.startswith(("~/", "/")) or not folder.strip("~/.") or ".." in folder.split("/"):
+        raise fault(f"'{folder}' is not a folder of its own, from '~/' or '/' on and without '..'")
     return folder.rstrip("/")
 
 
