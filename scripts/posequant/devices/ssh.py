@@ -39,6 +39,8 @@ _LAST_LINES = 12
 _UNREACHABLE = re.compile(
     r"resolve hostname|name or service not known|connection refused|timed out|no route|unreachable", re.IGNORECASE
 )
+# A file among the pieces of a job that says that all are here.
+_DONE = ".done"
 _PIECE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -65,23 +67,27 @@ def measure_jobs(board: "Board", jobs: Mapping[str, Job], target: Path) -> None:
     Args:
         board: the device.
         jobs: by the names of their models.
-        target: the folder to write, with `MODEL.zip` for each. On the way, pieces are in the folder `TARGET.pieces`,
-            from which it goes on after an interruption.
+        target: the folder to write, with `MODEL.zip` for each. On the way, pieces are in the folder `.TARGET.pieces`
+            beside it, from which it goes on after an interruption.
 
     Raises:
         InputError: as `Board.measure`.
     """
-    pieces = target.with_name(f"{target.name}.pieces")
+    pieces = target.with_name(f".{target.name}.pieces")
     done = {model: board.measure(job, pieces) for model, job in jobs.items()}
-    if not board.keeps:
-        board.remove()
     with whole(target) as draft:
         draft.mkdir()
         for model, folder in done.items():
             with zipfile.ZipFile(draft / f"{model}.zip", "w", zipfile.ZIP_STORED) as archive:
-                for path in sorted(folder.iterdir()):
-                    archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
+                for name in _names(folder):
+                    archive.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes())
     shutil.rmtree(pieces)
+    if not board.keeps:
+        try:
+            board.remove()
+        except InputError as error:
+            # The results are here, and an error would make them worthless.
+            _say(f"notice: {error} The runner and its environment are left there.")
 
 
 class Board:
@@ -115,13 +121,14 @@ class Board:
         """Have a job done, and bring its pieces here as they are finished.
 
         After a lost connection it goes on: what is here is not sent again, and what is done there is not done again.
+        Where all pieces are here, the device is not asked.
 
         Args:
             job: what to do.
             folder: where the pieces are kept.
 
         Returns:
-            The folder in it that has the pieces of the job, and nothing else.
+            The folder in it that has the pieces of the job. What is hidden in it is none of them.
 
         Raises:
             InputError: the device cannot be reached or was lost for too long, another run is at work there, or
@@ -130,14 +137,16 @@ class Board:
         name, failures = job.name(self._options), 0
         pieces = folder / name
         pieces.mkdir(parents=True, exist_ok=True)
-        while True:
+        while not (pieces / _DONE).exists():
             before = len(_names(pieces))
             try:
                 self._install(name)
                 self._send(job, name)
                 self._take(name, pieces)
-                return pieces
             except _LostError as lost:
+                if (pieces / _DONE).exists():
+                    _say(f"notice: device {self.name}: {self._settings.folder}/jobs/{name} may be left there ({lost}).")
+                    break
                 self._refuse_unreached(lost)
                 failures = 0 if len(_names(pieces)) > before else failures
                 if failures == len(self._pauses):
@@ -148,6 +157,7 @@ class Board:
                 _say(f"device {self.name}: the connection was lost ({lost}); try {failures + 1} to go on")
                 time.sleep(self._pauses[failures])
                 failures += 1
+        return pieces
 
     def remove(self) -> None:
         """Remove from the device all that is PoseQuant's, and nothing else.
@@ -226,6 +236,8 @@ class Board:
                     raise InputError(f"device {self.name}: {piece} arrived damaged. Run the same command again.")
                 with whole(pieces / piece) as draft:
                     draft.write_bytes(content)
+            # From here on nothing is to be done again: the device is about to forget the job.
+            (pieces / _DONE).touch()
             session.send("taken")
             unfinished = session.heard()
         if unfinished:

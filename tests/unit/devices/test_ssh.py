@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -42,6 +43,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Way]:
 
 
 def make_job(folder: Path, ways: dict[str, Way], people: int = 20) -> Job:
+    folder.mkdir(exist_ok=True)
     write_package(folder / "networks.zip", SPEC, ways)
     width, height = SPEC.input_size
     crops = np.random.default_rng(0).integers(0, 255, (people, height, width, 3), dtype=np.uint8)
@@ -73,7 +75,8 @@ def test_outputs_are_those_of_the_networks_here(device: Sshd, job: Job, ways: di
         network = way.network(SPEC)
         (there,), (here,) = result.outputs(name, network), network.forward(normalised)
         np.testing.assert_array_equal(there, here)
-    assert not (tmp_path / "measured.pieces").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["measured"]
+    assert result.names(r"\..*") == []
 
 
 def test_runner_alone_stays_there(device: Sshd, job: Job, tmp_path: Path) -> None:
@@ -213,6 +216,44 @@ def test_connection_that_stays_away_ends_with_what_to_do_and_the_next_run_goes_o
     again.join()
     assert again.error is None
     assert before.items() <= again.pieces().items()
+
+
+def test_model_that_is_done_is_not_done_again_after_a_break(
+    job: Job, ways: dict[str, Way], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = make_job(tmp_path / "other", ways, people=400)
+    jobs, target = {"small": job, "other": other}, tmp_path / "results" / "measured"
+    pieces = target.parent / ".measured.pieces"
+    with sshd(tmp_path / "device") as device, ThreadPoolExecutor(1) as pool:
+        board = Board("pi5", device.settings(keep=False, latency=False), ())
+        measuring = pool.submit(measure_jobs, board, jobs, target)
+        while not (pieces / other.name(board._options) / "outputs-ncnn-00000.npz").exists():
+            assert not measuring.done(), measuring.result()
+            time.sleep(0.002)
+        device.break_connections()
+        assert "the connection was lost" in message_of(measuring.result)
+        assert [path.name for path in target.parent.iterdir()] == [".measured.pieces"]
+        capfd.readouterr()
+        measure_jobs(board, jobs, target)
+    # Neither sent again nor begun again: what is said is of the other model.
+    said = capfd.readouterr().err
+    assert "sending" not in said
+    assert "facts.json" not in said
+    assert "outputs-ncnn-fp16-00392.npz" in said
+    assert files_in(target) == {"small.zip", "other.zip"}
+
+
+def test_results_are_safe_where_what_is_there_cannot_be_removed(
+    job: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with sshd(tmp_path / "device") as device:
+        (device.place / "jobs" / "another").mkdir(parents=True)
+        measure_jobs(Board("pi5", device.settings(keep=False)), {"small": job}, tmp_path / "measured")
+        assert (device.place / "jobs" / "another").is_dir()
+        assert files_in(device.place) == {"runner.py"}
+    assert files_in(tmp_path / "measured") == {"small.zip"}
+    said = capfd.readouterr().err
+    assert f"notice: device pi5: {device.place}/jobs: has jobs that are not finished: another." in said
 
 
 @contextmanager
