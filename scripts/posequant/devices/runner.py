@@ -294,7 +294,7 @@ def facts() -> dict[str, Any]:
             }
             for core in usable_cores()
         ],
-        "features": told_features() if platform.machine() == "aarch64" else features(listing),
+        "features": told_features() if tells_features(platform.machine(), sys.maxsize) else features(listing),
         "memory_mb": memory("MemTotal"),
         "free_memory_mb": memory("MemAvailable"),
         "system": system(),
@@ -326,6 +326,14 @@ def features(listing: str) -> list[str]:
     cores = [set(line.split()) for line in entries(listing, "Features") + entries(listing, "flags")]
     common = set.intersection(*cores) if cores else set()
     return list(dict.fromkeys(name for word, name in FEATURES.items() if word in common))
+
+
+def tells_features(machine: str, largest: int) -> bool:
+    """Whether the system tells a program its features as 64-bit ARM does, by the machine and the largest size.
+
+    To a program of 32 bits the same kernel gives bits of another meaning.
+    """
+    return machine == "aarch64" and largest > 1 << 32
 
 
 def told_features() -> list[str]:

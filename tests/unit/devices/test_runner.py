@@ -95,6 +95,15 @@ def test_features_are_those_that_all_cores_have() -> None:
     assert runner.features(MIXED) == ["NEON", "FP16", "dotprod"]
 
 
+@pytest.mark.parametrize(
+    ("machine", "largest", "told"),
+    [("aarch64", 2**63 - 1, True), ("aarch64", 2**31 - 1, False), ("armv7l", 2**31 - 1, False),
+     ("x86_64", 2**63 - 1, False)],
+)  # fmt: skip
+def test_bits_of_features_are_read_by_programs_of_64_bits_alone(machine: str, largest: int, told: bool) -> None:
+    assert runner.tells_features(machine, largest) == told
+
+
 def test_big_and_little_cores_are_timed_each_and_together() -> None:
     names = [setting.name for setting in runner.settings_for(8, big=4, little=4)]
     assert names == ["1 thread, big core", "1 thread, little core", "4 threads, big cores", "8 threads"]
