@@ -214,7 +214,7 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def alone(job: str, wait: float = 0) -> Iterator[None]:
-    """Hold this machine's lock; wait for it where the same job holds it, as a run whose connection was lost does."""
+    """Hold this machine's lock; wait for its holder so many seconds, then end."""
     try:
         import fcntl
     except ImportError:  # no Unix
@@ -232,13 +232,14 @@ def alone(job: str, wait: float = 0) -> Iterator[None]:
         except OSError:
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
             os.close(descriptor)
-            if job and holder.endswith(job) and time.monotonic() < deadline:
+            at_work = f"another run is at work on this machine: {holder}"
+            if time.monotonic() < deadline:
                 if not told:
-                    say(f"an earlier run of this job is still at work ({holder}); waiting for it")
+                    say(f"{at_work}; waiting for it")
                 told = True
                 time.sleep(0.5)
                 continue
-            print(f"error: another run is at work on this machine: {holder}. Wait for it, or end it.", file=sys.stderr)
+            say(f"error: {at_work}. Wait for it, or end it.")
             sys.exit(BUSY)
         if same:
             break
@@ -813,10 +814,10 @@ def by_hand(arguments: argparse.Namespace) -> None:
 # From another machine. What it sends comes in, and what it gets goes out, as lines of JSON and files behind them.
 
 
-def receive(folder: Path, job: str, stdin: BinaryIO, stdout: BinaryIO) -> None:
+def receive(arguments: argparse.Namespace, stdin: BinaryIO, stdout: BinaryIO) -> None:
     """Take the files of a job in: told their names, hashes and sizes, answer with those that are missing."""
-    listed = json.loads(stdin.readline())
-    with alone(job, wait=60):
+    listed, folder = json.loads(stdin.readline()), arguments.receive
+    with alone(arguments.job, arguments.wait):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -845,7 +846,7 @@ def _is_there(path: Path, digest: str) -> bool:
     return path.is_file() and sha256(path) == digest
 
 
-def attached(arguments: argparse.Namespace, job: str, stdin: BinaryIO, stdout: BinaryIO) -> None:
+def attached(arguments: argparse.Namespace, stdin: BinaryIO, stdout: BinaryIO) -> None:
     """Do a job and send each piece that the other side has not yet; end when the connection does."""
     has = set(json.loads(stdin.readline()))
     taken = threading.Event()
@@ -868,7 +869,7 @@ def attached(arguments: argparse.Namespace, job: str, stdin: BinaryIO, stdout: B
         stdout.flush()
 
     pieces = arguments.attached / "pieces"
-    with alone(job, wait=arguments.wait):
+    with alone(arguments.job, arguments.wait):
         Job(arguments, pieces, arguments.attached / "networks", done).run()
         send(stdout, "all")
         if taken.wait(60):
@@ -883,10 +884,11 @@ def send(stdout: BinaryIO, content: Any) -> None:
     stdout.flush()
 
 
-def install(folder: Path, packages: Sequence[str], job: str) -> None:
+def install(arguments: argparse.Namespace) -> None:
     """Make a Python environment with packages, once."""
-    content = {"packages": list(packages), "python": platform.python_version()}
-    with alone(job, wait=600):
+    folder, packages = arguments.install, arguments.requirements
+    content = {"packages": packages, "python": platform.python_version()}
+    with alone(arguments.job, arguments.wait):
         if made_by(folder) == content:
             return
         say(f"installing {' and '.join(packages)} into {folder}")
@@ -986,8 +988,8 @@ def parse_arguments() -> argparse.Namespace:
     ssh.add_argument("--remove", type=Path, metavar="FOLDER", help="delete what is PoseQuant's there")
     ssh.add_argument("--receive", type=Path, metavar="FOLDER", help="take the files of a job in")
     ssh.add_argument("--attached", type=Path, metavar="FOLDER", help="do the job there, and send its pieces")
-    ssh.add_argument("--job", default="", help="name of the job, by which it knows itself again")
-    ssh.add_argument("--wait", type=float, default=3600, help="for an earlier run of the job (default: %(default)s s)")
+    ssh.add_argument("--job", default="", help="name of the job, which others are told")
+    ssh.add_argument("--wait", type=float, default=3600, help="for another run's end (default: %(default)s s)")
     arguments = parser.parse_args()
     for option in ("package", "people", "out", "install", "remove", "receive", "attached"):
         if path := getattr(arguments, option):
@@ -1013,13 +1015,13 @@ def main() -> None:
         if arguments.facts:
             print(json.dumps(facts(), indent=1))
         elif arguments.install:
-            install(arguments.install, arguments.requirements, arguments.job)
+            install(arguments)
         elif arguments.remove:
             remove(arguments.remove)
         elif arguments.receive:
-            receive(arguments.receive, arguments.job, stdin, stdout)
+            receive(arguments, stdin, stdout)
         elif arguments.attached:
-            attached(arguments, arguments.job, stdin, stdout)
+            attached(arguments, stdin, stdout)
         else:
             by_hand(arguments)
     except RunError as error:

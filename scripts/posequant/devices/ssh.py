@@ -190,8 +190,8 @@ class Board:
         """The Python there that the runner starts with."""
         return shlex.quote(self._settings.python or "python3")
 
-    def _facts(self) -> dict[str, Any]:
-        with self._runner_put(f"{self._python} {self._runner} --facts") as session:
+    def _facts(self, job: str = "") -> dict[str, Any]:
+        with self._runner_put(f"{self._python} {self._runner} --facts", job) as session:
             text = session.rest().decode(errors="replace")
         # The shell there may have printed something before.
         facts: dict[str, Any] = json.loads(text[text.index("{\n") :])
@@ -202,10 +202,10 @@ class Board:
         if not self._settings.python:
             packages = shlex.join(_requirements(installed("numpy", "ncnn")))
             options = f"--install {self._folder}/venv --requirements {packages} --job {job}"
-            with self._runner_put(f"{self._python} {self._runner} {options}") as session:
+            with self._runner_put(f"{self._python} {self._runner} {options}", job) as session:
                 session.rest()
             return
-        missing = {"numpy", "ncnn"} - self._facts()["versions"].keys()
+        missing = {"numpy", "ncnn"} - self._facts(job)["versions"].keys()
         if missing:
             raise InputError(
                 f"device {self.name}: {self._settings.python} has no {' and no '.join(sorted(missing))} there. Install "
@@ -247,15 +247,18 @@ class Board:
             )
 
     @contextmanager
-    def _runner_put(self, then: str) -> Iterator["_Session"]:
-        """Write the runner there, and go on with another command, which reads nothing."""
+    def _runner_put(self, then: str, job: str = "") -> Iterator["_Session"]:
+        """Write the runner there, and go on with another command, which reads nothing.
+
+        The folder of the job, if one is named, is made first: while it is there, nobody removes the runner.
+        """
         folder = self._folder
         script = (
             "umask 077\n"
             f"if [ -e {self._runner} ] && ! grep -q {_OURS} {self._runner}; then\n"
             f"  echo {self._runner} is there already, and is not of PoseQuant >&2; exit {_CANNOT_WRITE}\n"
             "fi\n"
-            f"mkdir -p {folder} && cat > {folder}/runner.$$ && mv {folder}/runner.$$ {self._runner} ||"
+            f"mkdir -p {folder}{job and f'/jobs/{job}'} && cat > {folder}/runner.$$ && mv {folder}/runner.$$ {self._runner} ||"
             f" {{ rm -f {folder}/runner.$$; exit {_CANNOT_WRITE}; }}\n"
             f"command -v {self._python} > /dev/null || exit {_NOT_FOUND}\n"
             f"{then} < /dev/null"

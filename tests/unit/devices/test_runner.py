@@ -205,6 +205,18 @@ def test_second_run_that_measures_time_is_refused(job: Path) -> None:
     assert f"error: another run is at work on this machine: process {first.pid}, since " in output
 
 
+def test_another_run_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with runner.alone("one"), pytest.raises(SystemExit) as caught, runner.alone("other", wait=0.1):
+        pass
+    assert caught.value.code == runner.BUSY
+    waited, ended = capfd.readouterr().err.splitlines()
+    assert waited.endswith(", job one; waiting for it")
+    assert ended.endswith(", job one. Wait for it, or end it.")
+
+
 def test_package_of_a_row_is_taken(job: Path, network: Way) -> None:
     """What the package of the networks has is put as `ship` puts it."""
     write_networks(job / "row", SPEC, {"ncnn": network})

@@ -268,11 +268,35 @@ def held(temporary: Path) -> Iterator[subprocess.Popen[bytes]]:
         holder.kill()
 
 
-def test_second_run_is_refused_while_the_first_is_at_work(device: Sshd, job: Job, tmp_path: Path) -> None:
+def test_run_waits_for_another_that_is_at_work(
+    device: Sshd, job: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = ""
     with held(device.folder / "there" / "tmp") as holder:
-        refused = message_of(lambda: Board("pi5", device.settings()).measure(job, tmp_path))
-    assert f"device pi5: another run is at work on this machine: process {holder.pid}, since " in refused
-    assert "Wait for it, or end it." in refused
+        measuring = Measuring(Board("pi5", device.settings(latency=False)), job, tmp_path)
+        while "waiting" not in said:
+            assert measuring.is_alive(), measuring.error
+            time.sleep(0.05)
+            said += capfd.readouterr().err
+        assert measuring.pieces() == {}
+    measuring.join()
+    assert f"another run is at work on this machine: process {holder.pid}, since " in said
+    assert measuring.error is None
+    assert "outputs-ncnn-fp16-00016.npz" in measuring.pieces()
+
+
+def test_studies_that_measure_at_once_take_turns(job: Job, ways: dict[str, Way], tmp_path: Path) -> None:
+    jobs = {"a": job, "b": make_job(tmp_path / "other", ways, people=3)}
+    with sshd(tmp_path / "device") as device, ThreadPoolExecutor(2) as pool:
+
+        def measured(study: str) -> set[str]:
+            board = Board("pi5", device.settings(keep=False, latency=False))
+            measure_jobs(board, {"small": jobs[study]}, tmp_path / study)
+            return files_in(tmp_path / study)
+
+        assert list(pool.map(measured, jobs)) == [{"small.zip"}] * 2
+        # The last of them removed it.
+        assert not device.place.exists()
 
 
 def test_lock_of_a_process_that_was_killed_is_nobodys(device: Sshd, job: Job, tmp_path: Path) -> None:
