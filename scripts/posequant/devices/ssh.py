@@ -178,8 +178,7 @@ class Board:
     @property
     def _folder(self) -> str:
         """The folder there, as a word of the shell."""
-        folder = self._settings.folder
-        return '"$HOME"/' + shlex.quote(folder[2:]) if folder.startswith("~/") else shlex.quote(folder)
+        return _word(self._settings.folder)
 
     @property
     def _runner(self) -> str:
@@ -187,8 +186,8 @@ class Board:
 
     @property
     def _python(self) -> str:
-        """The Python there that the runner starts with."""
-        return shlex.quote(self._settings.python or "python3")
+        """The Python there that the runner starts with, as a word of the shell."""
+        return _word(self._settings.python or "python3")
 
     def _facts(self, job: str = "") -> dict[str, Any]:
         with self._runner_put(f"{self._python} {self._runner} --facts", job) as session:
@@ -253,12 +252,13 @@ class Board:
         The folder of the job, if one is named, is made first: while it is there, nobody removes the runner.
         """
         folder = self._folder
+        of_job = f"{folder}/jobs/{job}" if job else folder
         script = (
             "umask 077\n"
             f"if [ -e {self._runner} ] && ! grep -q {_OURS} {self._runner}; then\n"
             f"  echo {self._runner} is there already, and is not of PoseQuant >&2; exit {_CANNOT_WRITE}\n"
             "fi\n"
-            f"mkdir -p {folder}{job and f'/jobs/{job}'} && cat > {folder}/runner.$$ && mv {folder}/runner.$$ {self._runner} ||"
+            f"mkdir -p {of_job} && cat > {folder}/runner.$$ && mv {folder}/runner.$$ {self._runner} ||"
             f" {{ rm -f {folder}/runner.$$; exit {_CANNOT_WRITE}; }}\n"
             f"command -v {self._python} > /dev/null || exit {_NOT_FOUND}\n"
             f"{then} < /dev/null"
@@ -446,6 +446,11 @@ def _last_error(words: Sequence[str]) -> str:
     starts = [place for place, line in enumerate(words) if line.startswith("error: ")]
     text = "\n".join(words[starts[-1] :] if starts else words)
     return text.removeprefix("error: ") or "it fails there, and says nothing"
+
+
+def _word(path: str) -> str:
+    """Return a path there as a word of the shell."""
+    return '"$HOME"/' + shlex.quote(path[2:]) if path.startswith("~/") else shlex.quote(path)
 
 
 def _requirements(versions: Mapping[str, str]) -> list[str]:

@@ -139,6 +139,15 @@ def test_device_that_is_an_emulated_arm_core(device: Sshd, ways: dict[str, Way],
     assert result.names("latency-.*") == []
 
 
+def test_python_and_folder_in_the_home_folder_there(tmp_path: Path) -> None:
+    home = tmp_path / "home of pi"
+    home.mkdir()
+    (home / "my python").symlink_to(sys.executable)
+    with sshd(tmp_path / "device", {"HOME": f"'{home}'"}) as device:
+        assert Board("pi5", device.settings(python="~/my python", folder="~/its own")).facts()["cores"]
+    assert files_in(home) == {"my python", "its own/runner.py"}
+
+
 def test_facts_need_no_packages_there(device: Sshd) -> None:
     facts = Board("pi5", device.settings()).facts()
     assert facts["memory_mb"] > 0
