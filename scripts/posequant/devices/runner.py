@@ -256,10 +256,17 @@ def alone(job: str, wait: float = 0) -> Iterator[None]:
 
 
 def _opened(path: Path) -> int:
+    """Return a lock, opened; whoever may not write to another's can lock it still."""
     try:
-        return os.open(str(path), os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:
-        return os.open(str(path), os.O_RDONLY)
+        try:
+            descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except PermissionError:
+            return os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be opened ({error.strerror}). Remove it, or have its owner do so.") from error
+    with contextlib.suppress(PermissionError):  # another user's
+        os.fchmod(descriptor, 0o666)  # whatever the umask is
+    return descriptor
 
 
 def now() -> str:

@@ -217,6 +217,22 @@ def test_another_run_is_not_waited_for_for_ever(
     assert ended.endswith(", job one. Wait for it, or end it.")
 
 
+def test_lock_is_everybodys_and_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    lock = tmp_path / "posequant.lock"
+    before = os.umask(0o077)
+    try:
+        with runner.alone("one"):
+            assert lock.stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
+    (tmp_path / "file").write_text("another's")
+    lock.symlink_to("file")
+    with pytest.raises(runner.RunError, match="cannot be opened"), runner.alone("one"):
+        pass
+    assert (tmp_path / "file").read_text() == "another's"
+
+
 def test_package_of_a_row_is_taken(job: Path, network: Way) -> None:
     """What the package of the networks has is put as `ship` puts it."""
     write_networks(job / "row", SPEC, {"ncnn": network})
