@@ -29,7 +29,8 @@ from posequant.workflow.settings.devices import Device
 RUNNER = Path(__file__).with_name("runner.py")
 # How long to wait before each new try after the connection was lost, in seconds.
 PAUSES = (2.0, 5.0, 15.0, 30.0, 60.0)
-# A device that does not answer for a minute is lost. The user's own options come before these, and hold.
+# A device that does not answer for a minute is lost. These hold in place of what ~/.ssh/config says of the same;
+# `ssh_options` of a device come before them and hold.
 _OPTIONS = ("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
 # Words of the runner, by which it is known.
 _OURS = GREETING.split()[0]
