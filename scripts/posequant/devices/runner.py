@@ -580,7 +580,7 @@ class Job:
         self.crops = Crops(arguments.people, described, arguments.limit)
         content = {
             "protocol": PROTOCOL,
-            "networks": described["sha256"],
+            "files": {row.name: [sha256(row.param), sha256(row.bin)] for row in self.rows},
             "people": sha256(arguments.people),
             "count": len(self.crops),
             "rows": [row.name for row in self.rows],
