@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run ncnn networks on this machine: their outputs for crops of people, and how long they take.
 
-One file that needs Python 3.8, numpy and ncnn (pip install numpy ncnn), and nothing else. By hand:
+One file that needs Linux (or Android), Python 3.8, numpy and ncnn (pip install numpy ncnn), and nothing else. By hand:
 
     python runner.py --package networks.zip --people crops.npz --out result.zip
 
@@ -35,7 +35,6 @@ import io
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -215,11 +214,8 @@ def sha256(path: Path) -> str:
 @contextlib.contextmanager
 def alone(job: str, wait: float = 0) -> Iterator[None]:
     """Hold this machine's lock; wait for its holder so many seconds, then end."""
-    try:
-        import fcntl
-    except ImportError:  # no Unix
-        yield
-        return
+    import fcntl
+
     path = Path(tempfile.gettempdir()) / "posequant.lock"
     deadline, told = time.monotonic() + wait, False
     while True:
@@ -353,7 +349,7 @@ def told_features() -> list[str]:
 
 def usable_cores() -> list[int]:
     """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
+    if hasattr(os, "sched_getaffinity"):  # not every Python of Android has it
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
@@ -478,7 +474,12 @@ class Network:
                 raise RunError(f"row {row.name}: the ncnn here has no option {name}. Install the pinned version.")
             setattr(self.net.opt, name, value)
         self.net.opt.num_threads = threads
-        if self.net.load_param(str(row.param)) != 0 or self.net.load_model(str(row.bin)) != 0:
+        if self.net.load_param(str(row.param)) != 0:
+            raise RunError(f"row {row.name}: ncnn cannot load it; its reason is above.")
+        # ncnn has switched off what there is not, and would work on the CPU without a word.
+        if row.options.get("use_vulkan_compute") and not self.net.opt.use_vulkan_compute:
+            raise RunError(f"row {row.name}: ncnn finds no Vulkan device here, and it is a network for one.")
+        if self.net.load_model(str(row.bin)) != 0:
             raise RunError(f"row {row.name}: ncnn cannot load it; its reason is above.")
 
     def extract(self, crop: Any, blobs: Sequence[str]) -> list[Any]:
@@ -736,6 +737,8 @@ def _write_facts(path: Path) -> None:
 
 
 def _loaded(row: Row, crop: Any) -> dict[str, Any]:
+    import resource
+
     def resident() -> int:
         return int(entries(read_text("/proc/self/status"), "VmRSS")[0].split()[0])
 
@@ -1011,6 +1014,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
+    if platform.system() not in ("Linux", "Android"):
+        sys.exit(f"error: this runner needs Linux, and this is {platform.system() or 'another system'}.")
     # What libraries print must not come between what is sent.
     stdout = os.fdopen(os.dup(1), "wb")
     if arguments.receive or arguments.attached or arguments.install:

@@ -270,6 +270,32 @@ def test_networks_too_large_for_the_memory_are_loaded_in_turn(
     assert sorted(loaded) == ["ncnn"] * 4 + ["ncnn-fp16"] * 4
 
 
+def test_network_for_vulkan_is_refused_where_there_is_none(
+    job: Path, network: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The loader of Vulkan finds no driver.
+    for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
+        monkeypatch.setenv(variable, str(job / "none.json"))
+    write_networks(job / "networks", SPEC, {"ncnn-vulkan": network, "ncnn": network})
+    path = job / "networks" / "networks.json"
+    described = json.loads(path.read_text())
+    described["rows"]["ncnn-vulkan"]["options"]["use_vulkan_compute"] = True
+    path.write_text(json.dumps(described))
+    run(job, "--no-latency", package="networks")
+    result = Result(job / "result.zip")
+    assert "ncnn finds no Vulkan device here" in result.json("load-ncnn-vulkan.json")["failed"]
+    assert result.names("outputs-ncnn-vulkan.*") == []
+    assert len(result.names("outputs-ncnn-.*")) == 3
+
+
+def test_another_system_than_linux_is_refused() -> None:
+    code = "import platform, runner; platform.system = lambda: 'Darwin'; runner.main()"
+    told = subprocess.run(
+        [sys.executable, "-c", code, "--facts"], cwd=RUNNER.parent, capture_output=True, text=True, check=False
+    )
+    assert told.stderr == "error: this runner needs Linux, and this is Darwin.\n"
+
+
 def test_facts_are_told_without_a_job() -> None:
     told = subprocess.run([sys.executable, "-I", "-S", str(RUNNER), "--facts"], capture_output=True, check=True)
     facts = json.loads(told.stdout)
