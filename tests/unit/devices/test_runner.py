@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +58,26 @@ def job(tmp_path: Path, network: Way) -> Path:
     return tmp_path
 
 
-def started(folder: Path, *options: str, package: str = "networks.zip") -> subprocess.Popen[str]:
+@contextmanager
+def started(folder: Path, *options: str, package: str = "networks.zip") -> Iterator[subprocess.Popen[str]]:
+    """The runner, which is killed in the end if it is still at work."""
     command = [sys.executable, "-I", str(RUNNER), "--package", package, "--people", "people.npz", "--out", "result.zip"]
     environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [*command, "--cool", "0", *options], cwd=folder, env=environment, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a file is there; fail where the process ends before."""
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
 
 
 def run(folder: Path, *options: str, package: str = "networks.zip", succeeds: bool = True) -> str:
@@ -143,9 +158,7 @@ def test_one_that_was_killed_goes_on_where_it_ended(job: Path) -> None:
     write_people(job / "people.npz", crops(400))
     pieces = job / "result.zip.pieces"
     with started(job, "--no-latency") as process:
-        while not (pieces / "outputs-ncnn-00008.npz").exists():
-            assert process.poll() is None
-            time.sleep(0.002)
+        wait_for(pieces / "outputs-ncnn-00008.npz", process)
         process.send_signal(signal.SIGKILL)
     before = {path.name: path.stat().st_mtime_ns for path in pieces.glob("[a-z]*")}
     last = "outputs-ncnn-fp16-00392.npz"
@@ -196,11 +209,9 @@ def test_network_that_does_not_run_there_is_said_and_the_others_run(job: Path, n
 
 def test_second_run_that_measures_time_is_refused(job: Path) -> None:
     with started(job, "--rounds", "100000", "--seconds", "600") as first:
-        while not (job / "posequant.lock").exists():
-            time.sleep(0.01)
+        wait_for(job / "posequant.lock", first)
         with started(job, "--rounds", "1") as second:
             output, _ = second.communicate()
-        first.kill()
     assert second.returncode == runner.BUSY
     assert f"error: another run is at work on this machine: process {first.pid}, since " in output
 

@@ -148,8 +148,18 @@ def test_python_and_folder_in_the_home_folder_there(tmp_path: Path) -> None:
     assert files_in(home) == {"my python", "its own/runner.py"}
 
 
-def test_facts_need_no_packages_there(device: Sshd) -> None:
-    facts = Board("pi5", device.settings()).facts()
+@pytest.fixture
+def bare(tmp_path: Path) -> str:
+    """A Python that has no packages."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+def test_facts_need_no_packages_there(device: Sshd, bare: str) -> None:
+    facts = Board("pi5", device.settings(python=bare)).facts()
+    assert facts["versions"] == {}
     assert facts["memory_mb"] > 0
     assert facts["cores"]
 
@@ -383,11 +393,8 @@ def test_pip_that_finds_no_packages(job: Job, tmp_path: Path) -> None:
     assert "No matching distribution found for ncnn==" in refused
 
 
-def test_python_without_ncnn(device: Sshd, job: Job, tmp_path: Path) -> None:
-    bare = tmp_path / "python"
-    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    bare.chmod(0o755)
-    refused = message_of(lambda: Board("pi5", device.settings(python=str(bare))).measure(job, tmp_path / "pieces"))
+def test_python_without_ncnn(device: Sshd, job: Job, bare: str, tmp_path: Path) -> None:
+    refused = message_of(lambda: Board("pi5", device.settings(python=bare)).measure(job, tmp_path / "pieces"))
     assert refused.startswith(f"device pi5: {bare} has no ncnn and no numpy there. Install what is missing")
 
 
