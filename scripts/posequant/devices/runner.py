@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run ncnn networks on this machine: their outputs for crops of people, and how long they take.
 
-One file that needs Python 3.8, numpy and ncnn (pip install numpy ncnn), and nothing else. By hand:
+One file that needs Linux (or Android), Python 3.8, numpy and ncnn (pip install numpy ncnn), and nothing else. By hand:
 
     python runner.py --package networks.zip --people crops.npz --out result.zip
 
@@ -35,7 +35,6 @@ import io
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -54,6 +53,8 @@ GREETING = f"posequant-runner {PROTOCOL}"
 BUSY = 75  # the exit status of a run that finds another at work, sysexits.h's EX_TEMPFAIL
 NETWORKS_SCHEMA, PACKAGE_SCHEMA = "posequant-networks/1", "posequant-package/1"
 
+# In an environment, what it was made of: by this it is known to be ours.
+MADE = "posequant.json"
 PEOPLE_IN_PIECE = 8
 ROUNDS_IN_PIECE = 5
 WARM_UP_ROUNDS = 2
@@ -212,12 +213,9 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def alone(job: str, wait: float = 0) -> Iterator[None]:
-    """Hold this machine's lock; wait for it where the same job holds it, as a run whose connection was lost does."""
-    try:
-        import fcntl
-    except ImportError:  # no Unix
-        yield
-        return
+    """Hold this machine's lock; wait for its holder so many seconds, then end."""
+    import fcntl
+
     path = Path(tempfile.gettempdir()) / "posequant.lock"
     deadline, told = time.monotonic() + wait, False
     while True:
@@ -230,13 +228,14 @@ def alone(job: str, wait: float = 0) -> Iterator[None]:
         except OSError:
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
             os.close(descriptor)
-            if job and holder.endswith(job) and time.monotonic() < deadline:
+            at_work = f"another run is at work on this machine: {holder}"
+            if time.monotonic() < deadline:
                 if not told:
-                    say(f"an earlier run of this job is still at work ({holder}); waiting for it")
+                    say(f"{at_work}; waiting for it")
                 told = True
                 time.sleep(0.5)
                 continue
-            print(f"error: another run is at work on this machine: {holder}. Wait for it, or end it.", file=sys.stderr)
+            say(f"error: {at_work}. Wait for it, or end it.")
             sys.exit(BUSY)
         if same:
             break
@@ -253,10 +252,17 @@ def alone(job: str, wait: float = 0) -> Iterator[None]:
 
 
 def _opened(path: Path) -> int:
+    """Return a lock, opened; whoever may not write to another's can lock it still."""
     try:
-        return os.open(str(path), os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:
-        return os.open(str(path), os.O_RDONLY)
+        try:
+            descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except PermissionError:
+            return os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be opened ({error.strerror}). Remove it, or have its owner do so.") from error
+    with contextlib.suppress(PermissionError):  # another user's
+        os.fchmod(descriptor, 0o666)  # whatever the umask is
+    return descriptor
 
 
 def now() -> str:
@@ -292,7 +298,7 @@ def facts() -> dict[str, Any]:
             }
             for core in usable_cores()
         ],
-        "features": told_features() if platform.machine() == "aarch64" else features(listing),
+        "features": told_features() if tells_features(platform.machine(), sys.maxsize) else features(listing),
         "memory_mb": memory("MemTotal"),
         "free_memory_mb": memory("MemAvailable"),
         "system": system(),
@@ -326,6 +332,14 @@ def features(listing: str) -> list[str]:
     return list(dict.fromkeys(name for word, name in FEATURES.items() if word in common))
 
 
+def tells_features(machine: str, largest: int) -> bool:
+    """Whether the system tells a program its features as 64-bit ARM does, by the machine and the largest size.
+
+    To a program of 32 bits the same kernel gives bits of another meaning.
+    """
+    return machine == "aarch64" and largest > 1 << 32
+
+
 def told_features() -> list[str]:
     """Return the features that the system tells a program of 64-bit ARM, those that all cores have."""
     value = ctypes.CDLL(None).getauxval
@@ -335,7 +349,7 @@ def told_features() -> list[str]:
 
 def usable_cores() -> list[int]:
     """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
+    if hasattr(os, "sched_getaffinity"):  # not every Python of Android has it
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
@@ -460,7 +474,12 @@ class Network:
                 raise RunError(f"row {row.name}: the ncnn here has no option {name}. Install the pinned version.")
             setattr(self.net.opt, name, value)
         self.net.opt.num_threads = threads
-        if self.net.load_param(str(row.param)) != 0 or self.net.load_model(str(row.bin)) != 0:
+        if self.net.load_param(str(row.param)) != 0:
+            raise RunError(f"row {row.name}: ncnn cannot load it; its reason is above.")
+        # ncnn has switched off what there is not, and would work on the CPU without a word.
+        if row.options.get("use_vulkan_compute") and not self.net.opt.use_vulkan_compute:
+            raise RunError(f"row {row.name}: ncnn finds no Vulkan device here, and it is a network for one.")
+        if self.net.load_model(str(row.bin)) != 0:
             raise RunError(f"row {row.name}: ncnn cannot load it; its reason is above.")
 
     def extract(self, crop: Any, blobs: Sequence[str]) -> list[Any]:
@@ -562,7 +581,7 @@ class Job:
         self.crops = Crops(arguments.people, described, arguments.limit)
         content = {
             "protocol": PROTOCOL,
-            "networks": described["sha256"],
+            "files": {row.name: [sha256(row.param), sha256(row.bin)] for row in self.rows},
             "people": sha256(arguments.people),
             "count": len(self.crops),
             "rows": [row.name for row in self.rows],
@@ -718,6 +737,8 @@ def _write_facts(path: Path) -> None:
 
 
 def _loaded(row: Row, crop: Any) -> dict[str, Any]:
+    import resource
+
     def resident() -> int:
         return int(entries(read_text("/proc/self/status"), "VmRSS")[0].split()[0])
 
@@ -803,10 +824,10 @@ def by_hand(arguments: argparse.Namespace) -> None:
 # From another machine. What it sends comes in, and what it gets goes out, as lines of JSON and files behind them.
 
 
-def receive(folder: Path, job: str, stdin: BinaryIO, stdout: BinaryIO) -> None:
+def receive(arguments: argparse.Namespace, stdin: BinaryIO, stdout: BinaryIO) -> None:
     """Take the files of a job in: told their names, hashes and sizes, answer with those that are missing."""
-    listed = json.loads(stdin.readline())
-    with alone(job, wait=60):
+    listed, folder = json.loads(stdin.readline()), arguments.receive
+    with alone(arguments.job, arguments.wait):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -835,7 +856,7 @@ def _is_there(path: Path, digest: str) -> bool:
     return path.is_file() and sha256(path) == digest
 
 
-def attached(arguments: argparse.Namespace, job: str, stdin: BinaryIO, stdout: BinaryIO) -> None:
+def attached(arguments: argparse.Namespace, stdin: BinaryIO, stdout: BinaryIO) -> None:
     """Do a job and send each piece that the other side has not yet; end when the connection does."""
     has = set(json.loads(stdin.readline()))
     taken = threading.Event()
@@ -858,13 +879,13 @@ def attached(arguments: argparse.Namespace, job: str, stdin: BinaryIO, stdout: B
         stdout.flush()
 
     pieces = arguments.attached / "pieces"
-    with alone(job, wait=arguments.wait):
+    with alone(arguments.job, arguments.wait):
         Job(arguments, pieces, arguments.attached / "networks", done).run()
         send(stdout, "all")
         if taken.wait(60):
             shutil.rmtree(str(arguments.attached))
             # What else is there.
-            send(stdout, sorted(path.name for path in arguments.attached.parent.iterdir()))
+            send(stdout, names_in(arguments.attached.parent))
 
 
 def send(stdout: BinaryIO, content: Any) -> None:
@@ -873,33 +894,80 @@ def send(stdout: BinaryIO, content: Any) -> None:
     stdout.flush()
 
 
-def install(folder: Path, packages: Sequence[str], job: str) -> None:
+def install(arguments: argparse.Namespace) -> None:
     """Make a Python environment with packages, once."""
-    made = folder / "made.json"
-    content = {"packages": list(packages), "python": platform.python_version()}
-    with alone(job, wait=600):
-        if made.is_file() and json.loads(made.read_text(encoding="utf-8")) == content:
+    folder, packages = arguments.install, arguments.requirements
+    content = {"packages": packages, "python": platform.python_version()}
+    with alone(arguments.job, arguments.wait):
+        if made_by(folder) == content:
             return
         say(f"installing {' and '.join(packages)} into {folder}")
-        shutil.rmtree(str(folder), ignore_errors=True)
+        try:
+            remove_environment(folder)
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise refused(folder, error) from error
+        # Before all else, so that what an interruption leaves is known to be ours.
+        write_json(folder / MADE, None)
         hint = "Install what is missing (Debian: apt install python3-venv), or name a Python that has numpy and ncnn."
         _called([sys.executable, "-m", "venv", str(folder)], "no virtual environment can be made. " + hint, folder)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--no-cache-dir"]
         # To build ncnn would take hours on a small board.
         pip += ["--only-binary", ":all:"]
         _called([*pip, *packages], f"pip cannot install {' and '.join(packages)}.", folder)
-        write_json(made, content)
+        write_json(folder / MADE, content)
 
 
 def _called(command: Sequence[str], fault: str, folder: Path) -> None:
     found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if found.returncode == 0:
         return
-    shutil.rmtree(str(folder), ignore_errors=True)
+    remove_environment(folder)
     if "No space left" in found.stdout or "Disk quota" in found.stdout:
         raise refused(folder, OSError(errno.ENOSPC, "no space"))
     end = "\n".join(found.stdout.strip().splitlines()[-8:])
     raise RunError(f"{fault} It says:\n{end}")
+
+
+def made_by(folder: Path) -> Any:
+    """Return what an environment was made of; None where it is not finished, or not ours."""
+    text = read_text(str(folder / MADE))
+    return json.loads(text) if text else None
+
+
+def remove_environment(folder: Path) -> None:
+    """Delete an environment that this program made, if there is one; another is not touched."""
+    mark = folder / MADE
+    if not os.path.lexists(str(folder)):
+        return
+    if folder.is_symlink() or not folder.is_dir() or (any(folder.iterdir()) and not mark.is_file()):
+        raise RunError(f"{folder}: is there already, and is not PoseQuant's. Choose another `folder` for this device.")
+    # The mark goes last: what an interruption leaves is still ours.
+    for path in sorted(folder.iterdir(), key=lambda path: path == mark):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(str(path))
+        else:
+            path.unlink()
+    folder.rmdir()
+
+
+def remove(folder: Path) -> None:
+    """Delete from a folder all that is PoseQuant's, unless jobs there are not finished."""
+    jobs = folder / "jobs"
+    if unfinished := names_in(jobs):
+        raise RunError(f"{jobs}: has jobs that are not finished: {', '.join(unfinished)}.")
+    with contextlib.suppress(RunError):  # somebody else's environment
+        remove_environment(folder / "venv")
+    with contextlib.suppress(OSError):
+        jobs.rmdir()
+    Path(__file__).unlink()
+    with contextlib.suppress(OSError):  # other things are in it
+        folder.rmdir()
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of what is in a folder, in order; nothing where there is no folder."""
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -927,15 +995,16 @@ def parse_arguments() -> argparse.Namespace:
     ssh = parser.add_argument_group("for PoseQuant, which calls them over ssh")
     ssh.add_argument("--install", type=Path, metavar="FOLDER", help="make a Python environment")
     ssh.add_argument("--requirements", nargs="+", default=["numpy", "ncnn"], help="what is installed there")
+    ssh.add_argument("--remove", type=Path, metavar="FOLDER", help="delete what is PoseQuant's there")
     ssh.add_argument("--receive", type=Path, metavar="FOLDER", help="take the files of a job in")
     ssh.add_argument("--attached", type=Path, metavar="FOLDER", help="do the job there, and send its pieces")
-    ssh.add_argument("--job", default="", help="name of the job, by which it knows itself again")
-    ssh.add_argument("--wait", type=float, default=3600, help="for an earlier run of the job (default: %(default)s s)")
+    ssh.add_argument("--job", default="", help="name of the job, which others are told")
+    ssh.add_argument("--wait", type=float, default=3600, help="for another run's end (default: %(default)s s)")
     arguments = parser.parse_args()
-    for option in ("package", "people", "out", "install", "receive", "attached"):
+    for option in ("package", "people", "out", "install", "remove", "receive", "attached"):
         if path := getattr(arguments, option):
             setattr(arguments, option, path.expanduser())
-    from_here = arguments.facts or arguments.install or arguments.receive
+    from_here = arguments.facts or arguments.install or arguments.remove or arguments.receive
     needed = ["package", "people"] + ([] if arguments.attached else ["out"])
     if not from_here and not all(getattr(arguments, option) for option in needed):
         parser.error("give --package, --people and --out")
@@ -945,6 +1014,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
+    if platform.system() not in ("Linux", "Android"):
+        sys.exit(f"error: this runner needs Linux, and this is {platform.system() or 'another system'}.")
     # What libraries print must not come between what is sent.
     stdout = os.fdopen(os.dup(1), "wb")
     if arguments.receive or arguments.attached or arguments.install:
@@ -956,11 +1027,13 @@ def main() -> None:
         if arguments.facts:
             print(json.dumps(facts(), indent=1))
         elif arguments.install:
-            install(arguments.install, arguments.requirements, arguments.job)
+            install(arguments)
+        elif arguments.remove:
+            remove(arguments.remove)
         elif arguments.receive:
-            receive(arguments.receive, arguments.job, stdin, stdout)
+            receive(arguments, stdin, stdout)
         elif arguments.attached:
-            attached(arguments, arguments.job, stdin, stdout)
+            attached(arguments, stdin, stdout)
         else:
             by_hand(arguments)
     except RunError as error:

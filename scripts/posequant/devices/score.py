@@ -113,13 +113,15 @@ class ScoredModel:
 
     def _require_job(self) -> None:
         job = self._result.json("job.json")
-        made = sorted({sha256(file) for way in self._measured.ways.values() for file in way.files})
         if job["people"] != sha256(self._measured.people) or job["count"] != len(self.instances):
             raise InputError(f"{self._measured.result}: is of other people than {self._measured.people}. Run it again.")
-        if sorted(set(job["networks"].values())) != made:
-            raise InputError(
-                f"{self._measured.result}: is of other networks than {self.spec.name} has now. Run it again."
-            )
+        for name, way in self._measured.ways.items():
+            ran = job.get("files", {}).get(name), job["options"].get(name)
+            if ran != ([sha256(file) for file in way.files], way.options()):
+                raise InputError(
+                    f"{self._measured.result}: {name} in it is of other networks than {self.spec.name} has now, or was "
+                    "run with other options. Run it again."
+                )
 
     def content(self) -> dict[str, Any]:
         """Return what is said of the model."""

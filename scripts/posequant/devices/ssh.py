@@ -29,14 +29,19 @@ from posequant.workflow.settings.devices import Device
 RUNNER = Path(__file__).with_name("runner.py")
 # How long to wait before each new try after the connection was lost, in seconds.
 PAUSES = (2.0, 5.0, 15.0, 30.0, 60.0)
-# A device that does not answer for a minute is lost. The user's own options come before these, and hold.
+# A device that does not answer for a minute is lost. These hold in place of what ~/.ssh/config says of the same;
+# `ssh_options` of a device come before them and hold.
 _OPTIONS = ("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
+# Words of the runner, by which it is known.
+_OURS = GREETING.split()[0]
 # Exit statuses: of ssh where it fails itself; of a shell that finds no such program; sysexits.h's EX_CANTCREAT.
 _SSH_FAILED, _NOT_FOUND, _CANNOT_WRITE = 255, 127, 73
 _LAST_LINES = 12
 _UNREACHABLE = re.compile(
     r"resolve hostname|name or service not known|connection refused|timed out|no route|unreachable", re.IGNORECASE
 )
+# A file among the pieces of a job that says that all are here.
+_DONE = ".done"
 _PIECE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -63,23 +68,27 @@ def measure_jobs(board: "Board", jobs: Mapping[str, Job], target: Path) -> None:
     Args:
         board: the device.
         jobs: by the names of their models.
-        target: the folder to write, with `MODEL.zip` for each. On the way, pieces are in the folder `TARGET.pieces`,
-            from which it goes on after an interruption.
+        target: the folder to write, with `MODEL.zip` for each. On the way, pieces are in the folder `.TARGET.pieces`
+            beside it, from which it goes on after an interruption.
 
     Raises:
         InputError: as `Board.measure`.
     """
-    pieces = target.with_name(f"{target.name}.pieces")
+    pieces = target.with_name(f".{target.name}.pieces")
     done = {model: board.measure(job, pieces) for model, job in jobs.items()}
-    if not board.keeps:
-        board.remove()
     with whole(target) as draft:
         draft.mkdir()
         for model, folder in done.items():
             with zipfile.ZipFile(draft / f"{model}.zip", "w", zipfile.ZIP_STORED) as archive:
-                for path in sorted(folder.iterdir()):
-                    archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
+                for name in _names(folder):
+                    archive.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes())
     shutil.rmtree(pieces)
+    if not board.keeps:
+        try:
+            board.remove()
+        except InputError as error:
+            # The results are here, and an error would make them worthless.
+            _say(f"notice: {error} The runner and its environment are left there.")
 
 
 class Board:
@@ -113,13 +122,14 @@ class Board:
         """Have a job done, and bring its pieces here as they are finished.
 
         After a lost connection it goes on: what is here is not sent again, and what is done there is not done again.
+        Where all pieces are here, the device is not asked.
 
         Args:
             job: what to do.
             folder: where the pieces are kept.
 
         Returns:
-            The folder in it that has the pieces of the job, and nothing else.
+            The folder in it that has the pieces of the job. What is hidden in it is none of them.
 
         Raises:
             InputError: the device cannot be reached or was lost for too long, another run is at work there, or
@@ -128,14 +138,16 @@ class Board:
         name, failures = job.name(self._options), 0
         pieces = folder / name
         pieces.mkdir(parents=True, exist_ok=True)
-        while True:
+        while not (pieces / _DONE).exists():
             before = len(_names(pieces))
             try:
                 self._install(name)
                 self._send(job, name)
                 self._take(name, pieces)
-                return pieces
             except _LostError as lost:
+                if (pieces / _DONE).exists():
+                    _say(f"notice: device {self.name}: {self._settings.folder}/jobs/{name} may be left there ({lost}).")
+                    break
                 self._refuse_unreached(lost)
                 failures = 0 if len(_names(pieces)) > before else failures
                 if failures == len(self._pauses):
@@ -146,16 +158,15 @@ class Board:
                 _say(f"device {self.name}: the connection was lost ({lost}); try {failures + 1} to go on")
                 time.sleep(self._pauses[failures])
                 failures += 1
+        return pieces
 
     def remove(self) -> None:
-        """Remove from the device all that is PoseQuant's.
+        """Remove from the device all that is PoseQuant's, and nothing else.
 
         Raises:
             InputError: it cannot be reached, or has jobs that are not finished.
         """
-        folder = self._folder
-        script = f"rmdir {folder}/jobs && rm -rf {folder}/venv {folder}/runner.py && rmdir {folder}"
-        with self._once(), self._session(script) as session:
+        with self._once(), self._session(f"{self._python} {self._runner} --remove {self._folder}") as session:
             session.rest()
 
     @property
@@ -168,8 +179,7 @@ class Board:
     @property
     def _folder(self) -> str:
         """The folder there, as a word of the shell."""
-        folder = self._settings.folder
-        return '"$HOME"/' + shlex.quote(folder[2:]) if folder.startswith("~/") else shlex.quote(folder)
+        return _word(self._settings.folder)
 
     @property
     def _runner(self) -> str:
@@ -177,11 +187,11 @@ class Board:
 
     @property
     def _python(self) -> str:
-        """The Python there that the runner starts with."""
-        return shlex.quote(self._settings.python or "python3")
+        """The Python there that the runner starts with, as a word of the shell."""
+        return _word(self._settings.python or "python3")
 
-    def _facts(self) -> dict[str, Any]:
-        with self._runner_put(f"{self._python} {self._runner} --facts") as session:
+    def _facts(self, job: str = "") -> dict[str, Any]:
+        with self._runner_put(f"{self._python} {self._runner} --facts", job) as session:
             text = session.rest().decode(errors="replace")
         # The shell there may have printed something before.
         facts: dict[str, Any] = json.loads(text[text.index("{\n") :])
@@ -192,10 +202,10 @@ class Board:
         if not self._settings.python:
             packages = shlex.join(_requirements(installed("numpy", "ncnn")))
             options = f"--install {self._folder}/venv --requirements {packages} --job {job}"
-            with self._runner_put(f"{self._python} {self._runner} {options}") as session:
+            with self._runner_put(f"{self._python} {self._runner} {options}", job) as session:
                 session.rest()
             return
-        missing = {"numpy", "ncnn"} - self._facts()["versions"].keys()
+        missing = {"numpy", "ncnn"} - self._facts(job)["versions"].keys()
         if missing:
             raise InputError(
                 f"device {self.name}: {self._settings.python} has no {' and no '.join(sorted(missing))} there. Install "
@@ -226,6 +236,8 @@ class Board:
                     raise InputError(f"device {self.name}: {piece} arrived damaged. Run the same command again.")
                 with whole(pieces / piece) as draft:
                     draft.write_bytes(content)
+            # From here on nothing is to be done again: the device is about to forget the job.
+            (pieces / _DONE).touch()
             session.send("taken")
             unfinished = session.heard()
         if unfinished:
@@ -235,11 +247,19 @@ class Board:
             )
 
     @contextmanager
-    def _runner_put(self, then: str) -> Iterator["_Session"]:
-        """Write the runner there, and go on with another command, which reads nothing."""
+    def _runner_put(self, then: str, job: str = "") -> Iterator["_Session"]:
+        """Write the runner there, and go on with another command, which reads nothing.
+
+        The folder of the job, if one is named, is made first: while it is there, nobody removes the runner.
+        """
         folder = self._folder
+        of_job = f"{folder}/jobs/{job}" if job else folder
         script = (
-            f"umask 077; mkdir -p {folder} && cat > {folder}/runner.$$ && mv {folder}/runner.$$ {self._runner} ||"
+            "umask 077\n"
+            f"if [ -e {self._runner} ] && ! grep -q {_OURS} {self._runner}; then\n"
+            f"  echo {self._runner} is there already, and is not of PoseQuant >&2; exit {_CANNOT_WRITE}\n"
+            "fi\n"
+            f"mkdir -p {of_job} && cat > {folder}/runner.$$ && mv {folder}/runner.$$ {self._runner} ||"
             f" {{ rm -f {folder}/runner.$$; exit {_CANNOT_WRITE}; }}\n"
             f"command -v {self._python} > /dev/null || exit {_NOT_FOUND}\n"
             f"{then} < /dev/null"
@@ -427,6 +447,11 @@ def _last_error(words: Sequence[str]) -> str:
     starts = [place for place, line in enumerate(words) if line.startswith("error: ")]
     text = "\n".join(words[starts[-1] :] if starts else words)
     return text.removeprefix("error: ") or "it fails there, and says nothing"
+
+
+def _word(path: str) -> str:
+    """Return a path there as a word of the shell."""
+    return '"$HOME"/' + shlex.quote(path[2:]) if path.startswith("~/") else shlex.quote(path)
 
 
 def _requirements(versions: Mapping[str, str]) -> list[str]:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +58,26 @@ def job(tmp_path: Path, network: Way) -> Path:
     return tmp_path
 
 
-def started(folder: Path, *options: str, package: str = "networks.zip") -> subprocess.Popen[str]:
+@contextmanager
+def started(folder: Path, *options: str, package: str = "networks.zip") -> Iterator[subprocess.Popen[str]]:
+    """The runner, which is killed in the end if it is still at work."""
     command = [sys.executable, "-I", str(RUNNER), "--package", package, "--people", "people.npz", "--out", "result.zip"]
     environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [*command, "--cool", "0", *options], cwd=folder, env=environment, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a file is there; fail where the process ends before."""
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
 
 
 def run(folder: Path, *options: str, package: str = "networks.zip", succeeds: bool = True) -> str:
@@ -93,6 +108,15 @@ def test_cores_are_named_by_their_parts() -> None:
 def test_features_are_those_that_all_cores_have() -> None:
     assert runner.features(PI5) == ["NEON", "FP16", "dotprod"]
     assert runner.features(MIXED) == ["NEON", "FP16", "dotprod"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "largest", "told"),
+    [("aarch64", 2**63 - 1, True), ("aarch64", 2**31 - 1, False), ("armv7l", 2**31 - 1, False),
+     ("x86_64", 2**63 - 1, False)],
+)  # fmt: skip
+def test_bits_of_features_are_read_by_programs_of_64_bits_alone(machine: str, largest: int, told: bool) -> None:
+    assert runner.tells_features(machine, largest) == told
 
 
 def test_big_and_little_cores_are_timed_each_and_together() -> None:
@@ -134,9 +158,7 @@ def test_one_that_was_killed_goes_on_where_it_ended(job: Path) -> None:
     write_people(job / "people.npz", crops(400))
     pieces = job / "result.zip.pieces"
     with started(job, "--no-latency") as process:
-        while not (pieces / "outputs-ncnn-00008.npz").exists():
-            assert process.poll() is None
-            time.sleep(0.002)
+        wait_for(pieces / "outputs-ncnn-00008.npz", process)
         process.send_signal(signal.SIGKILL)
     before = {path.name: path.stat().st_mtime_ns for path in pieces.glob("[a-z]*")}
     last = "outputs-ncnn-fp16-00392.npz"
@@ -187,13 +209,39 @@ def test_network_that_does_not_run_there_is_said_and_the_others_run(job: Path, n
 
 def test_second_run_that_measures_time_is_refused(job: Path) -> None:
     with started(job, "--rounds", "100000", "--seconds", "600") as first:
-        while not (job / "posequant.lock").exists():
-            time.sleep(0.01)
+        wait_for(job / "posequant.lock", first)
         with started(job, "--rounds", "1") as second:
             output, _ = second.communicate()
-        first.kill()
     assert second.returncode == runner.BUSY
     assert f"error: another run is at work on this machine: process {first.pid}, since " in output
+
+
+def test_another_run_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with runner.alone("one"), pytest.raises(SystemExit) as caught, runner.alone("other", wait=0.1):
+        pass
+    assert caught.value.code == runner.BUSY
+    waited, ended = capfd.readouterr().err.splitlines()
+    assert waited.endswith(", job one; waiting for it")
+    assert ended.endswith(", job one. Wait for it, or end it.")
+
+
+def test_lock_is_everybodys_and_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    lock = tmp_path / "posequant.lock"
+    before = os.umask(0o077)
+    try:
+        with runner.alone("one"):
+            assert lock.stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
+    (tmp_path / "file").write_text("another's")
+    lock.symlink_to("file")
+    with pytest.raises(runner.RunError, match="cannot be opened"), runner.alone("one"):
+        pass
+    assert (tmp_path / "file").read_text() == "another's"
 
 
 def test_package_of_a_row_is_taken(job: Path, network: Way) -> None:
@@ -233,8 +281,51 @@ def test_networks_too_large_for_the_memory_are_loaded_in_turn(
     assert sorted(loaded) == ["ncnn"] * 4 + ["ncnn-fp16"] * 4
 
 
+def test_network_for_vulkan_is_refused_where_there_is_none(
+    job: Path, network: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The loader of Vulkan finds no driver.
+    for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
+        monkeypatch.setenv(variable, str(job / "none.json"))
+    write_networks(job / "networks", SPEC, {"ncnn-vulkan": network, "ncnn": network})
+    path = job / "networks" / "networks.json"
+    described = json.loads(path.read_text())
+    described["rows"]["ncnn-vulkan"]["options"]["use_vulkan_compute"] = True
+    path.write_text(json.dumps(described))
+    run(job, "--no-latency", package="networks")
+    result = Result(job / "result.zip")
+    assert "ncnn finds no Vulkan device here" in result.json("load-ncnn-vulkan.json")["failed"]
+    assert result.names("outputs-ncnn-vulkan.*") == []
+    assert len(result.names("outputs-ncnn-.*")) == 3
+
+
+def test_another_system_than_linux_is_refused() -> None:
+    code = "import platform, runner; platform.system = lambda: 'Darwin'; runner.main()"
+    told = subprocess.run(
+        [sys.executable, "-c", code, "--facts"], cwd=RUNNER.parent, capture_output=True, text=True, check=False
+    )
+    assert told.stderr == "error: this runner needs Linux, and this is Darwin.\n"
+
+
 def test_facts_are_told_without_a_job() -> None:
     told = subprocess.run([sys.executable, "-I", "-S", str(RUNNER), "--facts"], capture_output=True, check=True)
     facts = json.loads(told.stdout)
     assert facts["versions"] == {}
     assert facts["cores"]
+
+
+def test_only_an_environment_of_ours_is_removed_whole_or_not(tmp_path: Path) -> None:
+    folder = tmp_path / "venv"
+    for mark in ("null", '{"packages": []}'):
+        (folder / "lib").mkdir(parents=True)
+        (folder / "lib64").symlink_to("lib")
+        (folder / runner.MADE).write_text(mark)
+        runner.remove_environment(folder)
+        assert not folder.exists()
+    runner.remove_environment(folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / runner.MADE).write_text("null")
+    folder.symlink_to("mine")
+    with pytest.raises(runner.RunError, match="is not PoseQuant's"):
+        runner.remove_environment(folder)
+    assert (tmp_path / "mine" / runner.MADE).exists()

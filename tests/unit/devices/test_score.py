@@ -107,7 +107,27 @@ def test_result_of_other_networks_is_refused(measured: Measured, ground: Ground,
     network.weights[-1]["weight"] *= 2
     network.write(*files)
     ways = {"ncnn": Way(files, "fp32")}
-    with pytest.raises(InputError, match="is of other networks than small has now"):
+    with pytest.raises(InputError, match="ncnn in it is of other networks than small has now"):
+        device_result("pi5", [replace(measured, ways=ways)], ground)
+
+
+def test_result_whose_rows_are_swapped_is_refused(measured: Measured, ground: Ground, tmp_path: Path) -> None:
+    files = tmp_path / "model.param", tmp_path / "model.bin"
+    network = pose_network()
+    network.weights[-1]["weight"] *= 2
+    network.write(*files)
+    ways = {"a": measured.ways["ncnn"], "b": Way(files, "fp32")}
+    write_package(tmp_path / "networks.zip", SPEC, {"a": ways["b"], "b": ways["a"]})
+    result = tmp_path / "small.zip"
+    command = [sys.executable, str(RUNNER), "--package", str(tmp_path / "networks.zip"), "--no-latency"]
+    subprocess.run([*command, "--people", str(measured.people), "--out", str(result)], check=True)
+    with pytest.raises(InputError, match="a in it is of other networks than small has now"):
+        device_result("pi5", [replace(measured, result=result, ways=ways)], ground)
+
+
+def test_result_of_other_options_is_refused(measured: Measured, ground: Ground) -> None:
+    ways = {**measured.ways, "ncnn-fp16": replace(measured.ways["ncnn-fp16"], packing=False)}
+    with pytest.raises(InputError, match="ncnn-fp16 in it is of other networks than small has now, or was run with"):
         device_result("pi5", [replace(measured, ways=ways)], ground)
 
 

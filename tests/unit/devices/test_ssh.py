@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -21,6 +22,7 @@ from posequant.devices import ssh
 from posequant.devices.exchange import Result, Way, write_people
 from posequant.devices.job import write_package
 from posequant.devices.ssh import RUNNER, Board, Job, measure_jobs
+from posequant.workflow.settings.devices import Device
 
 pytestmark = needs_sshd
 PAUSES = (0.1,) * 5
@@ -41,6 +43,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Way]:
 
 
 def make_job(folder: Path, ways: dict[str, Way], people: int = 20) -> Job:
+    folder.mkdir(exist_ok=True)
     write_package(folder / "networks.zip", SPEC, ways)
     width, height = SPEC.input_size
     crops = np.random.default_rng(0).integers(0, 255, (people, height, width, 3), dtype=np.uint8)
@@ -72,7 +75,8 @@ def test_outputs_are_those_of_the_networks_here(device: Sshd, job: Job, ways: di
         network = way.network(SPEC)
         (there,), (here,) = result.outputs(name, network), network.forward(normalised)
         np.testing.assert_array_equal(there, here)
-    assert not (tmp_path / "measured.pieces").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["measured"]
+    assert result.names(r"\..*") == []
 
 
 def test_runner_alone_stays_there(device: Sshd, job: Job, tmp_path: Path) -> None:
@@ -85,6 +89,33 @@ def test_nothing_stays_there_where_nothing_is_to_be_kept(tmp_path: Path, job: Jo
         measure_jobs(Board("pi5", device.settings(keep=False)), {"small": job}, tmp_path / "measured")
         assert not device.place.exists()
         assert not files_in(device.folder / "there")
+
+
+def test_what_is_not_posequants_stays_where_nothing_is_to_be_kept(tmp_path: Path, job: Job) -> None:
+    with sshd(tmp_path / "device") as device:
+        (device.place / "venv").mkdir(parents=True)
+        (device.place / "venv" / "of_mine").write_text("")
+        measure_jobs(Board("pi5", device.settings(keep=False)), {"small": job}, tmp_path / "measured")
+        assert files_in(device.place) == {"venv/of_mine"}
+
+
+def test_environment_and_runner_of_others_are_refused(tmp_path: Path, job: Job) -> None:
+    with sshd(tmp_path / "device") as device:
+        (device.place / "venv").mkdir(parents=True)
+        (device.place / "venv" / "of_mine").write_text("")
+        board = Board("pi5", device.settings(python=None))
+        refused = message_of(lambda: board.measure(job, tmp_path / "pieces"))
+        assert f"{device.place}/venv: is there already, and is not PoseQuant's. Choose another `folder`" in refused
+        (device.place / "runner.py").write_text("print('mine')")
+        assert f"{device.place}/runner.py is there already, and is not of PoseQuant" in message_of(board.facts)
+        assert files_in(device.place) == {"venv/of_mine", "runner.py"}
+        assert (device.place / "runner.py").read_text() == "print('mine')"
+
+
+@pytest.mark.parametrize("folder", ["~/..", "/home/pi/../", "~/.", "there"])
+def test_folder_is_one_of_its_own(folder: str) -> None:
+    with pytest.raises(ValueError, match="is not a folder of its own"):
+        Device(ssh="pi", folder=folder)
 
 
 ARM = RUNNER.parents[3] / ".arm"
@@ -108,8 +139,27 @@ def test_device_that_is_an_emulated_arm_core(device: Sshd, ways: dict[str, Way],
     assert result.names("latency-.*") == []
 
 
-def test_facts_need_no_packages_there(device: Sshd) -> None:
-    facts = Board("pi5", device.settings()).facts()
+def test_python_and_folder_in_the_home_folder_there(tmp_path: Path) -> None:
+    home = tmp_path / "home of pi"
+    home.mkdir()
+    (home / "my python").symlink_to(sys.executable)
+    with sshd(tmp_path / "device", {"HOME": f"'{home}'"}) as device:
+        assert Board("pi5", device.settings(python="~/my python", folder="~/its own")).facts()["cores"]
+    assert files_in(home) == {"my python", "its own/runner.py"}
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> str:
+    """A Python that has no packages."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+def test_facts_need_no_packages_there(device: Sshd, bare: str) -> None:
+    facts = Board("pi5", device.settings(python=bare)).facts()
+    assert facts["versions"] == {}
     assert facts["memory_mb"] > 0
     assert facts["cores"]
 
@@ -150,7 +200,7 @@ def test_jobs_of_others_that_are_not_finished_are_named_and_left(
         board = Board("pi5", device.settings())
         board.measure(job, tmp_path / "pieces")
         assert "notice: device pi5: 1 jobs that were not finished are left in" in capfd.readouterr().err
-        assert "rmdir: failed to remove" in message_of(board.remove)
+        assert "/posequant/jobs: has jobs that are not finished: other." in message_of(board.remove)
         assert (device.place / "jobs" / "other").is_dir()
 
 
@@ -187,6 +237,44 @@ def test_connection_that_stays_away_ends_with_what_to_do_and_the_next_run_goes_o
     assert before.items() <= again.pieces().items()
 
 
+def test_model_that_is_done_is_not_done_again_after_a_break(
+    job: Job, ways: dict[str, Way], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = make_job(tmp_path / "other", ways, people=400)
+    jobs, target = {"small": job, "other": other}, tmp_path / "results" / "measured"
+    pieces = target.parent / ".measured.pieces"
+    with sshd(tmp_path / "device") as device, ThreadPoolExecutor(1) as pool:
+        board = Board("pi5", device.settings(keep=False, latency=False), ())
+        measuring = pool.submit(measure_jobs, board, jobs, target)
+        while not (pieces / other.name(board._options) / "outputs-ncnn-00000.npz").exists():
+            assert not measuring.done(), measuring.result()
+            time.sleep(0.002)
+        device.break_connections()
+        assert "the connection was lost" in message_of(measuring.result)
+        assert [path.name for path in target.parent.iterdir()] == [".measured.pieces"]
+        capfd.readouterr()
+        measure_jobs(board, jobs, target)
+    # Neither sent again nor begun again: what is said is of the other model.
+    said = capfd.readouterr().err
+    assert "sending" not in said
+    assert "facts.json" not in said
+    assert "outputs-ncnn-fp16-00392.npz" in said
+    assert files_in(target) == {"small.zip", "other.zip"}
+
+
+def test_results_are_safe_where_what_is_there_cannot_be_removed(
+    job: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with sshd(tmp_path / "device") as device:
+        (device.place / "jobs" / "another").mkdir(parents=True)
+        measure_jobs(Board("pi5", device.settings(keep=False)), {"small": job}, tmp_path / "measured")
+        assert (device.place / "jobs" / "another").is_dir()
+        assert files_in(device.place) == {"runner.py"}
+    assert files_in(tmp_path / "measured") == {"small.zip"}
+    said = capfd.readouterr().err
+    assert f"notice: device pi5: {device.place}/jobs: has jobs that are not finished: another." in said
+
+
 @contextmanager
 def held(temporary: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that holds the lock of the device."""
@@ -199,11 +287,35 @@ def held(temporary: Path) -> Iterator[subprocess.Popen[bytes]]:
         holder.kill()
 
 
-def test_second_run_is_refused_while_the_first_is_at_work(device: Sshd, job: Job, tmp_path: Path) -> None:
+def test_run_waits_for_another_that_is_at_work(
+    device: Sshd, job: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = ""
     with held(device.folder / "there" / "tmp") as holder:
-        refused = message_of(lambda: Board("pi5", device.settings()).measure(job, tmp_path))
-    assert f"device pi5: another run is at work on this machine: process {holder.pid}, since " in refused
-    assert "Wait for it, or end it." in refused
+        measuring = Measuring(Board("pi5", device.settings(latency=False)), job, tmp_path)
+        while "waiting" not in said:
+            assert measuring.is_alive(), measuring.error
+            time.sleep(0.05)
+            said += capfd.readouterr().err
+        assert measuring.pieces() == {}
+    measuring.join()
+    assert f"another run is at work on this machine: process {holder.pid}, since " in said
+    assert measuring.error is None
+    assert "outputs-ncnn-fp16-00016.npz" in measuring.pieces()
+
+
+def test_studies_that_measure_at_once_take_turns(job: Job, ways: dict[str, Way], tmp_path: Path) -> None:
+    jobs = {"a": job, "b": make_job(tmp_path / "other", ways, people=3)}
+    with sshd(tmp_path / "device") as device, ThreadPoolExecutor(2) as pool:
+
+        def measured(study: str) -> set[str]:
+            board = Board("pi5", device.settings(keep=False, latency=False))
+            measure_jobs(board, {"small": jobs[study]}, tmp_path / study)
+            return files_in(tmp_path / study)
+
+        assert list(pool.map(measured, jobs)) == [{"small.zip"}] * 2
+        # The last of them removed it.
+        assert not device.place.exists()
 
 
 def test_lock_of_a_process_that_was_killed_is_nobodys(device: Sshd, job: Job, tmp_path: Path) -> None:
@@ -281,11 +393,8 @@ def test_pip_that_finds_no_packages(job: Job, tmp_path: Path) -> None:
     assert "No matching distribution found for ncnn==" in refused
 
 
-def test_python_without_ncnn(device: Sshd, job: Job, tmp_path: Path) -> None:
-    bare = tmp_path / "python"
-    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    bare.chmod(0o755)
-    refused = message_of(lambda: Board("pi5", device.settings(python=str(bare))).measure(job, tmp_path / "pieces"))
+def test_python_without_ncnn(device: Sshd, job: Job, bare: str, tmp_path: Path) -> None:
+    refused = message_of(lambda: Board("pi5", device.settings(python=bare)).measure(job, tmp_path / "pieces"))
     assert refused.startswith(f"device pi5: {bare} has no ncnn and no numpy there. Install what is missing")
 
 

@@ -32,8 +32,8 @@ _WITHOUT_SSH = ("ssh_options", "threads", "latency", "rounds", "seconds", "cool"
 
 
 def _own_folder(folder: str) -> str:
-    if not folder.startswith(("~/", "/")) or not folder.strip("~/."):
-        raise fault(f"'{folder}' is not a folder of its own, from '~/' or '/' on")
+    if not folder.startswith(("~/", "/")) or not folder.strip("~/.") or ".." in folder.split("/"):
+        raise fault(f"'{folder}' is not a folder of its own, from '~/' or '/' on and without '..'")
     return folder.rstrip("/")
 
 
