@@ -109,6 +109,17 @@ def test_every_make_target_that_the_pages_name_exists() -> None:
     assert {(page, name) for page, name in named if name not in targets} == set()
 
 
+def test_no_target_follows_options_that_take_any_number_of_words() -> None:
+    """Snakemake would take it for a file or a setting of the configuration."""
+    texts = [*(page.read_text() for page in PAGES), *(path.read_text() for path in (ROOT / "studies").glob("*.yaml"))]
+    found = [
+        words
+        for text in texts
+        for words in re.findall(r"snakemake [^\n`#]*--config(?:file)? [^\n`#-]* results/\S+", text)
+    ]
+    assert found == []
+
+
 def test_every_row_that_the_commands_name_exists() -> None:
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     named = {
