@@ -5,22 +5,14 @@ from pathlib import Path
 
 from posequant.base.command import command
 from posequant.base.errors import InputError
+from posequant.base.options import add_rows_option
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
-    parser.add_argument(
-        "--row",
-        dest="rows",
-        action="append",
-        nargs="+",
-        required=True,
-        metavar="WORD",
-        help="a network, once for each: its name, its precision (fp32, fp16, bf16, int8), its .param and .bin, and, if "
-        "there is one, the record of their maker",
-    )
+    add_rows_option(parser, "its name, its precision (fp32, fp16, bf16, int8), its .param and .bin")
     parser.add_argument("--out", type=Path, required=True, help="archive to write, .zip")
     return parser.parse_args()
 
@@ -30,7 +22,6 @@ def main() -> None:
     """Run the command."""
     arguments = parse_arguments()
     from posequant.base.model_spec import ModelSpec
-    from posequant.base.verify import as_made
     from posequant.devices.exchange import Way
     from posequant.devices.job import write_package
 
@@ -39,8 +30,7 @@ def main() -> None:
         if len(words) < 4:
             raise InputError(f"--row {' '.join(words)}: give a name, a precision, a .param and a .bin")
         name, precision, *files = words
-        param, weights = as_made([Path(file) for file in files])
-        ways[name] = Way((param, weights), precision)
+        ways[name] = Way.made(precision, [Path(file) for file in files])
     write_package(arguments.out, ModelSpec.load(arguments.model), ways)
 
 

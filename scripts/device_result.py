@@ -5,6 +5,7 @@ from pathlib import Path
 
 from posequant.base.command import command
 from posequant.base.errors import InputError
+from posequant.base.options import add_rows_option
 from posequant.workflow.settings.base import add_options, chosen
 from posequant.workflow.settings.certify import Sampling
 from posequant.workflow.settings.report import Tolerance
@@ -26,16 +27,7 @@ def parse_arguments() -> argparse.Namespace:
         help="a model, once for each: its name, its description (model.json), what device_people.py wrote, and what "
         "the device's runner gave back (.zip)",
     )
-    parser.add_argument(
-        "--row",
-        dest="rows",
-        action="append",
-        nargs="+",
-        required=True,
-        metavar="WORD",
-        help="a network, once for each: its model, its name, its precision (fp32, fp16, bf16, int8), its .param and "
-        ".bin, and, if there is one, the record of their maker",
-    )
+    add_rows_option(parser, "its model, its name, its precision (fp32, fp16, bf16, int8), its .param and .bin")
     parser.add_argument("--annotations", type=Path, required=True, help="COCO keypoint annotations of the people")
     parser.add_argument(
         "--detections",
@@ -57,7 +49,6 @@ def main() -> None:
     arguments = parse_arguments()
     from posequant.base.files import write_json
     from posequant.base.html import write_page
-    from posequant.base.verify import as_made
     from posequant.devices.exchange import Way
     from posequant.devices.page import render
     from posequant.devices.score import Ground, Measured, device_result
@@ -67,8 +58,7 @@ def main() -> None:
         if len(words) < 5:
             raise InputError(f"--row {' '.join(words)}: give a model, a name, a precision, a .param and a .bin")
         model, name, precision, *files = words
-        param, weights = as_made([Path(file) for file in files])
-        ways.setdefault(model, {})[name] = Way((param, weights), precision)
+        ways.setdefault(model, {})[name] = Way.made(precision, [Path(file) for file in files])
     models = [
         Measured(Path(model), Path(people), Path(result), ways[name])
         for name, model, people, result in arguments.models

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from posequant.base.command import command
 from posequant.base.errors import InputError
+from posequant.base.options import add_rows_option
 from posequant.workflow.settings.precisions import PRECISIONS, add_device_option
 
 
@@ -15,16 +16,8 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="description of the model, model.json")
-    parser.add_argument(
-        "--row",
-        dest="rows",
-        action="append",
-        nargs="+",
-        required=True,
-        metavar="WORD",
-        help=f"a network, once for each: its name, its backend ({', '.join(PRECISIONS)}), its precision "
-        "(fp32, fp16, bf16, int8), the files that the backend loads, and, if there is one, the record of their maker",
-    )
+    words = f"its name, its backend ({', '.join(PRECISIONS)}), its precision (fp32, fp16, bf16, int8)"
+    add_rows_option(parser, f"{words}, the files that the backend loads")
     add_device_option(parser)
     parser.add_argument(
         "--reference",

@@ -9,6 +9,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from posequant.ncnn_format.model import Layer, NcnnModel, Weights
+from posequant.quantize.ncnn2int8 import quantize_files
+from posequant.quantize.ncnn2table import write_table
 
 Floats = NDArray[np.float32]
 
@@ -181,6 +183,15 @@ def write_crops(folder: Path, crops: Floats) -> list[Path]:
         np.save(path, crop)
     (folder / "list.txt").write_text("".join(f"{path.name}\n" for path in paths))
     return paths
+
+
+def write_int8(files: tuple[Path, Path], folder: Path) -> tuple[Path, Path]:
+    """Calibrate a float network by `kl` on crops, quantize it into `folder`, and return its files."""
+    write_crops(folder / "crops", draw_crops(8))
+    write_table(folder / "table", *files, folder / "crops", "kl")
+    pair = folder / "int8.param", folder / "int8.bin"
+    quantize_files(*files, folder / "table", *pair)
+    return pair
 
 
 def sqnr(reference: Floats, other: Floats) -> float:

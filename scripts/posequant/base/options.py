@@ -99,3 +99,16 @@ def add_jobs_option(parser: ArgumentParser) -> None:
         metavar=("MODEL", "NETWORKS", "PEOPLE"),
         help="a model, once for each: its name, what device_networks.py wrote and what device_people.py wrote",
     )
+
+
+def add_rows_option(parser: ArgumentParser, words: str) -> None:
+    """Add `--row`: a network, once for each, by the `words` that it is given by and the record of its files' maker."""
+    parser.add_argument(
+        "--row",
+        dest="rows",
+        action="append",
+        nargs="+",
+        required=True,
+        metavar="WORD",
+        help=f"a network, once for each: {words}, and, if there is one, the record of their maker",
+    )

@@ -15,7 +15,8 @@ from posequant.base.verify import as_made, compare
 from posequant.data.crops import Cropper, crops_of_images
 from posequant.data.dataset import Instances, evaluation_instances, require_sizes
 from posequant.data.evaluation_crops import open_crops
-from posequant.devices.emulation import RUNNER, Emulation
+from posequant.devices import RUNNER
+from posequant.devices.emulation import Emulation
 from posequant.devices.exchange import Result, Way, write_networks, write_people
 from posequant.devices.levels import compared_blobs, layer_levels
 from posequant.evaluate.decode import average_with_mirrored

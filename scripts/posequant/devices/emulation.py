@@ -18,9 +18,9 @@ from tqdm import tqdm
 from posequant.base.errors import InputError
 from posequant.base.files import read_json
 from posequant.base.verify import installed
+from posequant.devices import RUNNER
 from posequant.devices.runner import PEOPLE_IN_PIECE
 
-RUNNER = Path(__file__).with_name("runner.py")
 SET_UP = "Set it up with `make arm`; docs/devices.md says what that needs."
 # The last words of a program that are told where it fails.
 _WORDS = 8

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, whole, write_json
 from posequant.base.model_spec import ModelSpec
+from posequant.base.verify import as_made
 from posequant.devices.runner import NETWORKS_SCHEMA
 from posequant.networks.ncnn import NcnnNetwork, set_options
 
@@ -30,6 +31,16 @@ class Way:
     precision: str
     int8_winograd: bool = False
     packing: bool = True
+
+    @classmethod
+    def made(cls, precision: str, files: Sequence[Path]) -> "Way":
+        """Return the way to run a `.param` and a `.bin`, which the record of their maker may follow.
+
+        Raises:
+            InputError: as `as_made`.
+        """
+        param, weights = as_made(files)
+        return cls((param, weights), precision)
 
     def options(self) -> dict[str, Any]:
         """Return the fields of `ncnn.Option` that are set for it, the same on every machine."""

@@ -23,10 +23,10 @@ from typing import IO, Any
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, whole
 from posequant.base.verify import installed
+from posequant.devices import RUNNER
 from posequant.devices.runner import GREETING
 from posequant.workflow.settings.devices import Device
 
-RUNNER = Path(__file__).with_name("runner.py")
 # How long to wait before each new try after the connection was lost, in seconds.
 PAUSES = (2.0, 5.0, 15.0, 30.0, 60.0)
 # A device that does not answer for a minute is lost. These hold in place of what ~/.ssh/config says of the same;

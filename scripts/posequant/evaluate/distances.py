@@ -100,9 +100,7 @@ def distances_of(annotations: Annotations, predictions: Predictions) -> Distance
     people = [annotations.coco.anns[identifier] for identifier in predictions.ids.tolist()]
     keypoints = annotations.keypoints
     truth = np.array([person["keypoints"] for person in people], np.float64).reshape(-1, len(keypoints), 3)
-    boxes = predictions.bboxes.astype(np.float64)
-    sizes = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-    units = sizes
+    units = sizes = longer_sides(predictions.bboxes)
     if pair := NME_KEYPOINTS.get(keypoints.name):
         first, second = (truth[:, place, :2] for place in pair)
         units = np.linalg.norm(first - second, axis=1)
@@ -114,6 +112,13 @@ def distances_of(annotations: Annotations, predictions: Predictions) -> Distance
         units=units,
         heads=None if None in heads else np.array(heads, np.float64),
     )
+
+
+def longer_sides(boxes: NDArray[np.float32]) -> Floats:
+    """Return the longer sides of boxes (N, 4), left, top, right and bottom, float64 (N,)."""
+    corners = boxes.astype(np.float64)
+    sides: Floats = (corners[:, 2:] - corners[:, :2]).max(axis=1)
+    return sides
 
 
 def _below(distances: tuple[Floats, NDArray[np.bool_]], threshold: float) -> tuple[NDArray[np.bool_], NDArray[Any]]:

@@ -11,7 +11,7 @@ from posequant.base.measures import PCK
 from posequant.data.crop_files import People
 from posequant.data.dataset import Annotations, index_annotations
 from posequant.evaluate.bootstrap import Counts, average_precision, match
-from posequant.evaluate.distances import Distances
+from posequant.evaluate.distances import Distances, longer_sides
 from posequant.evaluate.keypoint_metrics import person_scores
 
 Floats = NDArray[np.float32]
@@ -72,8 +72,7 @@ class PrecisionLoss:
         return precision
 
     def _distances(self, keypoints: Floats) -> Distances:
-        boxes = self._people.bboxes.astype(np.float64)
-        sizes = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+        sizes = longer_sides(self._people.bboxes)
         pixels = np.linalg.norm(keypoints.astype(np.float64) - self._people.keypoints, axis=2)
         return Distances(pixels=pixels, counted=self._people.visible, sizes=sizes, units=sizes)
 

@@ -20,10 +20,11 @@ from tests.unit.pose_fixtures import SPEC, pose_network
 from posequant.base.errors import InputError
 from posequant.base.files import sha256, write_json
 from posequant.data.crops import Cropper
+from posequant.devices import RUNNER
 from posequant.devices.arm import emulate
 from posequant.devices.arm_certificate import certify_arm
 from posequant.devices.arm_page import render
-from posequant.devices.emulation import RUNNER, Emulation, failure
+from posequant.devices.emulation import Emulation, failure
 from posequant.devices.exchange import Result, Way, write_networks, write_people
 from posequant.devices.levels import LevelDifference, compared_blobs, layer_levels
 from posequant.evaluate.oks import shift_of_predictions

@@ -18,11 +18,10 @@ import pytest
 from tests.unit.pose_fixtures import SPEC, pose_network
 
 from posequant.base import timing
-from posequant.devices import runner
+from posequant.devices import RUNNER, runner
 from posequant.devices.exchange import Result, Way, write_networks, write_people
 from posequant.devices.job import write_package
 
-RUNNER = Path(runner.__file__)
 ALONE = {"numpy", "ncnn", *sys.stdlib_module_names}
 PI5 = "".join(
     f"processor\t: {core}\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd crc32 asimdhp asimddp lrcpc\n"

@@ -13,11 +13,11 @@ from tests.unit.pose_fixtures import SPEC, pose_network
 from posequant.base.errors import InputError
 from posequant.data.crops import Cropper, crops_of_images
 from posequant.data.dataset import evaluation_instances
+from posequant.devices import RUNNER
 from posequant.devices.exchange import Way
 from posequant.devices.job import write_crops, write_package
 from posequant.devices.page import render
 from posequant.devices.score import Ground, Measured, ScoredModel, device_result
-from posequant.devices.ssh import RUNNER
 from posequant.evaluate.predict import predict_poses
 from posequant.workflow.settings.certify import Sampling
 from posequant.workflow.settings.report import Tolerance

@@ -18,10 +18,10 @@ from tests.unit.pose_fixtures import SPEC, pose_network
 from tests.unit.sshd_fixtures import Sshd, needs_sshd, sshd
 
 from posequant.base.errors import InputError
-from posequant.devices import ssh
+from posequant.devices import RUNNER, ssh
 from posequant.devices.exchange import Result, Way, write_people
 from posequant.devices.job import write_package
-from posequant.devices.ssh import RUNNER, Board, Job, measure_jobs
+from posequant.devices.ssh import Board, Job, measure_jobs
 from posequant.workflow.settings.devices import Device
 
 pytestmark = needs_sshd

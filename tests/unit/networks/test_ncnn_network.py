@@ -13,13 +13,11 @@ from tests.unit.ncnn_fixtures import (
     small_network,
     small_network_in_numpy,
     sqnr,
-    write_crops,
+    write_int8,
 )
 
 from posequant.base.errors import InputError
 from posequant.networks.ncnn import NcnnNetwork, to_mat
-from posequant.quantize.ncnn2int8 import quantize_files
-from posequant.quantize.ncnn2table import write_table
 
 Pair = tuple[Path, Path]
 
@@ -31,12 +29,7 @@ def float_model(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 @pytest.fixture(scope="module")
 def int8_model(float_model: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("int8")
-    write_crops(folder / "crops", draw_crops(8))
-    write_table(folder / "table", *float_model, folder / "crops", "kl")
-    pair = folder / "int8.param", folder / "int8.bin"
-    quantize_files(*float_model, folder / "table", *pair)
-    return pair
+    return write_int8(float_model, tmp_path_factory.mktemp("int8"))
 
 
 def test_fp32_computes_what_numpy_does(float_model: Pair) -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.ncnn_fixtures import INPUT_SHAPE, Builder, draw_crops, small_network, sqnr, weight, write_crops
+from tests.unit.ncnn_fixtures import (
+    INPUT_SHAPE,
+    Builder,
+    draw_crops,
+    small_network,
+    sqnr,
+    weight,
+    write_crops,
+    write_int8,
+)
 from tests.unit.pose_fixtures import SPEC, pose_network
 from tests.vulkan import NO_DEVICE, needs_vulkan
 
@@ -17,8 +26,6 @@ from posequant.base.files import read_json
 from posequant.networks.ncnn import NcnnNetwork
 from posequant.networks.opening import open_network
 from posequant.networks.vulkan import Device, choose_device, find_device, vulkan_devices
-from posequant.quantize.ncnn2int8 import quantize_files
-from posequant.quantize.ncnn2table import write_table
 
 ROOT = Path(__file__).parents[3]
 Pair = tuple[Path, Path]
@@ -31,12 +38,7 @@ def float_model(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 @pytest.fixture(scope="module")
 def int8_model(float_model: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("int8")
-    write_crops(folder / "crops", draw_crops(8))
-    write_table(folder / "table", *float_model, folder / "crops", "kl")
-    pair = folder / "int8.param", folder / "int8.bin"
-    quantize_files(*float_model, folder / "table", *pair)
-    return pair
+    return write_int8(float_model, tmp_path_factory.mktemp("int8"))
 
 
 def on_vulkan(pair: Pair, precision: str) -> NcnnNetwork:
